@@ -1,8 +1,8 @@
 //! The boot archive: one tar file with the configuration and all images, passed as the only module
 //! on every boot path.
 //!
-//! PVH passes a single initrd, so kernels, initrds, the configuration and the symbol table travel together.
-//! Time stamps and owners are zero: the same input gives the same bytes.
+//! PVH passes a single initrd, so kernels, initrds, the configuration and the symbol table travel
+//! together. Time stamps and owners are zero: the same input gives the same bytes.
 
 use anyhow::{Context, Result};
 use std::fs::File;
@@ -35,7 +35,10 @@ impl ModuleArchive {
     /// Where a module of that name exists already. That is a bug here: names of files carry a
     /// number.
     pub fn add(&mut self, name: &str, source: ModuleSource) {
-        assert!(self.modules.iter().all(|(n, _)| n != name), "a module's name is given once: {name}");
+        assert!(
+            self.modules.iter().all(|(n, _)| n != name),
+            "a module's name is given once: {name}"
+        );
         self.modules.push((name.to_owned(), source));
     }
 
@@ -44,11 +47,17 @@ impl ModuleArchive {
     /// The end of the path is shown for people. The number in front keeps module names distinct,
     /// however the path was cut or its characters replaced.
     pub fn add_file(&mut self, path: PathBuf) -> String {
-        let is_it = |source: &ModuleSource| matches!(source, ModuleSource::File(there) if *there == path);
+        let is_it =
+            |source: &ModuleSource| matches!(source, ModuleSource::File(there) if *there == path);
         if let Some((name, _)) = self.modules.iter().find(|(_, source)| is_it(source)) {
             return name.clone();
         }
-        let text: Vec<_> = path.display().to_string().chars().map(|c| if c.is_ascii_graphic() { c } else { '_' }).collect();
+        let text: Vec<_> = path
+            .display()
+            .to_string()
+            .chars()
+            .map(|c| if c.is_ascii_graphic() { c } else { '_' })
+            .collect();
         let tail: String = text[text.len().saturating_sub(READABLE)..].iter().collect();
         let name = format!("{}/{}", self.modules.len(), tail.trim_start_matches('/'));
         self.add(&name, ModuleSource::File(path));
@@ -91,18 +100,26 @@ impl ModuleArchive {
 
 fn length(source: &ModuleSource) -> Result<u64> {
     match source {
-        ModuleSource::File(path) => Ok(std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len()),
+        ModuleSource::File(path) => {
+            Ok(std::fs::metadata(path).with_context(|| format!("{}", path.display()))?.len())
+        }
         ModuleSource::Bytes(bytes) => Ok(bytes.len() as u64),
     }
 }
 
-fn append(tar: &mut tar::Builder<impl std::io::Write>, name: &str, source: &ModuleSource) -> Result<()> {
+fn append(
+    tar: &mut tar::Builder<impl std::io::Write>,
+    name: &str,
+    source: &ModuleSource,
+) -> Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_mode(0o444);
     header.set_size(length(source)?);
     match source {
         ModuleSource::File(path) => {
-            let mut file = File::open(path).with_context(|| format!("{}", path.display()))?.take(header.size()?);
+            let mut file = File::open(path)
+                .with_context(|| format!("{}", path.display()))?
+                .take(header.size()?);
             tar.append_data(&mut header, name, &mut file)?;
         }
         ModuleSource::Bytes(bytes) => tar.append_data(&mut header, name, bytes.as_slice())?,
@@ -125,7 +142,15 @@ mod tests {
     #[test]
     fn files_whose_names_look_alike_are_different_modules() {
         let long = |start: char| PathBuf::from(format!("/{start}/{}/vmlinuz", "x".repeat(90)));
-        let files = [long('a'), long('b'), "/a b".into(), "/a_b".into(), "/ä".into(), "/ö".into(), "/config".into()];
+        let files = [
+            long('a'),
+            long('b'),
+            "/a b".into(),
+            "/a_b".into(),
+            "/ä".into(),
+            "/ö".into(),
+            "/config".into(),
+        ];
         let mut archive = ModuleArchive::default();
         let names: Vec<_> = files.iter().map(|file| archive.add_file(file.clone())).collect();
         let distinct: std::collections::BTreeSet<_> = names.iter().collect();
@@ -140,13 +165,18 @@ mod tests {
         let mut archive = ModuleArchive::default();
         archive.add("config", ModuleSource::Bytes(vec![1; 700]));
         archive.add("kernel", ModuleSource::Bytes(vec![3; 512]));
-        let path = std::env::temp_dir().join(format!("tidepool-archive-{}.tar", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("tidepool-archive-{}.tar", std::process::id()));
         archive.write(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!(bytes.len() as u64, archive.size().unwrap());
         let mut tar = tar::Archive::new(bytes.as_slice());
-        let names: Vec<_> = tar.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+        let names: Vec<_> = tar
+            .entries()
+            .unwrap()
+            .map(|e| e.unwrap().path().unwrap().display().to_string())
+            .collect();
         assert_eq!(names, ["config", "kernel"]);
     }
 }

@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Names `path`; its earlier content is then untouched.
 pub fn write(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
     let parent = path.parent().context("a file path has a parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("{}: cannot make the folder", parent.display()))?;
+    fs::create_dir_all(parent)
+        .with_context(|| format!("{}: cannot make the folder", parent.display()))?;
     let beside = beside(path);
     let result = fill_and_rename(&beside, path, fill);
     if result.is_err() {
@@ -20,8 +21,13 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<
     result.with_context(|| format!("{}: cannot be written", path.display()))
 }
 
-fn fill_and_rename(beside: &Path, path: &Path, fill: impl FnOnce(&mut File) -> Result<()>) -> Result<()> {
-    let mut file = File::options().read(true).write(true).create(true).truncate(true).open(beside)?;
+fn fill_and_rename(
+    beside: &Path,
+    path: &Path,
+    fill: impl FnOnce(&mut File) -> Result<()>,
+) -> Result<()> {
+    let mut file =
+        File::options().read(true).write(true).create(true).truncate(true).open(beside)?;
     fill(&mut file)?;
     file.sync_data()?;
     fs::rename(beside, path)?;

@@ -43,7 +43,8 @@ pub fn output(command: &mut Command, limit: Duration) -> Result<Output> {
     let (stdout, stderr) = (listen(child.stdout.take()), listen(child.stderr.take()));
     let ended = finish(&mut child, limit);
     let (stdout, stderr) = (heard(&stdout), heard(&stderr));
-    let said = || String::from_utf8_lossy(&[stdout.0.as_slice(), &stderr.0].concat()).trim().to_owned();
+    let said =
+        || String::from_utf8_lossy(&[stdout.0.as_slice(), &stderr.0].concat()).trim().to_owned();
     let status = ended.with_context(|| format!("{program}: {}", said()))?;
     if !(stdout.1 && stderr.1) {
         bail!("{program} has ended, and another process keeps its output open: {}", said());
@@ -88,14 +89,20 @@ mod tests {
     #[test]
     fn what_a_program_says_and_its_status_come_back() {
         let output = shell("echo one; echo two >&2; exit 3", Duration::from_secs(60)).unwrap();
-        assert_eq!((output.status.code(), &*output.stdout, &*output.stderr), (Some(3), &b"one\n"[..], &b"two\n"[..]));
+        assert_eq!(
+            (output.status.code(), &*output.stdout, &*output.stderr),
+            (Some(3), &b"one\n"[..], &b"two\n"[..])
+        );
     }
 
     #[test]
     fn a_program_that_does_not_end_is_killed() {
         let begin = Instant::now();
         let error = shell("echo here; exec sleep 1000", Duration::from_millis(300)).unwrap_err();
-        assert!(format!("{error:#}").contains("sh: here") && begin.elapsed() < Duration::from_secs(60), "{error:#}");
+        assert!(
+            format!("{error:#}").contains("sh: here") && begin.elapsed() < Duration::from_secs(60),
+            "{error:#}"
+        );
     }
 
     #[test]
@@ -103,7 +110,8 @@ mod tests {
         let begin = Instant::now();
         let error = shell("sleep 30 & echo here", Duration::from_secs(20)).unwrap_err();
         assert!(
-            error.to_string().contains("keeps its output open: here") && begin.elapsed() < Duration::from_secs(25),
+            error.to_string().contains("keeps its output open: here")
+                && begin.elapsed() < Duration::from_secs(25),
             "{error}"
         );
     }

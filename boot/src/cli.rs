@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 /// Boots Tidepool, a bare-metal hypervisor whose paging spaces become crash dumps.
 ///
-/// Without a command it runs the demonstration: Debians share a pool of half their promised memory. One of them panics,
-/// and runs again before its dump is complete.
+/// Without a command it runs the demonstration: Debians share a pool of half their promised memory.
+/// One of them panics, and runs again before its dump is complete.
 #[derive(Parser)]
 #[command(name = "tidepool", version)]
 pub struct Cli {
@@ -47,7 +47,8 @@ impl Common {
 
 #[derive(Subcommand)]
 pub enum CliCommand {
-    /// Boot a configuration and show its console; Ctrl-] opens the monitor, where `quit` ends the machine
+    /// Boot a configuration and show its console; Ctrl-] opens the monitor, where `quit` ends the
+    /// machine
     Boot(BootArguments),
     /// Make and look at the image files of paging devices
     #[command(subcommand)]
@@ -59,7 +60,8 @@ pub enum CliCommand {
     Image(commands::image::ImageArguments),
     /// Count the instructions that exits, faults, page-ins and dumps take
     Bench(commands::bench::BenchArguments),
-    /// Say what this machine offers, run one partition on its best bed, and print what to send with a report
+    /// Say what this machine offers, run one partition on its best bed, and print what to send with
+    /// a report
     Doctor,
     /// Put the last demonstration's figures and picture into this tree's README
     Readme,
@@ -80,7 +82,8 @@ pub struct BootArguments {
     /// CPUs of the machine that run guests [default: as configured, else 2]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=8))]
     pub cpus: Option<u32>,
-    /// A Unix socket to make: events for programs, and commands from them, a JSON object a line (docs/events.md)
+    /// A Unix socket to make: events for programs, and commands from them, a JSON object a line
+    /// (docs/events.md)
     #[arg(long, value_name = "PATH")]
     pub events: Option<PathBuf>,
     /// A Unix socket to make: the console of a partition, byte for byte
@@ -94,7 +97,9 @@ pub struct BootArguments {
 /// Parses `NAME=PATH`.
 fn console_path(text: &str) -> Result<(String, PathBuf), String> {
     match text.split_once('=') {
-        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok((name.to_owned(), path.into())),
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => {
+            Ok((name.to_owned(), path.into()))
+        }
         _ => Err("must be NAME=PATH, a partition's name and where its socket is made".to_owned()),
     }
 }

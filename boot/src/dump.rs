@@ -74,14 +74,20 @@ impl Dump {
     /// Names the contents that the space has instead.
     pub fn of(image: SpaceImage) -> Result<Self> {
         let record = image.record()?;
-        ensure!(record.state.holds_dump(), "{}: holds no dump, the space is {}", image.name(), record.state.name());
+        ensure!(
+            record.state.holds_dump(),
+            "{}: holds no dump, the space is {}",
+            image.name(),
+            record.state.name()
+        );
         let contents = record.contents.clone().context("a dump's record describes its pages")?;
         let window = |extent: Extent| match record.state.describes_pages() {
             true => Window::new(extent),
             // The tables there belong to an earlier incarnation.
             false => Window::new(Extent { len: 0, ..extent }),
         };
-        let (bitmap, checksums) = (window(contents.layout.bitmap()), window(contents.layout.checksums()));
+        let (bitmap, checksums) =
+            (window(contents.layout.bitmap()), window(contents.layout.checksums()));
         Ok(Self { image, record, contents, bitmap, checksums })
     }
 
@@ -112,8 +118,13 @@ impl Dump {
     /// pieces with the offset of each.
     fn describe(&self, mut take: impl FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let mut count = HeaderCount::default();
-        let program_headers = count.step(self, u32::MAX).context("all pages are counted in one step")?;
-        let mut stream = CoreHeaders::new(&self.contents.layout, program_headers, self.record.drain.notes_len.into());
+        let program_headers =
+            count.step(self, u32::MAX).context("all pages are counted in one step")?;
+        let mut stream = CoreHeaders::new(
+            &self.contents.layout,
+            program_headers,
+            self.record.drain.notes_len.into(),
+        );
         let (total, mut at) = (stream.total_bytes(), 0);
         let mut piece = vec![0; HEADER_PIECE];
         while stream.next().is_some() {
@@ -143,7 +154,8 @@ impl Dump {
     /// # Errors
     /// Where the image cannot be read.
     pub fn verify(&self) -> Result<DumpVerdict> {
-        let mut verdict = DumpVerdict { header_current: self.has_current_header()?, ..DumpVerdict::default() };
+        let mut verdict =
+            DumpVerdict { header_current: self.has_current_header()?, ..DumpVerdict::default() };
         let mut next = 0;
         while next < self.page_count() {
             let run = self.run(PageIndex(next));
@@ -212,7 +224,9 @@ impl Dump {
 
     /// Passes the piece of the bitmap with the bit of page `index` to `look`.
     fn bits<T>(&self, index: PageIndex, look: impl FnOnce(&[u8], PageIndex) -> T) -> T {
-        self.bitmap.around(&self.image, u64::from(index.0 / 8), |bytes, at| look(bytes, PageIndex(8 * at as u32 + index.0 % 8)))
+        self.bitmap.around(&self.image, u64::from(index.0 / 8), |bytes, at| {
+            look(bytes, PageIndex(8 * at as u32 + index.0 % 8))
+        })
     }
 
     fn content_alone(&self, index: PageIndex) -> DumpPageState {
@@ -234,7 +248,11 @@ impl Dump {
         if !self.record.state.may_become(state) {
             bail!("a space that is {} cannot become {}", self.record.state.name(), state.name());
         }
-        self.image.put_record(&SpaceRecord { sequence: self.record.sequence + 1, state, ..self.record.clone() })
+        self.image.put_record(&SpaceRecord {
+            sequence: self.record.sequence + 1,
+            state,
+            ..self.record.clone()
+        })
     }
 }
 
@@ -256,7 +274,8 @@ impl CorePages for Dump {
     }
 
     fn run(&self, index: PageIndex) -> CorePage {
-        let (gfn, left) = self.contents.place_of(index).expect("the record's ranges add up to its pages");
+        let (gfn, left) =
+            self.contents.place_of(index).expect("the record's ranges add up to its pages");
         let (progress, missing) = (self.record.drain.progress, &self.record.missing);
         let below = if index.0 < progress { progress - index.0 } else { left };
         let alike = self.bits(index, alike_bits);

@@ -24,7 +24,9 @@ impl Event {
     /// # Errors
     /// Names the event and the member.
     pub fn number(&self, member: &str) -> Result<u64> {
-        self.0[member].as_u64().with_context(|| format!("event “{}” has no number “{member}”: {}", self.name(), self.0))
+        self.0[member].as_u64().with_context(|| {
+            format!("event “{}” has no number “{member}”: {}", self.name(), self.0)
+        })
     }
 
     /// Returns a member that is text.
@@ -32,7 +34,9 @@ impl Event {
     /// # Errors
     /// Names the event and the member.
     pub fn text(&self, member: &str) -> Result<&str> {
-        self.0[member].as_str().with_context(|| format!("event “{}” has no text “{member}”: {}", self.name(), self.0))
+        self.0[member]
+            .as_str()
+            .with_context(|| format!("event “{}” has no text “{member}”: {}", self.name(), self.0))
     }
 }
 
@@ -136,13 +140,23 @@ impl EventStream {
     /// # Errors
     /// Where no such event comes within `limit`, or the machine stops first. `what` names the event
     /// in the error.
-    pub fn wait_for(&mut self, limit: Duration, what: &str, mut wanted: impl FnMut(&Event) -> bool) -> Result<Event> {
+    pub fn wait_for(
+        &mut self,
+        limit: Duration,
+        what: &str,
+        mut wanted: impl FnMut(&Event) -> bool,
+    ) -> Result<Event> {
         let deadline = Instant::now() + limit;
         loop {
-            match self.next(deadline).with_context(|| format!("waiting {} s for {what}", limit.as_secs()))? {
+            match self
+                .next(deadline)
+                .with_context(|| format!("waiting {} s for {what}", limit.as_secs()))?
+            {
                 Some(event) if wanted(&event) => return Ok(event),
                 Some(_) => {}
-                None => bail!("the machine stopped before {what}; its last event was {}", self.last()),
+                None => {
+                    bail!("the machine stopped before {what}; its last event was {}", self.last())
+                }
             }
         }
     }
@@ -172,7 +186,9 @@ impl EventStream {
     pub fn command(&mut self, limit: Duration, command: Value) -> Result<Event> {
         let what = format!("the answer to {command}");
         let id = self.send(command)?;
-        self.wait_for(limit, &what, |event| event.name() == "reply" && event.0["id"].as_u64() == Some(id))
+        self.wait_for(limit, &what, |event| {
+            event.name() == "reply" && event.0["id"].as_u64() == Some(id)
+        })
     }
 
     fn last(&self) -> String {
@@ -195,6 +211,9 @@ mod tests {
     fn noise_is_passed_over_and_an_object_is_an_event() {
         assert_eq!(parse("SeaBIOS"), None);
         assert_eq!(parse("{\"event\":"), None);
-        assert_eq!(parse("\u{1b}c{\"event\":\"start\",\"cpus\":2}").unwrap().number("cpus").unwrap(), 2);
+        assert_eq!(
+            parse("\u{1b}c{\"event\":\"start\",\"cpus\":2}").unwrap().number("cpus").unwrap(),
+            2
+        );
     }
 }

@@ -37,7 +37,11 @@ struct Registry {
 
 impl Registry {
     fn run(&mut self, signalled: Signalled) {
-        self.actions.values_mut().rev().filter(|(when, _)| *when == signalled).for_each(|(_, action)| action());
+        self.actions
+            .values_mut()
+            .rev()
+            .filter(|(when, _)| *when == signalled)
+            .for_each(|(_, action)| action());
     }
 }
 
@@ -117,6 +121,9 @@ fn end_by(signal: i32) {
     registry.run(Signalled::End);
     let name = low_level::signal_name(signal).unwrap_or("a signal");
     // Standard error may be gone with its terminal.
-    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("tidepool: ended by {name}\n").as_bytes());
+    let _ = std::io::Write::write_all(
+        &mut std::io::stderr(),
+        format!("tidepool: ended by {name}\n").as_bytes(),
+    );
     std::process::exit(128 + signal);
 }

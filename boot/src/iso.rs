@@ -15,8 +15,20 @@ const MAKE: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 /// Names the tool that `grub-mkrescue` lacks, or the file that cannot be written.
-pub fn make(iso: &Path, work: &Path, hypervisor: &Path, archive: &Path, append: &str) -> Result<()> {
-    make_with(iso, work, Platforms::Bios, &[(hypervisor, "tidepool"), (archive, "archive")], &script(append))
+pub fn make(
+    iso: &Path,
+    work: &Path,
+    hypervisor: &Path,
+    archive: &Path,
+    append: &str,
+) -> Result<()> {
+    make_with(
+        iso,
+        work,
+        Platforms::Bios,
+        &[(hypervisor, "tidepool"), (archive, "archive")],
+        &script(append),
+    )
 }
 
 fn script(append: &str) -> String {
@@ -37,33 +49,61 @@ enum Platforms {
 ///
 /// # Errors
 /// As [`make`].
-pub fn make_stick(image: &Path, work: &Path, hypervisor: &Path, archive: &Path, append: &str) -> Result<()> {
-    make_with(image, work, Platforms::All, &[(hypervisor, "tidepool"), (archive, "archive")], &script(append))
+pub fn make_stick(
+    image: &Path,
+    work: &Path,
+    hypervisor: &Path,
+    archive: &Path,
+    append: &str,
+) -> Result<()> {
+    make_with(
+        image,
+        work,
+        Platforms::All,
+        &[(hypervisor, "tidepool"), (archive, "archive")],
+        &script(append),
+    )
 }
 
 /// Makes an ISO of a Linux and its initramfs. Files already in `work` go onto the ISO too.
 ///
 /// # Errors
 /// As [`make`].
-pub fn make_linux(iso: &Path, work: &Path, kernel: &Path, initramfs: &Path, append: &str) -> Result<()> {
+pub fn make_linux(
+    iso: &Path,
+    work: &Path,
+    kernel: &Path,
+    initramfs: &Path,
+    append: &str,
+) -> Result<()> {
     let script = format!("linux /boot/vmlinuz {append}\ninitrd /boot/initramfs\n");
     make_with(iso, work, Platforms::Bios, &[(kernel, "vmlinuz"), (initramfs, "initramfs")], &script)
 }
 
-fn make_with(iso: &Path, work: &Path, platforms: Platforms, files: &[(&Path, &str)], script: &str) -> Result<()> {
+fn make_with(
+    iso: &Path,
+    work: &Path,
+    platforms: Platforms,
+    files: &[(&Path, &str)],
+    script: &str,
+) -> Result<()> {
     let boot = work.join("boot");
     fs::create_dir_all(boot.join("grub"))?;
     for (from, name) in files {
         fs::copy(from, boot.join(name)).with_context(|| format!("{}", from.display()))?;
     }
-    fs::write(boot.join("grub/grub.cfg"), format!("set timeout=0\nterminal_output console\n{script}boot\n"))?;
+    fs::write(
+        boot.join("grub/grub.cfg"),
+        format!("set timeout=0\nterminal_output console\n{script}boot\n"),
+    )?;
     let mut command = Command::new("grub-mkrescue");
     if platforms == Platforms::Bios {
         command.arg("--directory=/usr/lib/grub/i386-pc");
     }
     // No fonts, locales or themes: a tenth of the size, and a faster start on a slow machine.
     command.args(["--fonts=", "--locales=", "--themes=", "--compress=no", "-o"]).arg(iso).arg(work);
-    let output = bounded::output(&mut command, MAKE).context("the boot medium (Debian: grub-common, xorriso, mtools)")?;
+    let output = bounded::output(&mut command, MAKE)
+        .context("the boot medium (Debian: grub-common, xorriso, mtools)")?;
     if !output.status.success() {
         bail!("grub-mkrescue failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }

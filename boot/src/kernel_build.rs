@@ -63,7 +63,9 @@ pub fn hypervisor(variant: Variant) -> Result<PathBuf> {
 pub fn builder() -> Option<PathBuf> {
     let cargo = std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from);
     let rustc = std::env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), PathBuf::from);
-    let starts = |program: &Path| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    let starts = |program: &Path| {
+        Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+    };
     (paths::has_tree() && starts(&cargo) && starts(&rustc)).then_some(cargo)
 }
 
@@ -74,13 +76,15 @@ pub fn is_built() -> bool {
 
 /// Returns a hypervisor that was built earlier: in the tree, or copied beside this program.
 fn built(variant: Variant) -> Option<PathBuf> {
-    let tree = paths::tidepool().join(variant.folder()).join(TARGET).join("release").join(HYPERVISOR);
+    let tree =
+        paths::tidepool().join(variant.folder()).join(TARGET).join("release").join(HYPERVISOR);
     let beside = std::env::current_exe().ok().map(|program| program.with_file_name(HYPERVISOR));
     let beside = beside.filter(|_| variant == Variant::Ordinary);
     [Some(tree), beside].into_iter().flatten().find(|file| file.is_file())
 }
 
-/// Builds all test kernels; returns the folder of their ELF files, named like the binaries of the package `guests`.
+/// Builds all test kernels; returns the folder of their ELF files, named like the binaries of the
+/// package `guests`.
 ///
 /// # Errors
 /// Where cargo fails; cargo itself has printed the reason.
@@ -111,7 +115,9 @@ pub fn checker() -> Result<PathBuf> {
 
 fn programs() -> Result<PathBuf> {
     const LINUX: &str = "x86_64-unknown-linux-gnu";
-    let flags = format!("target.{LINUX}.rustflags=['-C', 'target-feature=+crt-static', '-C', 'strip=symbols']");
+    let flags = format!(
+        "target.{LINUX}.rustflags=['-C', 'target-feature=+crt-static', '-C', 'strip=symbols']"
+    );
     let folder = paths::tidepool().join("worker");
     let built = build_for(LINUX, &folder, &["-p", "worker", "--bins", "--config", &flags]);
     built.context("the worker does not build")
@@ -122,13 +128,25 @@ fn build(folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
 }
 
 fn build_for(target: &str, folder: &Path, arguments: &[&str]) -> Result<PathBuf> {
-    let lacking = "nothing can be built here: that takes Rust (https://rustup.rs) and the tree that this program comes from";
-    let mut command = Command::new(builder().with_context(|| format!("{lacking}; beside the program, {HYPERVISOR} serves too"))?);
-    command.current_dir(paths::workspace()).args(["build", "--release", "--quiet", "--target", target]);
+    let lacking = "nothing can be built here: that takes Rust (https://rustup.rs) and the tree \
+                   that this program comes from";
+    let mut command = Command::new(
+        builder()
+            .with_context(|| format!("{lacking}; beside the program, {HYPERVISOR} serves too"))?,
+    );
+    command.current_dir(paths::workspace()).args([
+        "build",
+        "--release",
+        "--quiet",
+        "--target",
+        target,
+    ]);
     command.args(arguments).arg("--target-dir").arg(folder);
     // The host's flags would replace the target's flags in .cargo/config.toml, and with them the
     // static relocation model.
-    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+    for variable in
+        ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"]
+    {
         command.env_remove(variable);
     }
     let status = command.status().context("cargo cannot be started")?;

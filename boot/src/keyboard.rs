@@ -13,7 +13,8 @@ use std::net::TcpStream;
 const ESCAPE: u8 = 0x1d;
 /// Escape keys in a row that open the question whether to end the machine at once.
 const CALLS: u32 = 3;
-const QUESTION: &str = "Ctrl-] three times: q ends the machine at once, as a power cut would; any other key goes on";
+const QUESTION: &str =
+    "Ctrl-] three times: q ends the machine at once, as a power cut would; any other key goes on";
 
 /// Forwards standard input to the console. The thread ends with the input or the process.
 ///
@@ -21,7 +22,9 @@ const QUESTION: &str = "Ctrl-] three times: q ends the machine at once, as a pow
 /// Where the system refuses a thread.
 pub fn type_through(console: TcpStream, screen: HostScreen) -> Result<()> {
     let escape = std::io::stdin().is_terminal().then(EmergencyKey::default);
-    std::thread::Builder::new().name("keyboard".into()).spawn(move || listen(console, &screen, escape))?;
+    std::thread::Builder::new()
+        .name("keyboard".into())
+        .spawn(move || listen(console, &screen, escape))?;
     Ok(())
 }
 
@@ -107,11 +110,18 @@ mod tests {
 
     #[test]
     fn any_other_answer_is_taken_and_goes_on() {
-        assert_eq!(pressed(b"\x1d\x1d\x1d\x1d\x03\x03")[3..], [Pressed::Answer, Pressed::Answer, Pressed::Key]);
+        assert_eq!(
+            pressed(b"\x1d\x1d\x1d\x1d\x03\x03")[3..],
+            [Pressed::Answer, Pressed::Answer, Pressed::Key]
+        );
     }
 
     #[test]
     fn escape_keys_with_others_between_are_keys() {
-        assert!(pressed(b"\x1dlist\r\x1d\x1dq\x03\x1a\x1c\x1d").iter().all(|pressed| *pressed == Pressed::Key));
+        assert!(
+            pressed(b"\x1dlist\r\x1d\x1dq\x03\x1a\x1c\x1d")
+                .iter()
+                .all(|pressed| *pressed == Pressed::Key)
+        );
     }
 }

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 pub fn workspace() -> PathBuf {
     // Cargo sets the variable at run time too, for any package it runs. The compiled-in value
     // serves a binary that was started by hand.
-    let running = std::env::var_os("CARGO_MANIFEST_DIR").and_then(|package| Some(Path::new(&package).parent()?.to_owned()));
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf);
+    let running = std::env::var_os("CARGO_MANIFEST_DIR")
+        .and_then(|package| Some(Path::new(&package).parent()?.to_owned()));
+    let built =
+        Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf);
     running.filter(|root| is_ours(root)).unwrap_or(built)
 }
 
@@ -29,7 +31,8 @@ pub fn tidepool() -> PathBuf {
     if !has_tree() {
         return cache(|name| std::env::var_os(name).map(PathBuf::from)).join("tidepool");
     }
-    let target = std::env::var("CARGO_TARGET_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
+    let target =
+        std::env::var("CARGO_TARGET_DIR").map_or_else(|_| PathBuf::from("target"), PathBuf::from);
     workspace().join(target).join("tidepool")
 }
 
@@ -59,10 +62,15 @@ mod tests {
     #[test]
     fn the_cache_is_the_users() {
         let given = |set: &'static [(&str, &str)]| {
-            cache(|name| set.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value)))
+            cache(|name| {
+                set.iter().find(|(n, _)| *n == name).map(|(_, value)| PathBuf::from(value))
+            })
         };
         assert_eq!(given(&[("XDG_CACHE_HOME", "/c"), ("HOME", "/h")]), Path::new("/c"));
-        assert_eq!(given(&[("XDG_CACHE_HOME", "relative"), ("HOME", "/h")]), Path::new("/h/.cache"));
+        assert_eq!(
+            given(&[("XDG_CACHE_HOME", "relative"), ("HOME", "/h")]),
+            Path::new("/h/.cache")
+        );
         assert_eq!(given(&[]), std::env::temp_dir());
     }
 }

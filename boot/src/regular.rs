@@ -30,7 +30,10 @@ mod tests {
     #[test]
     fn what_never_ends_is_refused_by_name() {
         let error = |path: &str| check(Path::new(path)).unwrap_err().to_string();
-        assert_eq!(error("/dev/zero"), "/dev/zero: is a character device; a file or a block device is wanted");
+        assert_eq!(
+            error("/dev/zero"),
+            "/dev/zero: is a character device; a file or a block device is wanted"
+        );
         assert!(error("/").contains("is a folder"));
         assert!(error("/nonexistent/file").contains("/nonexistent/file"));
         let fifo = std::env::temp_dir().join(format!("tidepool-fifo-{}", std::process::id()));

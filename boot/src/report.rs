@@ -40,7 +40,11 @@ impl TextTable {
         let mut line = String::new();
         for (column, cell) in cells.iter().enumerate() {
             let width = self.width(column);
-            let cell = if self.is_number(column) { format!("{cell:>width$}  ") } else { format!("{cell:<width$}  ") };
+            let cell = if self.is_number(column) {
+                format!("{cell:>width$}  ")
+            } else {
+                format!("{cell:<width$}  ")
+            };
             line.push_str(&cell);
         }
         writeln!(f, "{}", line.trim_end())
@@ -96,6 +100,9 @@ mod tests {
 
     #[test]
     fn times_have_the_unit_that_people_read() {
-        assert_eq!([9_999, 10_000, 81_000_000, 12_340_000_000].map(time), ["9999 ns", "10 us", "81 ms", "12.3 s"]);
+        assert_eq!(
+            [9_999, 10_000, 81_000_000, 12_340_000_000].map(time),
+            ["9999 ns", "10 us", "81 ms", "12.3 s"]
+        );
     }
 }

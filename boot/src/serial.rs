@@ -88,7 +88,12 @@ impl Listener {
     ///
     /// # Errors
     /// Where the emulator ends first, or does not connect.
-    pub fn accept(self, transcript: &Path, echo: Echo, alive: impl FnMut() -> Result<()>) -> Result<SerialLine> {
+    pub fn accept(
+        self,
+        transcript: &Path,
+        echo: Echo,
+        alive: impl FnMut() -> Result<()>,
+    ) -> Result<SerialLine> {
         SerialLine::start(self.accept_stream(alive)?, transcript, echo)
     }
 
@@ -107,7 +112,10 @@ impl Listener {
                 Err(e) => return Err(e).context("a serial line failed"),
             }
             if Instant::now() >= deadline {
-                bail!("the emulator has not connected a serial line within {} s", CONNECTED.as_secs());
+                bail!(
+                    "the emulator has not connected a serial line within {} s",
+                    CONNECTED.as_secs()
+                );
             }
             std::thread::sleep(Duration::from_millis(2));
         };
@@ -129,7 +137,9 @@ impl SerialLine {
         let shared = Arc::new(SerialShared::default());
         let file = File::create(transcript).with_context(|| format!("{}", transcript.display()))?;
         let (reader, theirs) = (stream.try_clone()?, Arc::clone(&shared));
-        std::thread::Builder::new().name("serial".into()).spawn(move || listen(reader, file, &echo, &theirs))?;
+        std::thread::Builder::new()
+            .name("serial".into())
+            .spawn(move || listen(reader, file, &echo, &theirs))?;
         Ok(Self { shared, stream, cursor: 0 })
     }
 
@@ -163,8 +173,11 @@ impl SerialLine {
     /// Waits until the machine has closed the line, at most `limit`; returns whether it has.
     pub fn wait_for_end(&self, limit: Duration) -> bool {
         let guard = self.shared.lock();
-        let (guard, _) =
-            self.shared.more.wait_timeout_while(guard, limit, |heard| !heard.ended).unwrap_or_else(PoisonError::into_inner);
+        let (guard, _) = self
+            .shared
+            .more
+            .wait_timeout_while(guard, limit, |heard| !heard.ended)
+            .unwrap_or_else(PoisonError::into_inner);
         guard.ended
     }
 
@@ -178,7 +191,8 @@ impl SerialLine {
             self.cursor = self.cursor.max(heard.forgotten);
             let rest = &heard.bytes[self.cursor - heard.forgotten..];
             if let Some(length) = rest.iter().position(|&b| b == b'\n') {
-                let line = String::from_utf8_lossy(&rest[..length]).trim_end_matches('\r').to_owned();
+                let line =
+                    String::from_utf8_lossy(&rest[..length]).trim_end_matches('\r').to_owned();
                 self.cursor += length + 1;
                 return Ok(line);
             }
@@ -186,7 +200,12 @@ impl SerialLine {
                 return Err(LineError::Ended);
             }
             let left = deadline.checked_duration_since(Instant::now()).ok_or(LineError::TimeOut)?;
-            heard = self.shared.more.wait_timeout(heard, left).unwrap_or_else(PoisonError::into_inner).0;
+            heard = self
+                .shared
+                .more
+                .wait_timeout(heard, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -200,7 +219,9 @@ impl SerialLine {
             match self.next_line(deadline) {
                 Ok(line) if line.contains(text) => return Ok(line),
                 Ok(_) => {}
-                Err(LineError::TimeOut) => bail!("no line with “{text}” within {} s", limit.as_secs()),
+                Err(LineError::TimeOut) => {
+                    bail!("no line with “{text}” within {} s", limit.as_secs())
+                }
                 Err(LineError::Ended) => bail!("the machine stopped before a line with “{text}”"),
             }
         }
@@ -245,7 +266,10 @@ mod tests {
 
     #[test]
     fn old_bytes_are_forgotten_and_lines_go_on_behind_them() {
-        let (listener, shared) = (TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(), Arc::new(SerialShared::default()));
+        let (listener, shared) = (
+            TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
+            Arc::new(SerialShared::default()),
+        );
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut line = SerialLine { shared: Arc::clone(&shared), stream, cursor: 0 };
         line.keep_last(8);

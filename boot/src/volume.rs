@@ -66,7 +66,10 @@ pub fn create_spaces(path: &Path, bytes: u64, sizes: &[u64]) -> Result<()> {
     let bytes = whole_blocks(bytes)?;
     let placed = placed(bytes, sizes)?;
     let guid = || Ok::<_, anyhow::Error>(gpt_guid(new_uuid()?));
-    let spaces = placed.into_iter().map(|sectors| Ok(NewSpace { sectors, guid: guid()? })).collect::<Result<Vec<_>>>()?;
+    let spaces = placed
+        .into_iter()
+        .map(|sectors| Ok(NewSpace { sectors, guid: guid()? }))
+        .collect::<Result<Vec<_>>>()?;
     let table = make::table(bytes, guid()?, &spaces);
     crate::atomic::write(path, |file| {
         file.set_len(bytes)?;
@@ -96,9 +99,15 @@ fn placed(bytes: u64, sizes: &[u64]) -> Result<Vec<kernel::block::SectorRange>> 
     }
     match make::place(bytes, sizes) {
         Ok(placed) => Ok(placed),
-        Err(GptCapacityError::Count) => bail!("a partition table has room for 1 to 128 spaces, not for {}", sizes.len()),
+        Err(GptCapacityError::Count) => {
+            bail!("a partition table has room for 1 to 128 spaces, not for {}", sizes.len())
+        }
         Err(GptCapacityError::Needs(least)) => {
-            bail!("the spaces need {}, the image has {}", crate::config::in_mib(least), ReadableSize(bytes))
+            bail!(
+                "the spaces need {}, the image has {}",
+                crate::config::in_mib(least),
+                ReadableSize(bytes)
+            )
         }
     }
 }
@@ -109,7 +118,9 @@ fn placed(bytes: u64, sizes: &[u64]) -> Result<Vec<kernel::block::SectorRange>> 
 /// Where no image could hold them.
 pub fn least_size(sizes: &[u64]) -> Result<u64> {
     match make::place(0, sizes) {
-        Err(GptCapacityError::Needs(least)) => least.checked_next_multiple_of(1 << 20).context("too large for any disk"),
+        Err(GptCapacityError::Needs(least)) => {
+            least.checked_next_multiple_of(1 << 20).context("too large for any disk")
+        }
         _ => placed(0, sizes).map(|_| 0),
     }
 }
@@ -118,7 +129,8 @@ fn refuse_existing(path: &Path) -> Result<()> {
     if path.exists() {
         bail!("{}: exists already; `tidepool volume format` changes it", path.display());
     }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
         bail!("{}: there is no folder {}", path.display(), folder.display());
     }

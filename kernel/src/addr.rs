@@ -148,7 +148,10 @@ mod tests {
     #[test]
     fn page_arithmetic_at_the_edges() {
         let a = Gpa::new(0x1fff);
-        assert_eq!((a.page_offset(), a.page_base(), a.number()), (0xfff, Gpa::new(0x1000), Gfn::new(1)));
+        assert_eq!(
+            (a.page_offset(), a.page_base(), a.number()),
+            (0xfff, Gpa::new(0x1000), Gfn::new(1))
+        );
         assert_eq!(Gpa::new(u64::MAX).checked_add(1), None);
         assert_eq!(Gfn::new(3).base(), Gpa::new(0x3000));
         assert_eq!(Hfn::new(u64::MAX).checked_add(1), None);

@@ -37,7 +37,10 @@ impl BootArchive {
     /// Returns the contents of the module called `name`; `None` if there is none.
     pub fn module(&self, name: &str) -> Option<&'static [u8]> {
         let archive = TarArchiveRef::new(self.bytes).ok()?;
-        archive.entries().find(|entry| entry.filename().as_str() == Ok(name)).map(|entry| entry.data())
+        archive
+            .entries()
+            .find(|entry| entry.filename().as_str() == Ok(name))
+            .map(|entry| entry.data())
     }
 
     /// Returns the number of modules.

@@ -36,7 +36,8 @@ pub struct Config {
     pub partitions: Vec<PartitionConfig>,
     /// What to do after the last partition has stopped.
     pub at_end: EndAction,
-    /// Names and arguments of built-in measurements to run instead of partitions (`tidepool bench`, tests).
+    /// Names and arguments of built-in measurements to run instead of partitions (`tidepool bench`,
+    /// tests).
     pub self_tests: Vec<String>,
 }
 
@@ -73,7 +74,8 @@ pub struct PartitionConfig {
     pub hang_timeout_ns: Option<u64>,
     /// How often it restarts after crashes; `None`: every time.
     pub restart_limit: Option<RestartLimit>,
-    /// Bytes that must be free before a threshold restart; `None`: the smaller of 64 MiB and a quarter of the memory.
+    /// Bytes that must be free before a threshold restart; `None`: the smaller of 64 MiB and a
+    /// quarter of the memory.
     pub boot_memory_bytes: Option<u64>,
     /// Destination of its console's output besides the first serial line.
     pub console: ConsoleRoute,
@@ -171,7 +173,9 @@ impl core::fmt::Display for ConfigError {
             Self::Truncated => f.write_str("is cut off"),
             Self::Encoding => f.write_str("cannot be decoded"),
             Self::Name => f.write_str("has a partition without a name of its own"),
-            Self::Version(version) => write!(f, "has version {version}, this hypervisor knows {VERSION}"),
+            Self::Version(version) => {
+                write!(f, "has version {version}, this hypervisor knows {VERSION}")
+            }
         }
     }
 }
@@ -198,7 +202,8 @@ impl Config {
         }
         let (len, rest) = rest.split_first_chunk::<4>().ok_or(ConfigError::Truncated)?;
         let body = rest.get(..u32::from_le_bytes(*len) as usize).ok_or(ConfigError::Truncated)?;
-        let (version, _) = postcard::take_from_bytes::<u32>(body).map_err(|_| ConfigError::Encoding)?;
+        let (version, _) =
+            postcard::take_from_bytes::<u32>(body).map_err(|_| ConfigError::Encoding)?;
         if version != VERSION {
             return Err(ConfigError::Version(version));
         }
@@ -211,7 +216,10 @@ impl Config {
     fn has_own_names(&self) -> bool {
         let names = self.partitions.iter().map(|partition| partition.name.as_str());
         let fits = |name: &str| (1..=MAX_NAME).contains(&name.len());
-        names.clone().enumerate().all(|(n, name)| fits(name) && names.clone().take(n).all(|earlier| earlier != name))
+        names
+            .clone()
+            .enumerate()
+            .all(|(n, name)| fits(name) && names.clone().take(n).all(|earlier| earlier != name))
     }
 }
 
@@ -261,7 +269,11 @@ mod tests {
                 restart_limit: None,
                 console: ConsoleRoute::Screen,
             };
-            Config::from_module(&Config { partitions: names.iter().map(partition).collect(), ..sample() }.to_module()).map(|_| ())
+            Config::from_module(
+                &Config { partitions: names.iter().map(partition).collect(), ..sample() }
+                    .to_module(),
+            )
+            .map(|_| ())
         };
         let (longest, longer) = ("x".repeat(MAX_NAME), "x".repeat(MAX_NAME + 1));
         assert_eq!(named(&["a", "b", &longest]), Ok(()));

@@ -1,12 +1,15 @@
 //! Start-up: initialises all parts in order, on the bare machine only.
 //!
-//! Options on the command line: `log=error|warn|info|debug|trace`, `selftest=...` (see `init::selftest`).
+//! Options on the command line: `log=error|warn|info|debug|trace`, `selftest=...` (see
+//! `init::selftest`).
 // UNSAFETY: takes over the memory that the boot stub hands out.
 #![expect(unsafe_code)]
 
 mod selftest;
 
-use crate::arch::{features, interrupts, percpu, percpu::CpuId, physmem::PhysicalMemory, pit, smp, time};
+use crate::arch::{
+    features, interrupts, percpu, percpu::CpuId, physmem::PhysicalMemory, pit, smp, time,
+};
 use crate::{
     archive::BootArchive,
     log::{
@@ -34,7 +37,11 @@ pub fn kmain(handover: Handover) -> ! {
     // only call.
     let mut memory = unsafe { PhysicalMemory::new(&handover.boot_info.memory_regions) };
     memory.make_heap();
-    info!("memory: {} MiB usable, command line `{}`", memory.usable_total() >> 20, handover.command_line);
+    info!(
+        "memory: {} MiB usable, command line `{}`",
+        memory.usable_total() >> 20,
+        handover.command_line
+    );
 
     let archive = boot_archive(&handover.boot_info);
 
@@ -42,7 +49,11 @@ pub fn kmain(handover: Handover) -> ! {
     pit::mask_legacy_controllers();
     time::calibrate();
     smp::start_others(handover.boot_info.rsdp_addr.into_option());
-    info!("{} CPUs, time-stamp counter {} MHz", percpu::count(), (time::tsc_hz() + 500_000) / 1_000_000);
+    info!(
+        "{} CPUs, time-stamp counter {} MHz",
+        percpu::count(),
+        (time::tsc_hz() + 500_000) / 1_000_000
+    );
     if let Some(name) = option(handover.command_line, "selftest") {
         self_test(name, &handover, &mut memory);
     }
@@ -78,7 +89,10 @@ fn boot_archive(info: &BootInfo) -> Option<BootArchive> {
     let archive = BootArchive::new(bytes).inspect_err(|error| error!("{error}")).ok()?;
     info!("boot archive: {} modules, {} KiB", archive.len(), len >> 10);
     let here = kmain as *const () as u64;
-    if !archive.module(symbols::MODULE).is_some_and(|module| symbols::register(module, "kernel::init::kmain", here)) {
+    if !archive
+        .module(symbols::MODULE)
+        .is_some_and(|module| symbols::register(module, "kernel::init::kmain", here))
+    {
         warn!("no symbols of this build in the boot archive: backtraces will be bare");
     }
     Some(archive)

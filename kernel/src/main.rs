@@ -6,5 +6,7 @@ stub::entry!(kernel::init::kmain);
 
 #[cfg(not(target_os = "none"))]
 fn main() {
-    eprintln!("tidepool-kernel runs on the bare machine: use `cargo run`, which builds and boots it");
+    eprintln!(
+        "tidepool-kernel runs on the bare machine: use `cargo run`, which builds and boots it"
+    );
 }

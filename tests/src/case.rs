@@ -40,13 +40,17 @@ pub fn run(cases: &[Case]) -> Result<Conclusion> {
     let mut arguments = Arguments::from_args();
     // Each machine keeps two CPUs busy: more than two machines at a time only slow each other down.
     arguments.test_threads = Some(arguments.test_threads.unwrap_or(2));
-    let mut all: Vec<_> = cases.iter().flat_map(|case| case.beds.iter().map(move |&bed| (case, bed))).collect();
+    let mut all: Vec<_> =
+        cases.iter().flat_map(|case| case.beds.iter().map(move |&bed| (case, bed))).collect();
     // Cases in bed C share one Linux and wait for each other, so they come last: earlier they would
     // block other cases.
     all.sort_by_key(|(_, bed)| *bed == Bed::Nested);
     if !arguments.list {
-        let wanted = all.iter().filter(|(case, bed)| is_chosen(&arguments, &name(case, *bed)) && !is_machines(*bed));
-        setup::bring(&jobs(wanted.copied()), permission()).context("the tests need what is not here")?;
+        let wanted = all
+            .iter()
+            .filter(|(case, bed)| is_chosen(&arguments, &name(case, *bed)) && !is_machines(*bed));
+        setup::bring(&jobs(wanted.copied()), permission())
+            .context("the tests need what is not here")?;
     }
     let trials = all.into_iter().map(|(case, bed)| trial(case, bed)).collect();
     Ok(libtest_mimic::run(&arguments, trials))
@@ -54,7 +58,11 @@ pub fn run(cases: &[Case]) -> Result<Conclusion> {
 
 /// Returns whether missing things may be fetched: not where `TIDEPOOL_NO_INSTALL` is set.
 fn permission() -> Permission {
-    if std::env::var_os("TIDEPOOL_NO_INSTALL").is_some() { Permission::Refuse } else { Permission::Install }
+    if std::env::var_os("TIDEPOOL_NO_INSTALL").is_some() {
+        Permission::Refuse
+    } else {
+        Permission::Install
+    }
 }
 
 fn name(case: &Case, bed: Bed) -> String {
@@ -63,7 +71,9 @@ fn name(case: &Case, bed: Bed) -> String {
 
 /// Returns whether the command line selects a case, by the rules of libtest-mimic.
 fn is_chosen(arguments: &Arguments, name: &str) -> bool {
-    let matches = |filter: &String| if arguments.exact { name == filter } else { name.contains(filter.as_str()) };
+    let matches = |filter: &String| {
+        if arguments.exact { name == filter } else { name.contains(filter.as_str()) }
+    };
     arguments.filter.as_ref().is_none_or(matches) && !arguments.skip.iter().any(matches)
 }
 
@@ -90,10 +100,14 @@ fn trial(case: &Case, bed: Bed) -> Trial {
     if is_machines(bed) {
         // The reason appears before the name in the list. The same cases run on the other beds, so
         // no code goes untested.
-        return Trial::test(name, || Ok(())).with_kind("KVM offers no VMX or SVM here").with_ignored_flag(true);
+        return Trial::test(name, || Ok(()))
+            .with_kind("KVM offers no VMX or SVM here")
+            .with_ignored_flag(true);
     }
     let limit = limit(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()));
-    Trial::test(name, move || within(limit, move || test(bed)).map_err(|error| Failed::from(format!("{error:#}"))))
+    Trial::test(name, move || {
+        within(limit, move || test(bed)).map_err(|error| Failed::from(format!("{error:#}")))
+    })
 }
 
 /// Returns the time limit of a case in a run with these variables.
@@ -103,16 +117,23 @@ fn limit(mut variables: impl Iterator<Item = String>) -> Option<Duration> {
 }
 
 /// Runs `test` on a thread of its own. A thread that does not end within `limit` is left behind.
-fn within(limit: Option<Duration>, test: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+fn within(
+    limit: Option<Duration>,
+    test: impl FnOnce() -> Result<()> + Send + 'static,
+) -> Result<()> {
     let (teller, outcome) = mpsc::channel();
-    let thread = std::thread::Builder::new().name("case".to_owned()).spawn(move || _ = teller.send(test()))?;
+    let thread = std::thread::Builder::new()
+        .name("case".to_owned())
+        .spawn(move || _ = teller.send(test()))?;
     let told = match limit {
         Some(limit) => outcome.recv_timeout(limit),
         None => outcome.recv().map_err(|_| RecvTimeoutError::Disconnected),
     };
     match (told, limit) {
         (Ok(outcome), _) => outcome,
-        (Err(RecvTimeoutError::Timeout), Some(limit)) => bail!("no end within {limit:?}\n{}", hung::describe()),
+        (Err(RecvTimeoutError::Timeout), Some(limit)) => {
+            bail!("no end within {limit:?}\n{}", hung::describe())
+        }
         (Err(_), _) => match thread.join() {
             Err(panic) => std::panic::resume_unwind(panic),
             Ok(()) => bail!("the case has no outcome"),
@@ -124,7 +145,12 @@ fn within(limit: Option<Duration>, test: impl FnOnce() -> Result<()> + Send + 's
 mod tests {
     use super::*;
 
-    const CASE: Case = Case { name: "a_case", beds: &[Bed::Qemu], needs: &[SetupJob::Guest, SetupJob::Readers], run: |_| Ok(()) };
+    const CASE: Case = Case {
+        name: "a_case",
+        beds: &[Bed::Qemu],
+        needs: &[SetupJob::Guest, SetupJob::Readers],
+        run: |_| Ok(()),
+    };
 
     fn chosen(words: &[&str]) -> bool {
         is_chosen(&Arguments::from_iter([&["system"], words].concat()), &name(&CASE, Bed::Qemu))
@@ -133,15 +159,22 @@ mod tests {
     #[test]
     fn only_what_is_chosen_has_to_be_there() {
         assert!(chosen(&[]) && chosen(&["qemu::"]) && chosen(&["--exact", "qemu::a_case"]));
-        assert!(!chosen(&["bochs::"]) && !chosen(&["--exact", "a_case"]) && !chosen(&["--skip", "a_"]));
+        assert!(
+            !chosen(&["bochs::"]) && !chosen(&["--exact", "a_case"]) && !chosen(&["--skip", "a_"])
+        );
     }
 
     #[test]
     fn a_case_that_does_not_end_fails_and_names_its_place() {
         let (_held, never) = mpsc::channel::<()>();
-        let error = within(Some(Duration::from_millis(200)), move || Ok(never.recv()?)).unwrap_err().to_string();
+        let error = within(Some(Duration::from_millis(200)), move || Ok(never.recv()?))
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with("no end within 200ms\nprocesses:"), "{error}");
-        assert!(within(Some(Duration::from_secs(60)), || Ok(())).is_ok() && within(None, || bail!("wrong")).is_err());
+        assert!(
+            within(Some(Duration::from_secs(60)), || Ok(())).is_ok()
+                && within(None, || bail!("wrong")).is_err()
+        );
         assert!(std::panic::catch_unwind(|| within(None, || panic!("as asked"))).is_err());
     }
 
@@ -149,7 +182,9 @@ mod tests {
     fn a_run_that_a_person_makes_longer_has_no_limit() {
         let of = |names: &[&str]| limit(names.iter().map(|name| (*name).to_owned()));
         assert_eq!(of(&["PATH", "CI", "TIDEPOOL_SEED", "TIDEPOOL_NO_INSTALL"]), Some(CASE_LIMIT));
-        for longer in ["TIDEPOOL_FAULTS", "TIDEPOOL_KILLS", "TIDEPOOL_SERVER_SECONDS", "TIDEPOOL_WAYS"] {
+        for longer in
+            ["TIDEPOOL_FAULTS", "TIDEPOOL_KILLS", "TIDEPOOL_SERVER_SECONDS", "TIDEPOOL_WAYS"]
+        {
             assert_eq!(of(&["TIDEPOOL_SEED", longer]), None, "{longer}");
         }
     }
@@ -157,6 +192,14 @@ mod tests {
     #[test]
     fn each_job_is_done_once() {
         let jobs = jobs([(&CASE, Bed::Qemu), (&CASE, Bed::Bochs)].into_iter());
-        assert_eq!(jobs, [SetupJob::Boot(Bed::Qemu), SetupJob::Guest, SetupJob::Readers, SetupJob::Boot(Bed::Bochs)]);
+        assert_eq!(
+            jobs,
+            [
+                SetupJob::Boot(Bed::Qemu),
+                SetupJob::Guest,
+                SetupJob::Readers,
+                SetupJob::Boot(Bed::Bochs)
+            ]
+        );
     }
 }

@@ -27,11 +27,16 @@ pub fn keyed_pages(image: &[u8], key: u64) -> Result<KeyedPages> {
     let endian = elf.endian();
     ensure!(elf.elf_header().e_type(endian) == ET_CORE, "no core");
     let segments = elf.elf_program_headers();
-    ensure!(segments.first().is_some_and(|first| first.p_type(endian) == PT_NOTE), "the notes come first");
+    ensure!(
+        segments.first().is_some_and(|first| first.p_type(endian) == PT_NOTE),
+        "the notes come first"
+    );
     let mut pages = KeyedPages { segments: segments.len(), ..KeyedPages::default() };
     for segment in segments.iter().filter(|segment| segment.p_type(endian) == PT_LOAD) {
         let (offset, size) = (segment.p_offset(endian) as usize, segment.p_filesz(endian) as usize);
-        let Some(bytes) = image.get(offset..offset + size) else { bail!("a segment lies outside the image") };
+        let Some(bytes) = image.get(offset..offset + size) else {
+            bail!("a segment lies outside the image")
+        };
         bytes.as_chunks::<PAGE_BYTES>().0.iter().for_each(|page| pages.take(page, key));
     }
     Ok(pages)
@@ -43,7 +48,9 @@ impl KeyedPages {
         for (word, bytes) in page.iter_mut().zip(bytes.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*bytes);
         }
-        let Some(identity) = PageIdentity::of(&page).filter(|identity| identity.key == key) else { return };
+        let Some(identity) = PageIdentity::of(&page).filter(|identity| identity.key == key) else {
+            return;
+        };
         let doubled = self.generations.contains_key(&identity.index);
         if doubled || identity.check(&page).is_err() || worker::check_crc(&page).is_err() {
             self.wrong += 1;

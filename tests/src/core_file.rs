@@ -51,8 +51,13 @@ impl CoreFile {
         let (start, count) = (u64_at(&head, 32), usize::from(u16_at(&head, 56)));
         let mut table = vec![0; count * 56];
         file.read_exact_at(&mut table, start)?;
-        let segments: Vec<_> = table.as_chunks::<56>().0.iter().map(|header| segment(header)).collect();
-        ensure!(segments.first().is_some_and(|s| s.kind == PT_NOTE), "{}: no notes", path.display());
+        let segments: Vec<_> =
+            table.as_chunks::<56>().0.iter().map(|header| segment(header)).collect();
+        ensure!(
+            segments.first().is_some_and(|s| s.kind == PT_NOTE),
+            "{}: no notes",
+            path.display()
+        );
         Ok(Self { file, segments })
     }
 
@@ -61,15 +66,23 @@ impl CoreFile {
     /// # Errors
     /// Where a segment ends within a page, or its bytes are not in the file.
     pub fn page(&self, address: u64) -> Result<PageIn> {
-        let holds = |s: &&Segment| s.kind == PT_LOAD && s.address <= address && address < s.address + s.size;
+        let holds = |s: &&Segment| {
+            s.kind == PT_LOAD && s.address <= address && address < s.address + s.size
+        };
         let Some(segment) = self.segments.iter().find(holds) else { return Ok(PageIn::NoSegment) };
         let at = address - segment.address;
         if at >= segment.bytes {
             return Ok(PageIn::Zero);
         }
-        ensure!(at + PAGE <= segment.bytes, "the segment at {:#x} ends within a page", segment.address);
+        ensure!(
+            at + PAGE <= segment.bytes,
+            "the segment at {:#x} ends within a page",
+            segment.address
+        );
         let mut bytes = vec![0; PAGE as usize];
-        self.file.read_exact_at(&mut bytes, segment.offset + at).context("a segment's bytes are in the file")?;
+        self.file
+            .read_exact_at(&mut bytes, segment.offset + at)
+            .context("a segment's bytes are in the file")?;
         Ok(PageIn::Bytes(bytes.into()))
     }
 }

@@ -64,7 +64,10 @@ impl FaultyMachine {
         let folder = ScenarioFolder::new(name)?;
         let mut machine = plan_machine(Bed::Qemu, name, &configuration()?, folder.path())?;
         let images = std::mem::take(&mut machine.disks);
-        let disks = images.iter().map(|image| NbdDisk::new(image, Recording::Places)).collect::<Result<Vec<_>>>()?;
+        let disks = images
+            .iter()
+            .map(|image| NbdDisk::new(image, Recording::Places))
+            .collect::<Result<Vec<_>>>()?;
         machine.disks = disks.iter().map(|disk| disk.serve("node")).collect::<Result<_>>()?;
         machine.clock = if clock == TimeBase::Instructions { COUNTED } else { ClockBase::Host };
         prepare(&disks);
@@ -86,16 +89,22 @@ impl FaultyMachine {
     /// # Errors
     /// At such a fault, or where no further event comes.
     pub fn next_event(&mut self) -> Result<Event> {
-        let event = self.running.events.next(Instant::now() + LIMIT)?.context("the machine stopped")?;
+        let event =
+            self.running.events.next(Instant::now() + LIMIT)?.context("the machine stopped")?;
         if let Some(notice) = self.writer.event(&event) {
             self.notices.push((event.clone(), notice));
         }
-        let (is_neighbours, says) = (event.0["partition"] == NEIGHBOUR, event.0["text"].as_str().unwrap_or(""));
+        let (is_neighbours, says) =
+            (event.0["partition"] == NEIGHBOUR, event.0["text"].as_str().unwrap_or(""));
         match event.name() {
             "guest" if event.0["kind"] == "fail" || says.contains("wrong:") => bail!("{}", event.0),
-            "guest" if is_neighbours && says.starts_with("writes ") => self.steps.push(event.number("t")?),
+            "guest" if is_neighbours && says.starts_with("writes ") => {
+                self.steps.push(event.number("t")?)
+            }
             "guest" if event.0["partition"] == VICTIM => {
-                let address = says.strip_prefix("first page at 0x").map(|digits| u64::from_str_radix(digits, 16));
+                let address = says
+                    .strip_prefix("first page at 0x")
+                    .map(|digits| u64::from_str_radix(digits, 16));
                 self.first_page = address.transpose()?.or(self.first_page);
             }
             "crash" | "stopped" if is_neighbours => bail!("{}", event.0),
@@ -140,12 +149,16 @@ pub enum TimeBase {
 
 fn configuration() -> Result<String> {
     let turmoil = test_kernel("turmoil")?.display().to_string();
-    let victim =
-        format!("restart = \"immediate\"\nmemory = \"6 MiB\"\nkernel = \"{turmoil}\"\ncmdline = \"{}\"", VICTIMS.cmdline());
-    let neighbour = format!(
-        "memory = \"8 MiB\"\nkernel = \"{turmoil}\"\ncmdline = \"key=1 seed=7 pages={NEIGHBOURS_PAGES} writes=1000000000 report={STEP}\""
+    let victim = format!(
+        "restart = \"immediate\"\nmemory = \"6 MiB\"\nkernel = \"{turmoil}\"\ncmdline = \"{}\"",
+        VICTIMS.cmdline()
     );
-    let mut text = "disk_timeout = \"2 s\"\n[pool]\nmemory = \"8 MiB\"\n[machine]\ncpus = 1\n".to_owned();
+    let neighbour = format!(
+        "memory = \"8 MiB\"\nkernel = \"{turmoil}\"\ncmdline = \"key=1 seed=7 \
+         pages={NEIGHBOURS_PAGES} writes=1000000000 report={STEP}\""
+    );
+    let mut text =
+        "disk_timeout = \"2 s\"\n[pool]\nmemory = \"8 MiB\"\n[machine]\ncpus = 1\n".to_owned();
     for (n, mib) in DISKS_MIB.iter().enumerate() {
         text += &format!("[[paging_device]]\nimage = \"{n}.img\"\nsize = \"{mib} MiB\"\n");
     }

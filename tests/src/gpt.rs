@@ -36,7 +36,11 @@ impl Gpt {
     /// # Errors
     /// Names the image.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::options().read(true).write(true).open(path).with_context(|| format!("{}", path.display()))?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .with_context(|| format!("{}", path.display()))?;
         let sectors = file.metadata()?.len() / SECTOR;
         Ok(Self { file, sectors })
     }
@@ -62,8 +66,14 @@ impl Gpt {
     pub fn check(&self) -> Result<Vec<GptEntry>> {
         let mbr = self.bytes(0, 512)?;
         ensure!(mbr[510..] == [0x55, 0xaa], "no MBR");
-        ensure!((mbr[446], mbr[450], u32_at(&mbr, 454)) == (0, 0xee, 1), "the first MBR partition is not protective");
-        ensure!(u64::from(u32_at(&mbr, 458)) == self.sectors - 1, "the MBR protects less than the disk");
+        ensure!(
+            (mbr[446], mbr[450], u32_at(&mbr, 454)) == (0, 0xee, 1),
+            "the first MBR partition is not protective"
+        );
+        ensure!(
+            u64::from(u32_at(&mbr, 458)) == self.sectors - 1,
+            "the MBR protects less than the disk"
+        );
         ensure!(mbr[462..510].iter().all(|byte| *byte == 0), "the MBR has other partitions");
         let (primary, first) = self.check_copy(1, self.sectors - 1)?;
         let (backup, second) = self.check_copy(self.sectors - 1, 1)?;
@@ -78,19 +88,45 @@ impl Gpt {
         let crc = u32_at(&header, 16);
         header[16..20].fill(0);
         ensure!(crc32(&header) == crc, "the CRC of the header in sector {at} is wrong");
-        ensure!((u64_at(&header, 24), u64_at(&header, 32)) == (at, other), "the header in sector {at} belongs elsewhere");
-        let (first, last, entries) = (u64_at(&header, 40), u64_at(&header, 48), u64_at(&header, 72));
-        let on_its_side = if at == 1 { entries >= 2 && entries + 32 <= first } else { last < entries && entries + 32 <= at };
-        ensure!(on_its_side && first <= last, "the entries of the header in sector {at} overlap partitions");
-        ensure!((u32_at(&header, 80), u32_at(&header, 84)) == (128, 128), "other entries than usual");
+        ensure!(
+            (u64_at(&header, 24), u64_at(&header, 32)) == (at, other),
+            "the header in sector {at} belongs elsewhere"
+        );
+        let (first, last, entries) =
+            (u64_at(&header, 40), u64_at(&header, 48), u64_at(&header, 72));
+        let on_its_side = if at == 1 {
+            entries >= 2 && entries + 32 <= first
+        } else {
+            last < entries && entries + 32 <= at
+        };
+        ensure!(
+            on_its_side && first <= last,
+            "the entries of the header in sector {at} overlap partitions"
+        );
+        ensure!(
+            (u32_at(&header, 80), u32_at(&header, 84)) == (128, 128),
+            "other entries than usual"
+        );
         let bytes = self.bytes(entries, ENTRIES * ENTRY)?;
-        ensure!(crc32(&bytes) == u32_at(&header, 88), "the CRC of the entries at {entries} is wrong");
-        let used = bytes.as_chunks::<ENTRY>().0.iter().enumerate().filter(|(_, entry)| entry[..16].iter().any(|byte| *byte != 0));
+        ensure!(
+            crc32(&bytes) == u32_at(&header, 88),
+            "the CRC of the entries at {entries} is wrong"
+        );
+        let used = bytes
+            .as_chunks::<ENTRY>()
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(_, entry)| entry[..16].iter().any(|byte| *byte != 0));
         let mut found = Vec::new();
         for (n, entry) in used {
             let (start, end) = (u64_at(entry, 32), u64_at(entry, 40));
             ensure!(first <= start && start <= end && end <= last, "entry {} lies outside", n + 1);
-            found.push(GptEntry { number: n + 1, start: start * SECTOR, len: (end - start + 1) * SECTOR });
+            found.push(GptEntry {
+                number: n + 1,
+                start: start * SECTOR,
+                len: (end - start + 1) * SECTOR,
+            });
         }
         Ok((header, found))
     }
@@ -148,13 +184,20 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tidepool-gpt-reader-{}", std::process::id()));
         boot::volume::create_spaces(&path, 32 << 20, &[8 << 20, 12 << 20]).unwrap();
         let gpt = Gpt::open(&path).unwrap();
-        let entries =
-            [GptEntry { number: 1, start: 1 << 20, len: 8 << 20 }, GptEntry { number: 2, start: 9 << 20, len: 12 << 20 }];
+        let entries = [
+            GptEntry { number: 1, start: 1 << 20, len: 8 << 20 },
+            GptEntry { number: 2, start: 9 << 20, len: 12 << 20 },
+        ];
         assert_eq!(gpt.check().unwrap(), entries);
         gpt.change_entry(2, |entry| entry[32] += 1).unwrap();
         assert_eq!(gpt.check().unwrap()[1].start, (9 << 20) + 512);
         gpt.spoil(false).unwrap();
-        assert!(gpt.check().unwrap_err().to_string().starts_with("the CRC of the header in sector 65535"));
+        assert!(
+            gpt.check()
+                .unwrap_err()
+                .to_string()
+                .starts_with("the CRC of the header in sector 65535")
+        );
         std::fs::remove_file(&path).unwrap();
     }
 }

@@ -16,12 +16,16 @@ pub fn describe() -> String {
 /// Returns a line for each child: its number and its command.
 fn children() -> String {
     let tasks = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
-    let of_task = |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
+    let of_task =
+        |task: fs::DirEntry| fs::read_to_string(task.path().join("children")).unwrap_or_default();
     let line = |child: &str| {
         let command = fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
         format!("  {child}: {}\n", String::from_utf8_lossy(&command).replace('\0', " ").trim())
     };
-    tasks.map(of_task).map(|children| children.split_whitespace().map(line).collect::<String>()).collect()
+    tasks
+        .map(of_task)
+        .map(|children| children.split_whitespace().map(line).collect::<String>())
+        .collect()
 }
 
 /// Returns gdb's backtrace of all threads, or an empty string where gdb fails.
@@ -30,11 +34,19 @@ fn children() -> String {
 /// without a reader. For the same reason another program, `timeout`, limits its time.
 fn backtraces() -> String {
     let process = std::process::id().to_string();
-    let path = std::env::temp_dir().join(format!("tidepool-hung-{process}-{:?}", std::thread::current().id()));
+    let path = std::env::temp_dir()
+        .join(format!("tidepool-hung-{process}-{:?}", std::thread::current().id()));
     let arguments = ["-p", &process, "-batch", "-ex", "thread apply all backtrace"];
-    let run =
-        |file: fs::File| Command::new("timeout").args(["60", "gdb"]).args(arguments).stdout(file).stderr(Stdio::null()).status();
-    let said = fs::File::create(&path).and_then(run).and_then(|_| fs::read(&path)).unwrap_or_default();
+    let run = |file: fs::File| {
+        Command::new("timeout")
+            .args(["60", "gdb"])
+            .args(arguments)
+            .stdout(file)
+            .stderr(Stdio::null())
+            .status()
+    };
+    let said =
+        fs::File::create(&path).and_then(run).and_then(|_| fs::read(&path)).unwrap_or_default();
     let _ = fs::remove_file(path);
     String::from_utf8_lossy(&said).into_owned()
 }
@@ -42,13 +54,18 @@ fn backtraces() -> String {
 /// Returns from gdb's output the threads that are in functions of ours, with these functions.
 fn calls(said: &str) -> String {
     let threads = said.split("\nThread ").map(|thread| {
-        let frames = thread
-            .lines()
-            .filter(|line| line.starts_with('#') && !line.contains("/rustc/") && OURS.iter().any(|part| line.contains(part)));
+        let frames = thread.lines().filter(|line| {
+            line.starts_with('#')
+                && !line.contains("/rustc/")
+                && OURS.iter().any(|part| line.contains(part))
+        });
         let name = thread.lines().next().unwrap_or("");
         (name, frames.map(|frame| format!("    {frame}\n")).collect::<String>())
     });
-    threads.filter(|(_, frames)| !frames.is_empty()).map(|(name, frames)| format!("  {name}\n{frames}")).collect()
+    threads
+        .filter(|(_, frames)| !frames.is_empty())
+        .map(|(name, frames)| format!("  {name}\n{frames}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -58,9 +75,12 @@ mod tests {
 
     #[test]
     fn threads_in_functions_of_ours_are_told() {
-        let said = "[New LWP 7]\n\nThread 2 (LWP 7 \"serial\"):\n#0  0x1 in recv ()\n#1  0x2 in boot::serial::listen (x=1)\n\n\
-                    Thread 1 (LWP 6 \"main\"):\n#0  0x3 in poll ()\n";
-        assert_eq!(calls(said), "  2 (LWP 7 \"serial\"):\n    #1  0x2 in boot::serial::listen (x=1)\n");
+        let said = "[New LWP 7]\n\nThread 2 (LWP 7 \"serial\"):\n#0  0x1 in recv ()\n#1  0x2 in \
+                    boot::serial::listen (x=1)\n\nThread 1 (LWP 6 \"main\"):\n#0  0x3 in poll ()\n";
+        assert_eq!(
+            calls(said),
+            "  2 (LWP 7 \"serial\"):\n    #1  0x2 in boot::serial::listen (x=1)\n"
+        );
     }
 
     #[test]
@@ -69,7 +89,9 @@ mod tests {
         let line = format!("{}: sleep 60", child.id());
         let deadline = Instant::now() + Duration::from_secs(20);
         // The new process shows its command only after exec.
-        let is_told = (0..).map(|_| children().contains(&line)).find(|told| *told || Instant::now() > deadline);
+        let is_told = (0..)
+            .map(|_| children().contains(&line))
+            .find(|told| *told || Instant::now() > deadline);
         child.kill().unwrap();
         child.wait().unwrap();
         assert_eq!(is_told, Some(true), "{}", children());

@@ -15,7 +15,9 @@ use std::time::Duration;
 /// Where the hypervisor does not build.
 pub fn machine(bed: Bed, name: &str) -> Result<BedMachine> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| kernel_build::hypervisor(Variant::Ordinary).map_err(|error| format!("{error:#}")));
+    let built = BUILT.get_or_init(|| {
+        kernel_build::hypervisor(Variant::Ordinary).map_err(|error| format!("{error:#}"))
+    });
     let hypervisor = built.clone().map_err(anyhow::Error::msg)?;
     Ok(BedMachine::new(bed, &format!("{}-{name}", bed.name()), hypervisor))
 }
@@ -37,7 +39,8 @@ pub fn plan_machine(bed: Bed, name: &str, toml: &str, folder: &Path) -> Result<B
 /// Where the test kernels do not build.
 pub fn test_kernel(name: &str) -> Result<PathBuf> {
     static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let built = BUILT.get_or_init(|| kernel_build::test_kernels().map_err(|error| format!("{error:#}")));
+    let built =
+        BUILT.get_or_init(|| kernel_build::test_kernels().map_err(|error| format!("{error:#}")));
     let file = built.clone().map_err(anyhow::Error::msg)?.join(name);
     if !file.exists() {
         bail!("there is no test kernel “{name}”");
@@ -54,7 +57,9 @@ pub fn expect_success(mut running: RunningMachine, limit: Duration) -> Result<()
     match running.wait_for_end(limit).with_context(|| folder.clone())? {
         MachineEnd::Success => running.passed(),
         MachineEnd::Failure => bail!("the hypervisor reports failure; transcript in {folder}"),
-        MachineEnd::Not => bail!("it still ran after {} s; transcript in {folder}", limit.as_secs()),
+        MachineEnd::Not => {
+            bail!("it still ran after {} s; transcript in {folder}", limit.as_secs())
+        }
     }
     Ok(())
 }

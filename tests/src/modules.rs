@@ -78,12 +78,15 @@ fn children(source: &Source, sources: &[Source], leaves: fn(&[String]) -> bool) 
         if leaves(&attributes) {
             continue;
         }
-        let named = attributes.iter().find_map(|line| line.strip_prefix("#[path=\"")?.strip_suffix("\"]"));
+        let named =
+            attributes.iter().find_map(|line| line.strip_prefix("#[path=\"")?.strip_suffix("\"]"));
         let places = match named {
             Some(file) => vec![format!("{folder}/{file}")],
             None => vec![format!("{own}/{name}.rs"), format!("{own}/{name}/mod.rs")],
         };
-        found.extend(places.into_iter().filter(|place| sources.iter().any(|source| source.path == *place)));
+        found.extend(
+            places.into_iter().filter(|place| sources.iter().any(|source| source.path == *place)),
+        );
     }
     found
 }
@@ -107,7 +110,9 @@ fn declarations(text: &str) -> Vec<(Vec<String>, String)> {
 
 /// Returns the text behind `mod` in a declaration.
 fn module(line: &str) -> Option<&str> {
-    let visible = line.strip_prefix("pub").map_or(line, |rest| rest.trim_start_matches(|c| c != ' ').trim_start());
+    let visible = line
+        .strip_prefix("pub")
+        .map_or(line, |rest| rest.trim_start_matches(|c| c != ' ').trim_start());
     visible.strip_prefix("mod ")
 }
 
@@ -133,9 +138,11 @@ fn bare_lines(text: &str) -> BTreeSet<usize> {
 /// Returns whether only the bare machine has a module with these attributes; `not(...)` is for the
 /// host.
 fn is_bare(attributes: &[String]) -> bool {
-    attributes
-        .iter()
-        .any(|line| line.starts_with("#[cfg(") && !line.contains("not(") && BARE.iter().any(|word| line.contains(word)))
+    attributes.iter().any(|line| {
+        line.starts_with("#[cfg(")
+            && !line.contains("not(")
+            && BARE.iter().any(|word| line.contains(word))
+    })
 }
 
 #[cfg(test)]
@@ -149,7 +156,11 @@ mod tests {
     #[test]
     fn a_test_in_a_module_of_the_bare_machine_is_unseen() {
         let tree = [
-            source("k/src/lib.rs", "pub mod a;\n#[cfg(target_os = \"none\")]\npub mod node;\n#[cfg(all(test, loom))]\nmod m;\n"),
+            source(
+                "k/src/lib.rs",
+                "pub mod a;\n#[cfg(target_os = \"none\")]\npub mod node;\n#[cfg(all(test, \
+                 loom))]\nmod m;\n",
+            ),
             source("k/src/a.rs", "mod inner;\n#[cfg(test)]\nmod tests;\n"),
             source("k/src/a/inner.rs", "#[test]\nfn runs() {}\n"),
             source("k/src/a/tests.rs", "#[test]\nfn runs() {}\n"),
@@ -158,15 +169,21 @@ mod tests {
             source("k/src/node/task.rs", "fn x() {}\n    #[test]\n    fn never_runs() {}\n"),
             source("k/src/forgotten.rs", "#[test]\nfn never_runs() {}\n"),
         ];
-        assert_eq!(unseen_tests(&tree, &["k/src/lib.rs"]), ["k/src/node/task.rs:2", "k/src/forgotten.rs:1"]);
+        assert_eq!(
+            unseen_tests(&tree, &["k/src/lib.rs"]),
+            ["k/src/node/task.rs:2", "k/src/forgotten.rs:1"]
+        );
     }
 
     #[test]
     fn blocks_paths_and_visibility_are_understood() {
-        let bare =
-            "#[cfg(target_os = \"none\")]\nmod bare {\n    fn f() {}\n    #[test]\n    fn never() {}\n}\n#[test]\nfn runs() {}\n";
+        let bare = "#[cfg(target_os = \"none\")]\nmod bare {\n    fn f() {}\n    #[test]\n    fn \
+                    never() {}\n}\n#[test]\nfn runs() {}\n";
         let tree = [
-            source("k/src/lib.rs", "pub(crate) mod a;\n#[cfg(test)]\n#[path = \"b_tests.rs\"]\nmod tests;\n"),
+            source(
+                "k/src/lib.rs",
+                "pub(crate) mod a;\n#[cfg(test)]\n#[path = \"b_tests.rs\"]\nmod tests;\n",
+            ),
             source("k/src/a/mod.rs", bare),
             source("k/src/b_tests.rs", "#[test]\nfn runs() {}\n"),
         ];

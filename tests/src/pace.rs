@@ -7,8 +7,10 @@ use std::ops::Range;
 pub fn slowest(steps: &[u64], window: u64, spell: Range<u64>) -> Option<usize> {
     let last = spell.end.checked_sub(window).filter(|last| *last >= spell.start)?;
     // The window with the fewest steps begins right after a step, or at either end of the spell.
-    let begins = steps.iter().map(|step| step + 1).filter(|begin| (spell.start..=last).contains(begin));
-    let count = |begin: u64| steps.iter().filter(|step| (begin..begin + window).contains(step)).count();
+    let begins =
+        steps.iter().map(|step| step + 1).filter(|begin| (spell.start..=last).contains(begin));
+    let count =
+        |begin: u64| steps.iter().filter(|step| (begin..begin + window).contains(step)).count();
     begins.chain([spell.start, last]).map(count).min()
 }
 

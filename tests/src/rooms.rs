@@ -66,8 +66,11 @@ pub fn room(file: &str) -> &str {
 pub fn arrows(sources: &[Source]) -> BTreeSet<Arrow> {
     let root = format!("{KERNEL}lib.rs");
     let product = product(sources, &[&root]);
-    let of_kernel = sources.iter().filter(|source| product.contains(&source.path) && !source.is_test());
-    let files: Vec<_> = of_kernel.filter_map(|source| Some((source.path.strip_prefix(KERNEL)?, code(source)))).collect();
+    let of_kernel =
+        sources.iter().filter(|source| product.contains(&source.path) && !source.is_test());
+    let files: Vec<_> = of_kernel
+        .filter_map(|source| Some((source.path.strip_prefix(KERNEL)?, code(source))))
+        .collect();
     let mut found = BTreeSet::new();
     for (from, code) in &files {
         for path in paths(code) {
@@ -82,8 +85,14 @@ pub fn arrows(sources: &[Source]) -> BTreeSet<Arrow> {
 
 /// Returns the files of the kernel that are in no room of `rooms`.
 pub fn homeless(sources: &[Source], rooms: &[&str]) -> Vec<String> {
-    let files = sources.iter().filter_map(|source| source.path.strip_prefix(KERNEL)).filter(|file| file.ends_with(".rs"));
-    files.filter(|file| !ROOT.contains(file) && !rooms.contains(&room(file))).map(str::to_owned).collect()
+    let files = sources
+        .iter()
+        .filter_map(|source| source.path.strip_prefix(KERNEL))
+        .filter(|file| file.ends_with(".rs"));
+    files
+        .filter(|file| !ROOT.contains(file) && !rooms.contains(&room(file)))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Returns the arrows to a room that is above that of the file in `rooms`.
@@ -170,7 +179,11 @@ fn tree<'a>(prefix: &str, text: &'a str, found: &mut Vec<String>) -> &'a str {
     let (name, rest) = text.split_at(end);
     let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}::{name}") };
     match rest.trim_start().strip_prefix("::") {
-        Some(rest) if rest.trim_start().starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '{') => {
+        Some(rest)
+            if rest
+                .trim_start()
+                .starts_with(|c: char| c.is_alphanumeric() || c == '_' || c == '{') =>
+        {
             tree(&path, rest, found)
         }
         _ => {
@@ -183,7 +196,8 @@ fn tree<'a>(prefix: &str, text: &'a str, found: &mut Vec<String>) -> &'a str {
 
 /// Returns the file that a path in the file `from` leads to; `None` for the crate's root.
 fn leads_to(from: &str, path: &str, exists: impl Fn(&str) -> bool) -> Option<String> {
-    let mut here: Vec<&str> = from.trim_end_matches(".rs").split('/').filter(|name| *name != "mod").collect();
+    let mut here: Vec<&str> =
+        from.trim_end_matches(".rs").split('/').filter(|name| *name != "mod").collect();
     for name in path.split("::") {
         match name {
             "crate" => here.clear(),
@@ -194,7 +208,9 @@ fn leads_to(from: &str, path: &str, exists: impl Fn(&str) -> bool) -> Option<Str
     }
     while !here.is_empty() {
         let module = here.join("/");
-        let file = [format!("{module}.rs"), format!("{module}/mod.rs")].into_iter().find(|file| exists(file));
+        let file = [format!("{module}.rs"), format!("{module}/mod.rs")]
+            .into_iter()
+            .find(|file| exists(file));
         if file.is_some() {
             return file;
         }
@@ -208,7 +224,10 @@ mod tests {
     use super::*;
 
     fn tree_of(files: &[(&str, &str)]) -> Vec<Source> {
-        let source = |(path, text): &(&str, &str)| Source { path: format!("{KERNEL}{path}"), text: (*text).to_owned() };
+        let source = |(path, text): &(&str, &str)| Source {
+            path: format!("{KERNEL}{path}"),
+            text: (*text).to_owned(),
+        };
         files.iter().map(source).collect()
     }
 
@@ -218,10 +237,14 @@ mod tests {
 
     #[test]
     fn paths_are_read_one_by_one() {
-        let text = "use crate::{a, b::{self, c as d}};\nlet x = crate::e::f(super::g::<u8>(), $crate::h::I);\nnotcrate::j();";
+        let text = "use crate::{a, b::{self, c as d}};\nlet x = crate::e::f(super::g::<u8>(), \
+                    $crate::h::I);\nnotcrate::j();";
         let mut found = paths(text);
         found.sort();
-        assert_eq!(found, ["crate::a", "crate::b::c", "crate::b::self", "crate::e::f", "crate::h::I", "super::g"]);
+        assert_eq!(
+            found,
+            ["crate::a", "crate::b::c", "crate::b::self", "crate::e::f", "crate::h::I", "super::g"]
+        );
     }
 
     #[test]
@@ -233,14 +256,21 @@ mod tests {
             ("a/d.rs", "// crate::b::Z\n"),
             ("b.rs", "fn f() { crate::a::c::g(); }\n"),
         ];
-        let expected = [("a/c.rs", "a/d.rs"), ("a/mod.rs", "a/c.rs"), ("a/mod.rs", "b.rs"), ("b.rs", "a/c.rs")];
+        let expected = [
+            ("a/c.rs", "a/d.rs"),
+            ("a/mod.rs", "a/c.rs"),
+            ("a/mod.rs", "b.rs"),
+            ("b.rs", "a/c.rs"),
+        ];
         assert_eq!(between(&files), expected.map(|(from, to)| (from.to_owned(), to.to_owned())));
     }
 
     #[test]
     fn unit_tests_use_what_they_like() {
-        let text = "#[cfg(test)]\nmod fake;\nfn f() {\n    #[cfg(test)]\n    crate::b::note(\n        1,\n    );\n    crate::c::run();\n}\n\
-                    #[cfg(test)]\nmod tests {\n    use crate::b::X;\n}\n";
+        let text = "#[cfg(test)]\nmod fake;\n\
+             fn f() {\n    #[cfg(test)]\n    crate::b::note(\n        1,\n    );\n    \
+             crate::c::run();\n}\n\
+             #[cfg(test)]\nmod tests {\n    use crate::b::X;\n}\n";
         let files = [
             ("lib.rs", "mod a;\nmod b;\nmod c;\n"),
             ("a.rs", text),
@@ -262,17 +292,28 @@ mod tests {
             ("low.rs", "use crate::top::two::Y;\n"),
         ];
         let arrows = arrows(&tree_of(&files));
-        let shown = |arrows: Vec<&Arrow>| arrows.into_iter().map(Arrow::to_string).collect::<Vec<_>>();
-        assert_eq!(shown(upward(&arrows, &["top", "low"])), ["low.rs uses top/two.rs (crate::top::two::Y)"]);
-        assert_eq!(shown(upward(&arrows, &["low", "top"])), ["top/one.rs uses low.rs (crate::low::X)"]);
-        let both = ["low.rs uses top/two.rs (crate::top::two::Y)", "top/one.rs uses low.rs (crate::low::X)"];
+        let shown =
+            |arrows: Vec<&Arrow>| arrows.into_iter().map(Arrow::to_string).collect::<Vec<_>>();
+        assert_eq!(
+            shown(upward(&arrows, &["top", "low"])),
+            ["low.rs uses top/two.rs (crate::top::two::Y)"]
+        );
+        assert_eq!(
+            shown(upward(&arrows, &["low", "top"])),
+            ["top/one.rs uses low.rs (crate::low::X)"]
+        );
+        let both = [
+            "low.rs uses top/two.rs (crate::top::two::Y)",
+            "top/one.rs uses low.rs (crate::low::X)",
+        ];
         assert_eq!(shown(circles(&arrows)), both);
         assert_eq!(homeless(&tree_of(&files), &["top"]), ["low.rs"]);
     }
 
     #[test]
     fn the_drawing_is_read_line_by_line() {
-        let text = "# A\n```\nno\n```\n\n## Layers\n\nText.\n\n```\n top   a\n low   b top\n```\n\n```\nno\n```\n";
+        let text = "# A\n```\nno\n```\n\n## Layers\n\nText.\n\n```\n top   a\n low   b \
+                    top\n```\n\n```\nno\n```\n";
         assert_eq!(drawn(text), ["top", "low"]);
         assert_eq!(drawn("# A\n"), [""; 0]);
     }

@@ -54,7 +54,8 @@ impl Scenario {
     }
 
     fn toml(&self, bed: Bed) -> Result<String> {
-        let mut text = format!("at_end = \"{}\"\n[pool]\nmemory = \"{} MiB\"\n", self.at_end, self.pool_mib);
+        let mut text =
+            format!("at_end = \"{}\"\n[pool]\nmemory = \"{} MiB\"\n", self.at_end, self.pool_mib);
         for (index, mib) in self.devices_mib.iter().enumerate() {
             text += &match bed {
                 Bed::Bochs => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
@@ -62,7 +63,10 @@ impl Scenario {
             };
         }
         let (memory, kernel) = (self.memory_mib, test_kernel(self.kernel)?);
-        text += &format!("[[partition]]\nname = \"{PARTITION}\"\nmemory = \"{memory} MiB\"\nkernel = \"{}\"\n", kernel.display());
+        text += &format!(
+            "[[partition]]\nname = \"{PARTITION}\"\nmemory = \"{memory} MiB\"\nkernel = \"{}\"\n",
+            kernel.display()
+        );
         Ok(text + &format!("cmdline = \"{}\"\n{}\n", self.cmdline, self.partition))
     }
 }
@@ -77,7 +81,11 @@ pub struct StartedScenario {
 }
 
 impl StartedScenario {
-    pub(crate) fn new(running: RunningMachine, disks: Vec<PathBuf>, folder: ScenarioFolder) -> Self {
+    pub(crate) fn new(
+        running: RunningMachine,
+        disks: Vec<PathBuf>,
+        folder: ScenarioFolder,
+    ) -> Self {
         Self { running, disks, folder }
     }
 
@@ -107,7 +115,8 @@ impl ScenarioFolder {
     /// Where it cannot be created.
     pub fn new(name: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let unique = format!("{name}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let unique =
+            format!("{name}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let path = boot::paths::tidepool().join("scenarios").join(unique);
         std::fs::create_dir_all(&path)?;
         Ok(Self(path))

@@ -62,12 +62,15 @@ impl Scene {
     /// Where something does not build, or the configuration is refused.
     pub fn machine(&self) -> Result<BedMachine> {
         let Setting { memory_mib, pool_mib, devices_mib, cmdline, partition } = self.setting;
-        let device = |(n, mib)| format!("[[paging_device]]\nimage = \"disk{n}.img\"\nsize = \"{mib} MiB\"\n");
+        let device = |(n, mib)| {
+            format!("[[paging_device]]\nimage = \"disk{n}.img\"\nsize = \"{mib} MiB\"\n")
+        };
         let devices: String = devices_mib.iter().enumerate().map(device).collect();
         let kernel = test_kernel("states")?;
         let text = format!(
-            "[pool]\nmemory = \"{pool_mib} MiB\"\n{devices}[[partition]]\nname = \"{PARTITION}\"\nmemory = \"{memory_mib} MiB\"\n\
-             kernel = \"{}\"\ncmdline = \"{cmdline}\"\n{partition}\n",
+            "[pool]\nmemory = \"{pool_mib} MiB\"\n{devices}[[partition]]\nname = \
+             \"{PARTITION}\"\nmemory = \"{memory_mib} MiB\"\nkernel = \"{}\"\ncmdline = \
+             \"{cmdline}\"\n{partition}\n",
             kernel.display()
         );
         plan_machine(self.bed, self.name, &text, &self.folder)
@@ -108,7 +111,10 @@ impl Play {
     /// # Errors
     /// Where it does not come in time; names the transcript.
     pub fn event(&mut self, name: &str) -> Result<Event> {
-        self.running.events.wait_named(LIMIT, name).with_context(|| format!("{}", self.running.folder().display()))
+        self.running
+            .events
+            .wait_named(LIMIT, name)
+            .with_context(|| format!("{}", self.running.folder().display()))
     }
 
     /// Waits for an event of this name that `wanted` accepts.
@@ -116,7 +122,10 @@ impl Play {
     /// # Errors
     /// As [`Play::event`].
     pub fn event_with(&mut self, name: &str, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
-        let found = self.running.events.wait_for(LIMIT, &format!("event “{name}”"), |e| e.name() == name && wanted(e));
+        let found = self
+            .running
+            .events
+            .wait_for(LIMIT, &format!("event “{name}”"), |e| e.name() == name && wanted(e));
         found.with_context(|| format!("{}", self.running.folder().display()))
     }
 
@@ -133,8 +142,11 @@ impl Play {
     /// # Errors
     /// As [`Play::event`].
     pub fn line(&mut self, start: &str) -> Result<String> {
-        let says = |e: &Event| e.0["kind"] == "log" && e.0["text"].as_str().is_some_and(|text| text.starts_with(start));
-        let event = self.event_with("guest", says).with_context(|| format!("waiting for “{start}”"))?;
+        let says = |e: &Event| {
+            e.0["kind"] == "log" && e.0["text"].as_str().is_some_and(|text| text.starts_with(start))
+        };
+        let event =
+            self.event_with("guest", says).with_context(|| format!("waiting for “{start}”"))?;
         Ok(event.text("text")?[start.len()..].to_owned())
     }
 
@@ -198,7 +210,12 @@ impl Play {
             if holds(&stats)? {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "{what} did not come within {} s: {}", LIMIT.as_secs(), stats.0);
+            ensure!(
+                Instant::now() < deadline,
+                "{what} did not come within {} s: {}",
+                LIMIT.as_secs(),
+                stats.0
+            );
         }
     }
 

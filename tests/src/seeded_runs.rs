@@ -43,7 +43,10 @@ impl SeededRuns {
             if let Err(error) = &outcome {
                 eprintln!("TIDEPOOL_SEED={seed}: {error:#}");
             }
-            outcomes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((seed, outcome));
+            outcomes
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner)
+                .push((seed, outcome));
         };
         // An emulator ends with the thread that started it, so each thread does whole runs.
         std::thread::scope(|scope| (0..self.at_a_time).for_each(|_| drop(scope.spawn(work))));

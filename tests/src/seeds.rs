@@ -10,7 +10,11 @@ pub fn number_from(variable: &str) -> Option<u64> {
 
 /// Returns the seed of this run, from `TIDEPOOL_SEED` or the clock, and prints it.
 pub fn announced() -> u64 {
-    let clock = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |since| u64::from(since.subsec_nanos()));
+    let clock = || {
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(1, |since| u64::from(since.subsec_nanos()))
+    };
     let seed = number_from("TIDEPOOL_SEED").unwrap_or_else(clock);
     println!("TIDEPOOL_SEED={seed}");
     seed

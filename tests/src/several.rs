@@ -66,7 +66,10 @@ impl Several {
     /// # Errors
     /// Where a test kernel is missing.
     pub fn toml(&self, bed: Bed) -> Result<String> {
-        let mut text = format!("[pool]\nmemory = \"{} MiB\"\n[machine]\ncpus = {}\n", self.pool_mib, self.cpus);
+        let mut text = format!(
+            "[pool]\nmemory = \"{} MiB\"\n[machine]\ncpus = {}\n",
+            self.pool_mib, self.cpus
+        );
         for (index, mib) in self.devices_mib.iter().enumerate() {
             text += &match bed {
                 Bed::Bochs => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
@@ -75,8 +78,11 @@ impl Several {
         }
         for Member { name, kernel, cmdline, memory_mib, lines } in &self.members {
             let kernel = test_kernel(kernel)?;
-            text +=
-                &format!("[[partition]]\nname = \"{name}\"\nmemory = \"{memory_mib} MiB\"\nkernel = \"{}\"\n", kernel.display());
+            text += &format!(
+                "[[partition]]\nname = \"{name}\"\nmemory = \"{memory_mib} MiB\"\nkernel = \
+                 \"{}\"\n",
+                kernel.display()
+            );
             text += &format!("cmdline = \"{cmdline}\"\n{lines}\n");
         }
         Ok(text)

@@ -18,14 +18,16 @@ impl Source {
         let file = self.path.rsplit('/').next().unwrap_or("");
         self.path.starts_with("tests/")
             || self.path.contains("/tests/")
-            || ["tests.rs", "test_bed.rs", "fake.rs"].contains(&file)
+            || ["tests.rs", "test_bed.rs", "fake.rs", "claim_sim.rs"].contains(&file)
             || file.ends_with("_tests.rs")
     }
 
     /// Returns the lines before the unit tests, numbered from 1.
     pub fn lines(&self) -> Vec<(usize, &str)> {
         let lines: Vec<_> = self.text.lines().collect();
-        let tests = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].contains("mod ") && pair[1].ends_with('{');
+        let tests = |pair: &[&str]| {
+            pair[0] == "#[cfg(test)]" && pair[1].contains("mod ") && pair[1].ends_with('{')
+        };
         let end = lines.windows(2).position(tests).unwrap_or(lines.len());
         lines[..end].iter().enumerate().map(|(index, line)| (index + 1, *line)).collect()
     }

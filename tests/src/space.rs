@@ -115,7 +115,8 @@ impl SpaceBytes {
     pub fn record(&self) -> Result<DumpRecord> {
         let end = self.0.len() / PAGE * PAGE;
         ensure!(end >= 2 * PAGE, "the space is shorter than its records");
-        let copies: Vec<_> = [end - 2 * PAGE, end - PAGE].into_iter().filter(|&at| self.is_record(at)).collect();
+        let copies: Vec<_> =
+            [end - 2 * PAGE, end - PAGE].into_iter().filter(|&at| self.is_record(at)).collect();
         let newest = copies.into_iter().max_by_key(|&at| self.long(at + 48).unwrap_or(0));
         self.parse_record(newest.context("neither record has magic, version and checksum right")?)
     }
@@ -123,7 +124,9 @@ impl SpaceBytes {
     fn is_record(&self, at: usize) -> bool {
         let copy = &self.0[at..at + PAGE];
         let checksum = crc32c(&copy[..PAGE - 4]).to_le_bytes();
-        copy.starts_with(b"TIDEPOOL") && copy[8..16] == [1, 0, 0, 0, 0, 0x10, 0, 0] && copy[PAGE - 4..] == checksum
+        copy.starts_with(b"TIDEPOOL")
+            && copy[8..16] == [1, 0, 0, 0, 0, 0x10, 0, 0]
+            && copy[PAGE - 4..] == checksum
     }
 
     fn parse_record(&self, at: usize) -> Result<DumpRecord> {
@@ -134,7 +137,9 @@ impl SpaceBytes {
             epoch: self.long(at + 64)?,
             owner: String::from_utf8_lossy(name).trim_end_matches('\0').to_owned(),
             pages: self.word(at + 176)? as usize,
-            ranges: ranges.map(|n| Ok((self.long(at + 232 + 16 * n)?, self.long(at + 240 + 16 * n)?))).collect::<Result<_>>()?,
+            ranges: ranges
+                .map(|n| Ok((self.long(at + 232 + 16 * n)?, self.long(at + 240 + 16 * n)?)))
+                .collect::<Result<_>>()?,
             crash_reason: self.word(at + 360)?,
             bitmap_start: self.place(at + 192)?,
             checksums_start: self.place(at + 200)?,
@@ -152,7 +157,10 @@ impl SpaceBytes {
     pub fn core(&self) -> Result<ElfCore<'_>> {
         // Class 64, little-endian, version 1.
         ensure!(self.bytes(0, 7)? == b"\x7fELF\x02\x01\x01", "no ELF64 header");
-        ensure!((self.half(16)?, self.half(18)?, self.word(20)?) == (4, 62, 1), "no core of x86-64");
+        ensure!(
+            (self.half(16)?, self.half(18)?, self.word(20)?) == (4, 62, 1),
+            "no core of x86-64"
+        );
         ensure!(self.long(32)? == 64, "program headers start at {}", self.long(32)?);
         ensure!((self.half(52)?, self.half(54)?) == (EHDR as u16, PHDR as u16), "sizes of headers");
         let count = match self.half(56)? {
@@ -160,7 +168,10 @@ impl SpaceBytes {
             count => usize::from(count),
         };
         let at = |n: usize| EHDR + n * PHDR;
-        ensure!(count >= 2 && self.word(at(0))? == PT_NOTE, "the first of {count} program headers is no PT_NOTE");
+        ensure!(
+            count >= 2 && self.word(at(0))? == PT_NOTE,
+            "the first of {count} program headers is no PT_NOTE"
+        );
         let notes = self.place(at(0) + 8)?..self.place(at(0) + 8)? + self.place(at(0) + 32)?;
         let loads = (1..count).map(|n| self.load(at(n))).collect::<Result<_>>()?;
         Ok(ElfCore { space: self, notes, loads })
@@ -183,31 +194,65 @@ impl SpaceBytes {
     /// Names the first inconsistency.
     pub fn verify(&self) -> Result<ElfCore<'_>> {
         let (record, core) = (self.record()?, self.core()?);
-        ensure!(record.state == COMPLETE && record.drain_progress == record.pages, "no whole dump: {record:?}");
-        ensure!(record.program_headers == core.loads.len() + 1, "the record says {} headers", record.program_headers);
-        ensure!(record.notes_len == core.notes.len(), "the record says {} bytes of notes", record.notes_len);
-        ensure!(record.ranges.iter().map(|(_, pages)| pages).sum::<u64>() == record.pages as u64, "RAM: {record:?}");
+        ensure!(
+            record.state == COMPLETE && record.drain_progress == record.pages,
+            "no whole dump: {record:?}"
+        );
+        ensure!(
+            record.program_headers == core.loads.len() + 1,
+            "the record says {} headers",
+            record.program_headers
+        );
+        ensure!(
+            record.notes_len == core.notes.len(),
+            "the record says {} bytes of notes",
+            record.notes_len
+        );
+        ensure!(
+            record.ranges.iter().map(|(_, pages)| pages).sum::<u64>() == record.pages as u64,
+            "RAM: {record:?}"
+        );
         let addresses = record.ranges.iter().flat_map(|&(first, pages)| first..first + pages);
         let mut loads = core.loads.iter().peekable();
         for (index, frame) in addresses.enumerate() {
             let address = frame * PAGE as u64;
             while loads.next_if(|load| load.end() <= address).is_some() {}
             let load = loads.peek().filter(|load| load.address <= address);
-            let load = load.with_context(|| format!("page {index} at {address:#x} is in no segment, or out of order"))?;
-            self.verify_page(&record, load, index, address).with_context(|| format!("page {index} at {address:#x}"))?;
+            let load = load.with_context(|| {
+                format!("page {index} at {address:#x} is in no segment, or out of order")
+            })?;
+            self.verify_page(&record, load, index, address)
+                .with_context(|| format!("page {index} at {address:#x}"))?;
         }
         Ok(core)
     }
 
-    fn verify_page(&self, record: &DumpRecord, load: &LoadSegment, index: usize, address: u64) -> Result<()> {
+    fn verify_page(
+        &self,
+        record: &DumpRecord,
+        load: &LoadSegment,
+        index: usize,
+        address: u64,
+    ) -> Result<()> {
         let into = (address - load.address) as usize;
-        ensure!(load.file_bytes.is_multiple_of(PAGE) && load.memory_bytes.is_multiple_of(PAGE), "no whole pages: {load:?}");
+        ensure!(
+            load.file_bytes.is_multiple_of(PAGE) && load.memory_bytes.is_multiple_of(PAGE),
+            "no whole pages: {load:?}"
+        );
         let has_block = self.bytes(record.bitmap_start + index / 8, 1)?[0] >> (index % 8) & 1 == 1;
-        ensure!(has_block == (into < load.file_bytes), "bitmap says {has_block}, the segment {load:?}");
+        ensure!(
+            has_block == (into < load.file_bytes),
+            "bitmap says {has_block}, the segment {load:?}"
+        );
         if has_block {
             let block = record.data_start + index * PAGE;
-            ensure!(load.offset + into == block, "the segment points to {:#x}, its block is at {block:#x}", load.offset + into);
-            let (said, found) = (self.word(record.checksums_start + 4 * index)?, crc32c(self.bytes(block, PAGE)?));
+            ensure!(
+                load.offset + into == block,
+                "the segment points to {:#x}, its block is at {block:#x}",
+                load.offset + into
+            );
+            let (said, found) =
+                (self.word(record.checksums_start + 4 * index)?, crc32c(self.bytes(block, PAGE)?));
             ensure!(said == found, "checksum {said:#x}, but the block has {found:#x}");
         }
         Ok(())
@@ -226,7 +271,10 @@ impl<'s> ElfCore<'s> {
     /// # Errors
     /// Where it is in no segment.
     pub fn page(&self, address: u64) -> Result<[u8; PAGE]> {
-        let load = self.loads.iter().find(|load| load.address <= address && address + PAGE as u64 <= load.end());
+        let load = self
+            .loads
+            .iter()
+            .find(|load| load.address <= address && address + PAGE as u64 <= load.end());
         let load = load.with_context(|| format!("{address:#x} is in no segment"))?;
         let into = (address - load.address) as usize;
         if into >= load.file_bytes {
@@ -247,10 +295,16 @@ impl<'s> ElfCore<'s> {
     pub fn notes(&self) -> Result<Vec<CoreNote<'s>>> {
         let (mut at, mut notes) = (self.notes.start, Vec::new());
         while at < self.notes.end {
-            let (name_len, len) = (self.space.word(at)? as usize, self.space.word(at + 4)? as usize);
+            let (name_len, len) =
+                (self.space.word(at)? as usize, self.space.word(at + 4)? as usize);
             let content = at + 12 + name_len.next_multiple_of(4);
-            let name = std::str::from_utf8(self.space.bytes(at + 12, name_len)?)?.trim_end_matches('\0');
-            notes.push(CoreNote { name, kind: self.space.word(at + 8)?, bytes: self.space.bytes(content, len)? });
+            let name =
+                std::str::from_utf8(self.space.bytes(at + 12, name_len)?)?.trim_end_matches('\0');
+            notes.push(CoreNote {
+                name,
+                kind: self.space.word(at + 8)?,
+                bytes: self.space.bytes(content, len)?,
+            });
             at = content + len.next_multiple_of(4);
         }
         if at != self.notes.end {

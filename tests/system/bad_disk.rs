@@ -14,9 +14,24 @@ use tests::nbd::{Action, NbdDisk, NbdError, RequestKind, Rule};
 use tests::{Case, expect_success};
 
 pub const CASES: &[Case] = &[
-    Case { name: "a_full_host_disk_stops_nothing_but_its_own_partition", beds: &[Bed::Qemu], needs: &[], run: full },
-    Case { name: "a_dump_is_sealed_when_its_disk_takes_writes_again", beds: &[Bed::Qemu], needs: &[], run: for_a_while },
-    Case { name: "power_off_does_not_wait_for_a_dead_disk", beds: &[Bed::Qemu], needs: &[], run: dead },
+    Case {
+        name: "a_full_host_disk_stops_nothing_but_its_own_partition",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: full,
+    },
+    Case {
+        name: "a_dump_is_sealed_when_its_disk_takes_writes_again",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: for_a_while,
+    },
+    Case {
+        name: "power_off_does_not_wait_for_a_dead_disk",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: dead,
+    },
 ];
 
 /// Minimum time until a failed space is tried again.
@@ -38,11 +53,13 @@ fn start(name: &str) -> Result<FaultyMachine> {
 }
 
 fn is_line(event: &Event, partition: &str, start: &str) -> bool {
-    event.0["partition"] == partition && event.0["text"].as_str().is_some_and(|text| text.starts_with(start))
+    event.0["partition"] == partition
+        && event.0["text"].as_str().is_some_and(|text| text.starts_with(start))
 }
 
 fn is_error_of_the_disk(event: &Event) -> bool {
-    event.name() == "error" && event.0["place"].as_str().is_some_and(|place| place.contains("paging device 0"))
+    event.name() == "error"
+        && event.0["place"].as_str().is_some_and(|place| place.contains("paging device 0"))
 }
 
 fn goes_on(machine: &mut FaultyMachine) -> Result<()> {
@@ -64,13 +81,20 @@ fn end(mut machine: FaultyMachine, limit: Duration) -> Result<()> {
 fn full(_: Bed) -> Result<()> {
     let mut machine = start("full")?;
     let place = machine.place();
-    let writes = Rule { kinds: &[RequestKind::Write, RequestKind::WriteZeroes], ..Rule::all(Action::Fail(NbdError::NoSpace)) };
+    let writes = Rule {
+        kinds: &[RequestKind::Write, RequestKind::WriteZeroes],
+        ..Rule::all(Action::Fail(NbdError::NoSpace))
+    };
     machine.disks[0].rule(writes);
     let run = |machine: &mut FaultyMachine| -> Result<()> {
         machine.until("an error that names the disk", is_error_of_the_disk)?;
         goes_on(machine)?;
-        ensure!(machine.disks[0].log().iter().any(|entry| entry.failure == Some(NbdError::NoSpace)), "no write failed");
-        machine.until("an incarnation on the other disk", |event| is_line(event, VICTIM, "filled"))?;
+        ensure!(
+            machine.disks[0].log().iter().any(|entry| entry.failure == Some(NbdError::NoSpace)),
+            "no write failed"
+        );
+        machine
+            .until("an incarnation on the other disk", |event| is_line(event, VICTIM, "filled"))?;
         // From here on the host has room again.
         machine.disks[0].let_go();
         goes_on(machine)
@@ -100,13 +124,20 @@ fn for_a_while(_: Bed) -> Result<()> {
         })?;
         refuse_all_but_claims(&machine.disks[0]);
         let incarnation = draining.number("epoch")?;
-        let failed = machine.until("the end of the drain", |event| event.name() == "dump_failed")?;
+        let failed =
+            machine.until("the end of the drain", |event| event.name() == "dump_failed")?;
         ensure!(failed.number("incarnation")? == incarnation, "{}", failed.0);
         machine.disks[0].let_go();
-        let sealed = machine
-            .until("the dump's seal", |event| event.name() == "space" && event.0["disk"] == 0 && event.0["state"] == "partial")?;
+        let sealed = machine.until("the dump's seal", |event| {
+            event.name() == "space" && event.0["disk"] == 0 && event.0["state"] == "partial"
+        })?;
         ensure!(sealed.number("epoch")? == incarnation, "{}", sealed.0);
-        ensure!(sealed.number("t")? >= failed.number("t")? + AGAIN_NS, "at once: {} {}", failed.0, sealed.0);
+        ensure!(
+            sealed.number("t")? >= failed.number("t")? + AGAIN_NS,
+            "at once: {} {}",
+            failed.0,
+            sealed.0
+        );
         let held = HeldDump::on(&machine.images[0])?.context("a partial dump")?;
         held.check(&machine.images[0], &VICTIMS, machine.first_page.context("pages")?)?;
         // After its release the space is usable again and takes an incarnation.
@@ -129,7 +160,9 @@ fn dead(_: Bed) -> Result<()> {
         disks[0].rule(Rule { afterwards: Some(Action::Keep), ..keep });
     })?;
     let place = machine.place();
-    let written_off = |event: &Event| is_error_of_the_disk(event) && event.0["message"].to_string().contains("written off");
+    let written_off = |event: &Event| {
+        is_error_of_the_disk(event) && event.0["message"].to_string().contains("written off")
+    };
     let run = |machine: &mut FaultyMachine| {
         machine.until("the disk to be written off", written_off)?;
         goes_on(machine)

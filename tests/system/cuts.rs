@@ -12,8 +12,12 @@ use tests::cuts::{CrashCycle, CycleDisks, GuestTruth, LIMIT, NextStart, SLOW_DIS
 use tests::seeded_runs::SeededRuns;
 use tests::seeds::Choices;
 
-pub const CASES: &[Case] =
-    &[Case { name: "a_kill_at_any_moment_loses_no_promised_dump", beds: &[Bed::Qemu], needs: &[], run: kills }];
+pub const CASES: &[Case] = &[Case {
+    name: "a_kill_at_any_moment_loses_no_promised_dump",
+    beds: &[Bed::Qemu],
+    needs: &[],
+    run: kills,
+}];
 
 /// Kills in a usual run.
 const KILLS: u64 = 6;
@@ -67,7 +71,8 @@ fn kill(seed: u64) -> Result<String> {
     let transcript = cycle.running.folder().display().to_string();
     let place = || format!("{moment:?}, transcript in {transcript}");
     go_on_until(&mut cycle, moment).with_context(place)?;
-    let held = survey(&disks.images, &cycle.promises, &truth, cycle.first_page).with_context(place)?;
+    let held =
+        survey(&disks.images, &cycle.promises, &truth, cycle.first_page).with_context(place)?;
     let first = cycle.first_page;
     let word = format!("{} {}", moment.event.0, moment.event.1);
     NextStart::new(&disks, held)?.check("behind-a-kill", &truth, first).with_context(place)?;
@@ -79,12 +84,15 @@ fn kill(seed: u64) -> Result<String> {
 fn go_on_until(cycle: &mut CrashCycle, moment: Moment) -> Result<()> {
     let mut left = moment.number;
     while left > 0 {
-        let event = cycle.running.events.next(Instant::now() + LIMIT)?.context("the machine stopped")?;
+        let event =
+            cycle.running.events.next(Instant::now() + LIMIT)?.context("the machine stopped")?;
         cycle.play(&event)?;
         left -= u64::from(moment.is(&event));
     }
     let end = Instant::now() + moment.behind;
-    while let Polled::Event(event) = cycle.running.events.poll(end.saturating_duration_since(Instant::now())) {
+    while let Polled::Event(event) =
+        cycle.running.events.poll(end.saturating_duration_since(Instant::now()))
+    {
         cycle.play(&event)?;
     }
     cycle.running.cut_power();

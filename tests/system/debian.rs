@@ -35,7 +35,14 @@ pub const CASES: &[Case] = &[
         name: "debian_pages_panics_restarts_and_its_dump_is_read",
         beds: &[Bed::Qemu, Bed::Kvm],
         needs: &[SetupJob::Guest, SetupJob::Readers],
-        run: |bed| demonstrate(bed, Permission::Refuse, &format!("demo-test-{}", bed.name()), DemoScale::of(bed).untimed()),
+        run: |bed| {
+            demonstrate(
+                bed,
+                Permission::Refuse,
+                &format!("demo-test-{}", bed.name()),
+                DemoScale::of(bed).untimed(),
+            )
+        },
     },
     // A boot takes a minute or more of CPU time there, so the successor's second boot is left to
     // `cargo run -- --bed bochs`.
@@ -43,7 +50,14 @@ pub const CASES: &[Case] = &[
         name: "debian_panics_beside_debian_on_vmx_and_its_dump_is_read",
         beds: &[Bed::Bochs],
         needs: &[SetupJob::Guest, SetupJob::Readers],
-        run: |bed| demonstrate(bed, Permission::Refuse, "demo-test-bochs", DemoScale::of(bed).untimed().to_the_dump()),
+        run: |bed| {
+            demonstrate(
+                bed,
+                Permission::Refuse,
+                "demo-test-bochs",
+                DemoScale::of(bed).untimed().to_the_dump(),
+            )
+        },
     },
     Case {
         name: "debian_without_dirty_bits_pages_panics_and_its_dump_is_read",
@@ -62,7 +76,12 @@ fn without_dirty_bits(bed: Bed) -> Result<()> {
     // An initramfs of its own: other tests make theirs at the same time.
     let initrd = folder.join("initramfs.cpio");
     initramfs::make(&kernel, &initrd)?;
-    let machine = plan_machine(bed, "debian-without-dirty-bits", &configuration(&kernel.vmlinuz(), &initrd), &folder)?;
+    let machine = plan_machine(
+        bed,
+        "debian-without-dirty-bits",
+        &configuration(&kernel.vmlinuz(), &initrd),
+        &folder,
+    )?;
     let mut running = machine.start()?;
     let place = format!("transcript in {}", running.folder().display());
     let image = folder.join("dump.img");
@@ -75,19 +94,26 @@ fn without_dirty_bits(bed: Bed) -> Result<()> {
     ensure!(&*recorded.text == PANIC && recorded.time_ns > 0, "{recorded:?}");
     let verdict = dump.verify()?;
     ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}");
-    ensure!(readers.kernel_log(&image)?.contains("sysrq triggered crash"), "another panic is in the log");
+    ensure!(
+        readers.kernel_log(&image)?.contains("sysrq triggered crash"),
+        "another panic is in the log"
+    );
     let found = readers.inspect(&image)?;
-    ensure!(found["pages"] == pages && found["wrong"] == 0 && found["missing"] == 0, "{pages} pages: {found}");
+    ensure!(
+        found["pages"] == pages && found["wrong"] == 0 && found["missing"] == 0,
+        "{pages} pages: {found}"
+    );
     std::fs::remove_dir_all(&folder)?;
     Ok(())
 }
 
 fn configuration(kernel: &Path, initrd: &Path) -> String {
     format!(
-        "[pool]\nmemory = \"48 MiB\"\n[machine]\ncpus = 1\ncpu = \"{CPU_WITHOUT_AD}\"\n\
-         [[paging_device]]\nmemory = \"104 MiB\"\n[[paging_device]]\nmemory = \"104 MiB\"\n\
-         [[partition]]\nname = \"debian\"\nmemory = \"96 MiB\"\nkernel = \"{}\"\ninitrd = \"{}\"\n\
-         cmdline = \"console=ttyS0 quiet worker.mib=32 worker.crash_after=1 worker.dirty_mib=8\"\n",
+        "[pool]\nmemory = \"48 MiB\"\n[machine]\ncpus = 1\ncpu = \
+         \"{CPU_WITHOUT_AD}\"\n[[paging_device]]\nmemory = \"104 MiB\"\n[[paging_device]]\nmemory \
+         = \"104 MiB\"\n[[partition]]\nname = \"debian\"\nmemory = \"96 MiB\"\nkernel = \
+         \"{}\"\ninitrd = \"{}\"\ncmdline = \"console=ttyS0 quiet worker.mib=32 \
+         worker.crash_after=1 worker.dirty_mib=8\"\n",
         kernel.display(),
         initrd.display()
     )
@@ -108,10 +134,20 @@ fn live_through(running: &mut boot::bed::RunningMachine, image: &Path) -> Result
     ensure!(verified(running)? == pages, "the second incarnation has other memory");
 
     running.events.command(SHORT, json!({"command": "stats"}))?;
-    let stats = running.events.all().iter().rev().find(|event| event.name() == "pool").context("no counters came")?;
+    let stats = running
+        .events
+        .all()
+        .iter()
+        .rev()
+        .find(|event| event.name() == "pool")
+        .context("no counters came")?;
     println!("{}", stats.0);
     let count = |member| stats.number(member);
-    ensure!(count("page_ins")? > 0 && count("clean_evictions")? > 0 && count("resident_faults")? > 0, "{}", stats.0);
+    ensure!(
+        count("page_ins")? > 0 && count("clean_evictions")? > 0 && count("resident_faults")? > 0,
+        "{}",
+        stats.0
+    );
     ensure!(count("lost")? == 0, "pages were lost: {}", stats.0);
 
     running.events.command(SHORT, json!({"command": "stop", "partition": "debian"}))?;

@@ -14,13 +14,48 @@ use tests::scene::{Play, Scene, Setting};
 use worker::PageIdentity;
 
 pub const CASES: &[Case] = &[
-    Case { name: "pages_on_disk_and_zero_pages_cost_no_write_in_a_dump", beds: &[Bed::Qemu], needs: &[], run: cost },
-    Case { name: "a_power_cut_in_the_drain_leaves_a_right_partial_dump", beds: &[Bed::Qemu], needs: &[], run: power_cut },
-    Case { name: "a_power_cut_before_the_drain_leaves_the_crashs_record", beds: &[Bed::Qemu], needs: &[], run: early_cut },
-    Case { name: "a_slow_disk_has_the_crash_and_its_tables_before_the_pages", beds: &[Bed::Qemu], needs: &[], run: windows },
-    Case { name: "the_host_command_finishes_a_drain_that_was_cut_off", beds: &[Bed::Qemu], needs: &[], run: finished_outside },
-    Case { name: "a_block_that_cannot_be_written_ends_in_a_partial_dump", beds: &[Bed::Qemu], needs: &[], run: write_error },
-    Case { name: "a_page_that_cannot_be_read_back_crashes_its_partition", beds: &[Bed::Qemu], needs: &[], run: read_error },
+    Case {
+        name: "pages_on_disk_and_zero_pages_cost_no_write_in_a_dump",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: cost,
+    },
+    Case {
+        name: "a_power_cut_in_the_drain_leaves_a_right_partial_dump",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: power_cut,
+    },
+    Case {
+        name: "a_power_cut_before_the_drain_leaves_the_crashs_record",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: early_cut,
+    },
+    Case {
+        name: "a_slow_disk_has_the_crash_and_its_tables_before_the_pages",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: windows,
+    },
+    Case {
+        name: "the_host_command_finishes_a_drain_that_was_cut_off",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: finished_outside,
+    },
+    Case {
+        name: "a_block_that_cannot_be_written_ends_in_a_partial_dump",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: write_error,
+    },
+    Case {
+        name: "a_page_that_cannot_be_read_back_crashes_its_partition",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: read_error,
+    },
 ];
 
 const PAGE: u64 = 4096;
@@ -67,7 +102,10 @@ impl DumpPages {
     fn check_zeros(&self, path: &Path) -> Result<()> {
         let core = CoreFile::open(path)?;
         for index in self.paged + self.dirty..self.paged + self.dirty + self.zeros {
-            ensure!(core.page(self.address(index))? == PageIn::Zero, "zero page {index} is something else");
+            ensure!(
+                core.page(self.address(index))? == PageIn::Zero,
+                "zero page {index} is something else"
+            );
         }
         Ok(())
     }
@@ -96,7 +134,8 @@ fn cost(bed: Bed) -> Result<()> {
     let complete = play.event("dump_complete")?;
     let after = play.running.disk_counters()?[0];
 
-    let (written, metadata) = (complete.number("pages_written")?, complete.number("metadata_bytes")?);
+    let (written, metadata) =
+        (complete.number("pages_written")?, complete.number("metadata_bytes")?);
     ensure!((pages.dirty..=pages.dirty + KERNELS_OWN).contains(&written), "{}", complete.0);
     // Besides the dump only the space's claim is written, one sector now and then.
     let beats = (after.bytes_written - before.bytes_written).checked_sub(written * PAGE + metadata);
@@ -168,7 +207,8 @@ fn power_cut(bed: Bed) -> Result<()> {
 /// The disk is so slow that the crash's record is durable long before the dump's description.
 fn early_cut(bed: Bed) -> Result<()> {
     let (memory_mib, pool_mib, devices_mib) = (16, 32, &[24]);
-    let setting = Setting { memory_mib, pool_mib, devices_mib, cmdline: "paged=1000 dirty=500", ..CUT };
+    let setting =
+        Setting { memory_mib, pool_mib, devices_mib, cmdline: "paged=1000 dirty=500", ..CUT };
     let scene = Scene::new(bed, "early-cut", setting)?;
     let mut play = scene.start()?;
     play.get_ready()?;
@@ -180,15 +220,25 @@ fn early_cut(bed: Bed) -> Result<()> {
     ensure!(record.state == SpaceState::Crashed, "the cut came at {:?}", record.state);
     let crash = record.crash.context("the crash")?;
     ensure!(crash.reason == CrashReason::TRIPLE_FAULT && crash.time_ns > 0, "{crash:?}");
-    ensure!(crash.registers.starts_with(&[5, 0, 0, 0, 80, 1, 0, 0, 1, 0, 0, 0]), "no NT_PRSTATUS: {crash:?}");
+    ensure!(
+        crash.registers.starts_with(&[5, 0, 0, 0, 80, 1, 0, 0, 1, 0, 0, 0]),
+        "no NT_PRSTATUS: {crash:?}"
+    );
     let verdict = Dump::open(&scene.image(0), VolumeAccess::Read)?.verify()?;
-    ensure!((verdict.right, verdict.wrong) == (0, 0), "blocks of which nothing is known: {verdict:?}");
+    ensure!(
+        (verdict.right, verdict.wrong) == (0, 0),
+        "blocks of which nothing is known: {verdict:?}"
+    );
     // The next start keeps and reports the dump until it is released.
     let mut play = scene.start()?;
     play.event("waiting")?;
     play.running.events.send(serde_json::json!({"command": "list"}))?;
     let listed = play.event("dump")?;
-    ensure!(listed.text("state")? == "crashed" && listed.text("reason")? == "triple fault", "{}", listed.0);
+    ensure!(
+        listed.text("state")? == "crashed" && listed.text("reason")? == "triple fault",
+        "{}",
+        listed.0
+    );
     ensure!(listed.text("dump")? == crash.name.to_string(), "{}", listed.0);
     play.command("release", None)?;
     play.event("start")?;
@@ -222,7 +272,13 @@ fn windows(bed: Bed) -> Result<()> {
     const IN_FLIGHT_NS: u64 = 500_000_000;
     /// Time for each flush, on a busy host.
     const FLUSH_NS: u64 = 250_000_000;
-    let setting = Setting { memory_mib: 32, pool_mib: 48, devices_mib: &[40], cmdline: "paged=500 dirty=4000", ..CUT };
+    let setting = Setting {
+        memory_mib: 32,
+        pool_mib: 48,
+        devices_mib: &[40],
+        cmdline: "paged=500 dirty=4000",
+        ..CUT
+    };
     let scene = Scene::new(bed, "windows", setting)?;
     let mut play = scene.start()?;
     play.running.limit_writes(0, SPEED)?;
@@ -247,7 +303,11 @@ fn windows(bed: Bed) -> Result<()> {
         ms(described),
         ms(tables_bound)
     );
-    ensure!(crashed <= record_bound && described <= tables_bound, "more than the bound: {}", complete.0);
+    ensure!(
+        crashed <= record_bound && described <= tables_bound,
+        "more than the bound: {}",
+        complete.0
+    );
     play.power_off()?;
     whole(&scene.image(0))
 }
@@ -256,13 +316,17 @@ fn windows(bed: Bed) -> Result<()> {
 fn fail(scene: &Scene, operation: &str, gpa: u64, memory_mib: u64) -> Result<std::path::PathBuf> {
     let image = scene.image(0);
     let ram = RamLayout::new(memory_mib << 20).context("the memory has a layout")?;
-    let contents = SpaceContents::new(std::fs::metadata(&image)?.len(), &ram).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    let contents = SpaceContents::new(std::fs::metadata(&image)?.len(), &ram)
+        .map_err(|e| anyhow::anyhow!("{e:?}"))?;
     let index = ram.index_of(kernel::addr::Gfn::new(gpa / PAGE)).context("an address in RAM")?;
     let sector = contents.layout.block_sectors(index, 1).context("a page of the space")?.first;
     let rules = image.with_extension("rules");
     std::fs::write(
         &rules,
-        format!("[inject-error]\nevent = \"none\"\niotype = \"{operation}\"\nerrno = \"5\"\nsector = \"{sector}\"\n"),
+        format!(
+            "[inject-error]\nevent = \"none\"\niotype = \"{operation}\"\nerrno = \"5\"\nsector = \
+             \"{sector}\"\n"
+        ),
     )?;
     Ok(format!("blkdebug:{}:{}", rules.display(), image.display()).into())
 }
@@ -289,13 +353,22 @@ fn write_error(bed: Bed) -> Result<()> {
     play.power_off()?;
     partial(&scene.image(0), &pages)?;
     let found = pages.in_core(&scene.image(0))?;
-    ensure!(found == Found { right: 1999, missing: 1, wrong: 0 }, "the neighbours are not there: {found:?}, {}", failed.0);
+    ensure!(
+        found == Found { right: 1999, missing: 1, wrong: 0 },
+        "the neighbours are not there: {found:?}, {}",
+        failed.0
+    );
     Ok(())
 }
 
 fn read_error(bed: Bed) -> Result<()> {
-    let setting =
-        Setting { memory_mib: 16, pool_mib: 32, devices_mib: &[24], cmdline: "paged=2000", partition: "restart = \"never\"" };
+    let setting = Setting {
+        memory_mib: 16,
+        pool_mib: 32,
+        devices_mib: &[24],
+        cmdline: "paged=2000",
+        partition: "restart = \"never\"",
+    };
     let scene = Scene::new(bed, "read-error", setting)?;
     let mut machine = scene.machine()?;
     let lost = (8 << 20) - PAGE;
@@ -318,10 +391,19 @@ fn read_error(bed: Bed) -> Result<()> {
 fn without_the_lost_page(image: &Path, lost: u64) -> Result<()> {
     let dump = Dump::open(image, VolumeAccess::Read)?;
     let (record, verdict) = (dump.record(), dump.verify()?);
-    ensure!((record.state, record.partial_cause) == (SpaceState::Partial, PartialCause::BAD_BLOCKS), "{record:?}");
+    ensure!(
+        (record.state, record.partial_cause) == (SpaceState::Partial, PartialCause::BAD_BLOCKS),
+        "{record:?}"
+    );
     let crash = record.crash.as_ref().context("a dump of a crash")?;
-    ensure!((crash.reason, crash.detail & !(PAGE - 1)) == (CrashReason::LOST_PAGE, lost), "{crash:?}");
-    ensure!((verdict.wrong, verdict.missing, verdict.header_current) == (0, 1, true), "{verdict:?}");
+    ensure!(
+        (crash.reason, crash.detail & !(PAGE - 1)) == (CrashReason::LOST_PAGE, lost),
+        "{crash:?}"
+    );
+    ensure!(
+        (verdict.wrong, verdict.missing, verdict.header_current) == (0, 1, true),
+        "{verdict:?}"
+    );
     let core = CoreFile::open(image)?;
     ensure!(core.page(lost)? == PageIn::NoSegment, "the dump shows a page that could not be read");
     Ok(())

@@ -21,8 +21,12 @@ use tests::seeded_runs::SeededRuns;
 use tests::seeds::Choices;
 use tests::{Case, expect_success, pace};
 
-pub const CASES: &[Case] =
-    &[Case { name: "a_fault_at_any_request_of_one_disk_harms_no_neighbour", beds: &[Bed::Qemu], needs: &[], run: faults }];
+pub const CASES: &[Case] = &[Case {
+    name: "a_fault_at_any_request_of_one_disk_harms_no_neighbour",
+    beds: &[Bed::Qemu],
+    needs: &[],
+    run: faults,
+}];
 
 /// Requests that fail in a usual run.
 const FAULTS: u64 = 2;
@@ -101,7 +105,15 @@ impl PlainRun {
         let class = &self.classes[choices.number(0..self.classes.len() as u64) as usize];
         let (action, afterwards) = fault.actions();
         let skip = choices.number(class.emulators..class.count);
-        Rule { node: None, kinds: class.kinds, bytes: class.bytes.clone(), skip, times: 1, action, afterwards }
+        Rule {
+            node: None,
+            kinds: class.kinds,
+            bytes: class.bytes.clone(),
+            skip,
+            times: 1,
+            action,
+            afterwards,
+        }
     }
 }
 
@@ -124,7 +136,8 @@ fn plain_run() -> Result<PlainRun> {
     go_on(&mut machine, |_, now| now >= spell.end).with_context(|| place.clone())?;
     let log = machine.disks[0].log();
     are_emulators(&log[..EMULATORS as usize], &log[EMULATORS as usize..])?;
-    let slowest = pace::slowest(&machine.steps, WINDOW_NS, spell).context("a pace")? * (SPELL_NS / WINDOW_NS) as usize;
+    let slowest = pace::slowest(&machine.steps, WINDOW_NS, spell).context("a pace")?
+        * (SPELL_NS / WINDOW_NS) as usize;
     let classes = classes(&log, machine.disks[0].size());
     finish(machine, RequestFault::ErrorOnce).with_context(|| place)?;
     Ok(PlainRun { slowest, classes })
@@ -133,23 +146,40 @@ fn plain_run() -> Result<PlainRun> {
 fn classes(log: &[RequestLogEntry], len: u64) -> Vec<RequestClass> {
     let records = len - RECORDS..len;
     let blocks = HEAD..len - RECORDS;
-    [(&[][..], 0..u64::MAX), (&[RequestKind::Flush], 0..len), (&[RequestKind::Read], blocks), (&[RequestKind::Write], records)]
-        .into_iter()
-        .map(|(kinds, bytes): (&'static [RequestKind], Range<u64>)| {
-            let rule = Rule { kinds, bytes: bytes.clone(), ..Rule::all(Action::Keep) };
-            let count = |log: &[RequestLogEntry]| log.iter().filter(|entry| rule.fits_entry(entry)).count() as u64;
-            RequestClass { kinds, bytes, count: count(log), emulators: count(&log[..EMULATORS as usize]) }
-        })
-        .collect()
+    [
+        (&[][..], 0..u64::MAX),
+        (&[RequestKind::Flush], 0..len),
+        (&[RequestKind::Read], blocks),
+        (&[RequestKind::Write], records),
+    ]
+    .into_iter()
+    .map(|(kinds, bytes): (&'static [RequestKind], Range<u64>)| {
+        let rule = Rule { kinds, bytes: bytes.clone(), ..Rule::all(Action::Keep) };
+        let count = |log: &[RequestLogEntry]| {
+            log.iter().filter(|entry| rule.fits_entry(entry)).count() as u64
+        };
+        RequestClass {
+            kinds,
+            bytes,
+            count: count(log),
+            emulators: count(&log[..EMULATORS as usize]),
+        }
+    })
+    .collect()
 }
 
 /// Checks that the hypervisor's first request reads the partition table: earlier requests are
 /// QEMU's.
 fn are_emulators(emulators: &[RequestLogEntry], hypervisors: &[RequestLogEntry]) -> Result<()> {
-    let sectors = |entries: &[RequestLogEntry]| entries.iter().map(|entry| (entry.kind, entry.bytes.clone())).collect::<Vec<_>>();
+    let sectors = |entries: &[RequestLogEntry]| {
+        entries.iter().map(|entry| (entry.kind, entry.bytes.clone())).collect::<Vec<_>>()
+    };
     let [first, second] = [(RequestKind::Read, 0..512), (RequestKind::Read, 512..1024)];
     let (emulators, begin) = (sectors(emulators), sectors(&hypervisors[..2]));
-    ensure!(emulators == [first.clone()] && begin == [first, second], "first requests: {emulators:?}, {begin:?}");
+    ensure!(
+        emulators == [first.clone()] && begin == [first, second],
+        "first requests: {emulators:?}, {begin:?}"
+    );
     Ok(())
 }
 
@@ -181,14 +211,19 @@ fn fault_once(rule: &Rule, kind: RequestFault, plain: &PlainRun) -> Result<Fault
     let place = format!("{kind:?}, {rule:?}, {}", machine.place());
     let spell = match check_fault(&mut machine, kind) {
         Ok(spell) => spell,
-        Err(error) if has_stalled(&machine) => return Ok(FaultOutcome::Slow(format!("{error:#}; {place}"))),
+        Err(error) if has_stalled(&machine) => {
+            return Ok(FaultOutcome::Slow(format!("{error:#}; {place}")));
+        }
         Err(error) => return Err(error.context(place)),
     };
     let met = machine.disks[0].first_met().context("no request met the rule")?;
     let steps = machine.steps.iter().filter(|step| spell.contains(step)).count();
     let has_paused = pace::slowest(&machine.steps, PAUSE_NS, spell) == Some(0);
     if has_paused || steps * 10 < plain.slowest * 8 {
-        let slow = format!("the neighbour did {steps} steps, {} without a fault, or none in a second; {place}", plain.slowest);
+        let slow = format!(
+            "the neighbour did {steps} steps, {} without a fault, or none in a second; {place}",
+            plain.slowest
+        );
         return Ok(FaultOutcome::Slow(slow));
     }
     finish(machine, kind).with_context(|| place)?;
@@ -208,14 +243,18 @@ fn check_fault(machine: &mut FaultyMachine, kind: RequestFault) -> Result<Range<
     go_on(machine, |machine, now| {
         let is_met = begin.is_some() || machine.disks[0].first_met().is_some();
         begin = begin.or(is_met.then_some(now));
-        if is_met && kind == RequestFault::LateAnswer && machine.notices.iter().any(|(event, _)| is_written_off(event)) {
+        if is_met
+            && kind == RequestFault::LateAnswer
+            && machine.notices.iter().any(|(event, _)| is_written_off(event))
+        {
             machine.disks[0].let_go();
         }
         begin.is_some_and(|begin| now >= begin + SPELL_NS)
     })?;
     let begin = begin.context("a begin")?;
-    let is_told =
-        |machine: &FaultyMachine| machine.notices.iter().any(|(event, notice)| is_trouble(event) && !notice.text.is_empty());
+    let is_told = |machine: &FaultyMachine| {
+        machine.notices.iter().any(|(event, notice)| is_trouble(event) && !notice.text.is_empty())
+    };
     let deadline = Instant::now() + LIMIT;
     while !is_told(machine) {
         machine.next_event().context("waiting for an event that tells of the fault")?;
@@ -256,19 +295,26 @@ fn is_trouble(event: &Event) -> bool {
 /// Waits for the neighbour's first step; returns its time.
 fn first_step(machine: &mut FaultyMachine) -> Result<u64> {
     let first = format!("writes {STEP} ");
-    let is_step = |event: &Event| event.0["partition"] == NEIGHBOUR && event.0["text"].to_string().contains(&first);
+    let is_step = |event: &Event| {
+        event.0["partition"] == NEIGHBOUR && event.0["text"].to_string().contains(&first)
+    };
     machine.until("the neighbour's first step", is_step)?.number("t")
 }
 
 /// Reads events until `is_over`, which gets the machine's clock; checks the victim's dumps and
 /// releases them.
-fn go_on(machine: &mut FaultyMachine, mut is_over: impl FnMut(&FaultyMachine, u64) -> bool) -> Result<()> {
+fn go_on(
+    machine: &mut FaultyMachine,
+    mut is_over: impl FnMut(&FaultyMachine, u64) -> bool,
+) -> Result<()> {
     let deadline = Instant::now() + LIMIT;
     loop {
         let event = machine.next_event()?;
         if event.name() == "dump_complete" {
             check_dump(machine, &event)?;
-            let command = json!({"command": "release", "partition": VICTIM, "count": event.number("incarnation")?});
+            let command = json!({
+                "command": "release", "partition": VICTIM, "count": event.number("incarnation")?
+            });
             machine.running.events.send(command)?;
         }
         if event.0["t"].as_u64().is_some_and(|now| is_over(machine, now)) {
@@ -286,7 +332,9 @@ fn check_dump(machine: &FaultyMachine, complete: &Event) -> Result<()> {
 
 fn check_held(machine: &FaultyMachine, image: &Path, held: &HeldDump) -> Result<()> {
     let is_early = |event: &Event| event.name() == "crash" && event.0["reason"] != "triple fault";
-    let is_it = |event: &Event| event.0["partition"] == VICTIM && event.0["incarnation"] == held.incarnation;
+    let is_it = |event: &Event| {
+        event.0["partition"] == VICTIM && event.0["incarnation"] == held.incarnation
+    };
     let was_early = machine.notices.iter().any(|(event, _)| is_early(event) && is_it(event));
     let moment = if was_early { CrashMoment::OnTheWay } else { CrashMoment::AtTheEnd };
     let first = machine.first_page.context("the guest said where its pages begin")?;
@@ -301,10 +349,14 @@ fn finish(mut machine: FaultyMachine, kind: RequestFault) -> Result<()> {
         ensure!(!matches!(event.name(), "panic" | "lost"), "{}", event.0);
     }
     for disk in VICTIMS_DISKS {
-        check_image(&machine, &machine.images[disk]).with_context(|| format!("disk {disk} in the end"))?;
+        check_image(&machine, &machine.images[disk])
+            .with_context(|| format!("disk {disk} in the end"))?;
     }
     let claim = SpaceImage::open(&machine.images[0], VolumeAccess::Read)?.claim()?;
-    ensure!(kind != RequestFault::ErrorOnce || claim.is_none(), "the claim is not given back: {claim:?}");
+    ensure!(
+        kind != RequestFault::ErrorOnce || claim.is_none(),
+        "the claim is not given back: {claim:?}"
+    );
     expect_success(machine.running, LIMIT)
 }
 

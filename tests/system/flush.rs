@@ -18,8 +18,18 @@ use tests::{Case, plan_machine, test_kernel};
 const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs];
 
 pub const CASES: &[Case] = &[
-    Case { name: "two_cpus_evict_while_a_guest_writes", beds: BOTH, needs: &[], run: |bed| every_write_survives(bed, None) },
-    Case { name: "without_the_flush_writes_are_lost", beds: BOTH, needs: &[], run: |bed| mutant_is_caught(bed, None) },
+    Case {
+        name: "two_cpus_evict_while_a_guest_writes",
+        beds: BOTH,
+        needs: &[],
+        run: |bed| every_write_survives(bed, None),
+    },
+    Case {
+        name: "without_the_flush_writes_are_lost",
+        beds: BOTH,
+        needs: &[],
+        run: |bed| mutant_is_caught(bed, None),
+    },
     Case {
         name: "two_cpus_without_dirty_bits_evict_while_a_guest_writes",
         beds: &[Bed::Bochs],
@@ -54,12 +64,18 @@ struct Measure {
 /// there: each is an exit.
 const fn measure(bed: Bed) -> Measure {
     match bed {
-        Bed::Bochs => {
-            Measure { cmdline: "turns=10000 report=100 hot=128 cold=1200 stride=200", mib: [8, 5, 12], evict: 128, least: 500 }
-        }
-        _ => {
-            Measure { cmdline: "turns=200000 report=1000 hot=96 cold=1400 stride=100", mib: [8, 5, 12], evict: 128, least: 3000 }
-        }
+        Bed::Bochs => Measure {
+            cmdline: "turns=10000 report=100 hot=128 cold=1200 stride=200",
+            mib: [8, 5, 12],
+            evict: 128,
+            least: 500,
+        },
+        _ => Measure {
+            cmdline: "turns=200000 report=1000 hot=96 cold=1400 stride=100",
+            mib: [8, 5, 12],
+            evict: 128,
+            least: 3000,
+        },
     }
 }
 
@@ -90,12 +106,27 @@ fn judge(running: &mut RunningMachine, measure: &Measure) -> Result<()> {
     let outcome = drive(running, measure)?;
     ensure!(matches!(outcome, GuestOutcome::Passed), "{outcome:?}");
     running.events.command(GRACE, json!({"command": "stats"}))?;
-    let stats = running.events.all().iter().rev().find(|event| event.name() == "pool").context("no counters came")?;
+    let stats = running
+        .events
+        .all()
+        .iter()
+        .rev()
+        .find(|event| event.name() == "pool")
+        .context("no counters came")?;
     let number = |member| stats.number(member);
     let evicted = number("page_outs")? + number("clean_evictions")? + number("rescues")?;
     println!("{}", stats.0);
-    ensure!(evicted >= measure.least, "only {evicted} pages left, {} wanted: {}", measure.least, stats.0);
-    ensure!(number("page_outs")? > 0 && number("rescues")? > 0 && number("page_ins")? > 0, "too little happened: {}", stats.0);
+    ensure!(
+        evicted >= measure.least,
+        "only {evicted} pages left, {} wanted: {}",
+        measure.least,
+        stats.0
+    );
+    ensure!(
+        number("page_outs")? > 0 && number("rescues")? > 0 && number("page_ins")? > 0,
+        "too little happened: {}",
+        stats.0
+    );
     ensure!(number("lost")? == 0, "pages were lost: {}", stats.0);
     Ok(())
 }
@@ -128,14 +159,18 @@ fn mutant_is_caught(bed: Bed, cpu: Option<&str>) -> Result<()> {
 fn machine(bed: Bed, cpu: Option<&str>, name: &str, measure: &Measure) -> Result<BedMachine> {
     let kernel = test_kernel("spin")?;
     let [memory, pool, device] = measure.mib;
-    let image = std::env::temp_dir().join(format!("tidepool-{}-{}-{name}.img", std::process::id(), bed.name()));
+    let image = std::env::temp_dir().join(format!(
+        "tidepool-{}-{}-{name}.img",
+        std::process::id(),
+        bed.name()
+    ));
     let device = match bed {
         Bed::Bochs => format!("memory = \"{device} MiB\""),
         _ => format!("image = \"{}\"\nsize = \"{device} MiB\"", image.display()),
     };
     let toml = format!(
-        "[pool]\nmemory = \"{pool} MiB\"\n[[paging_device]]\n{device}\n[[partition]]\nname = \"spin\"\nmemory = \"{memory} MiB\"\n\
-         kernel = \"{}\"\ncmdline = \"{}\"\n",
+        "[pool]\nmemory = \"{pool} MiB\"\n[[paging_device]]\n{device}\n[[partition]]\nname = \
+         \"spin\"\nmemory = \"{memory} MiB\"\nkernel = \"{}\"\ncmdline = \"{}\"\n",
         kernel.display(),
         measure.cmdline
     );
@@ -160,18 +195,27 @@ fn drive(running: &mut RunningMachine, measure: &Measure) -> Result<GuestOutcome
     let (mut wrong, mut unanswered) = (None, None);
     while let Some(event) = running.events.next(deadline)? {
         match (event.name(), word(&event, "kind"), word(&event, "text")) {
-            ("guest", "log", text) if text.starts_with("wrong page") => wrong = Some(text.to_owned()),
+            ("guest", "log", text) if text.starts_with("wrong page") => {
+                wrong = Some(text.to_owned())
+            }
             // The line is slow: a second command before the first answer would only queue.
             ("guest", "log", text) if text.starts_with("turn") && unanswered.is_none() => {
-                let command = json!({"command": "evict", "partition": "spin", "count": measure.evict});
+                let command =
+                    json!({"command": "evict", "partition": "spin", "count": measure.evict});
                 unanswered = Some(running.events.send(command)?);
             }
             ("reply", ..) if event.0["id"].as_u64() == unanswered => unanswered = None,
             ("guest", "pass", _) => return Ok(GuestOutcome::Passed),
-            ("guest", "fail", _) => return wrong.map(GuestOutcome::Wrong).context("the guest failed otherwise"),
-            ("crash", ..) if word(&event, "reason") == "page lost" => return Ok(GuestOutcome::Lost),
+            ("guest", "fail", _) => {
+                return wrong.map(GuestOutcome::Wrong).context("the guest failed otherwise");
+            }
+            ("crash", ..) if word(&event, "reason") == "page lost" => {
+                return Ok(GuestOutcome::Lost);
+            }
             // This error belongs to that crash, before or after it.
-            ("error", ..) if word(&event, "message").contains("cannot be read back (its block holds something else") => {}
+            ("error", ..)
+                if word(&event, "message")
+                    .contains("cannot be read back (its block holds something else") => {}
             ("crash" | "error" | "panic" | "stopped", ..) => bail!("unexpected: {}", event.0),
             _ => {}
         }

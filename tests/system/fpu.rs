@@ -22,7 +22,12 @@ const NAMES: [&str; 3] = ["avx", "sse", "x87"];
 /// memory.
 fn extended_state(bed: Bed) -> Result<()> {
     let member = |(name, states): (&str, u32)| {
-        Member::new(name, "fpu", 4, &format!("key={:#x} states={states} rounds=400 pages=16", 0xa0 + states))
+        Member::new(
+            name,
+            "fpu",
+            4,
+            &format!("key={:#x} states={states} rounds=400 pages=16", 0xa0 + states),
+        )
     };
     let several = Several {
         pool_mib: 6,
@@ -40,14 +45,16 @@ fn judge(running: &mut RunningMachine) -> Result<()> {
     let mut passed = Vec::new();
     while passed.len() < NAMES.len() {
         let verdict = |e: &boot::events::Event| {
-            matches!(e.name(), "crash" | "error" | "panic") || e.name() == "guest" && e.0["kind"] != "log"
+            matches!(e.name(), "crash" | "error" | "panic")
+                || e.name() == "guest" && e.0["kind"] != "log"
         };
         let verdict = running.events.wait_for(LIMIT, "a verdict", verdict)?;
         ensure!(verdict.name() == "guest" && verdict.text("kind")? == "pass", "{}", verdict.0);
         passed.push(verdict.text("partition")?.to_owned());
     }
     running.events.command(ANSWER, json!({"command": "stats"}))?;
-    let pool = running.events.all().iter().rev().find(|e| e.name() == "pool").context("no counters")?;
+    let pool =
+        running.events.all().iter().rev().find(|e| e.name() == "pool").context("no counters")?;
     let pages_read = pool.number("page_ins")? + pool.number("read_around")?;
     ensure!(pages_read > 1000, "too few pages were read: {}", pool.0);
     Ok(())

@@ -19,9 +19,24 @@ use tests::{plan_machine, test_kernel};
 use worker::PageIdentity;
 
 pub const CASES: &[Case] = &[
-    Case { name: "each_partition_gets_the_smallest_space_that_fits", beds: &[Bed::Qemu], needs: &[], run: best_fit },
-    Case { name: "a_dump_on_a_shared_disk_opens_directly_beside_its_neighbour", beds: &[Bed::Qemu], needs: &[], run: selected },
-    Case { name: "bad_partition_tables_are_named_and_left_alone", beds: &[Bed::Qemu], needs: &[], run: bad_tables },
+    Case {
+        name: "each_partition_gets_the_smallest_space_that_fits",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: best_fit,
+    },
+    Case {
+        name: "a_dump_on_a_shared_disk_opens_directly_beside_its_neighbour",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: selected,
+    },
+    Case {
+        name: "bad_partition_tables_are_named_and_left_alone",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: bad_tables,
+    },
 ];
 
 const PAGE: u64 = 4096;
@@ -40,7 +55,8 @@ struct Bench {
 
 impl Bench {
     fn new(bed: Bed, name: &'static str) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("tidepool-gpt-{}-{name}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("tidepool-gpt-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder)?;
         Ok(Self { folder, bed, name })
     }
@@ -49,16 +65,22 @@ impl Bench {
         self.folder.join(format!("disk{number}.img"))
     }
 
-    /// Describes a machine with disks of these spaces, in MiB, and partitions `a`, `b` and so on of these sizes.
+    /// Describes a machine with disks of these spaces, in MiB, and partitions `a`, `b` and so on of
+    /// these sizes.
     fn machine(&self, disks: &[&[u64]], partitions: &[u64]) -> Result<BedMachine> {
         let kernel = test_kernel("states")?;
         let mut text = "[pool]\nmemory = \"48 MiB\"\n".to_owned();
         for (n, spaces) in disks.iter().enumerate() {
             let spaces: Vec<_> = spaces.iter().map(|mib| format!("\"{mib} MiB\"")).collect();
-            text += &format!("[[paging_device]]\nimage = \"disk{n}.img\"\nspaces = [{}]\n", spaces.join(", "));
+            text += &format!(
+                "[[paging_device]]\nimage = \"disk{n}.img\"\nspaces = [{}]\n",
+                spaces.join(", ")
+            );
         }
         for (name, mib) in ["a", "b", "c"].iter().zip(partitions) {
-            text += &format!("[[partition]]\nname = \"{name}\"\nmemory = \"{mib} MiB\"\nrestart = \"never\"\n");
+            text += &format!(
+                "[[partition]]\nname = \"{name}\"\nmemory = \"{mib} MiB\"\nrestart = \"never\"\n"
+            );
             text += &format!("kernel = \"{}\"\ncmdline = \"paged={FILLED}\"\n", kernel.display());
         }
         plan_machine(self.bed, self.name, &text, &self.folder)
@@ -81,7 +103,8 @@ fn told(play: &mut Play, name: &str, wanted: impl Fn(&Event) -> bool) -> Result<
 /// Waits until a partition's guest logs a line that begins with `start`; returns the rest.
 fn line(play: &mut Play, partition: &str, start: &str) -> Result<String> {
     let event = told(play, "guest", |e| {
-        e.0["partition"] == partition && e.0["text"].as_str().is_some_and(|text| text.starts_with(start))
+        e.0["partition"] == partition
+            && e.0["text"].as_str().is_some_and(|text| text.starts_with(start))
     })?;
     Ok(event.text("text")?[start.len()..].to_owned())
 }
@@ -113,12 +136,16 @@ fn best_fit(bed: Bed) -> Result<()> {
     // free one.
     let mut taken = Vec::new();
     for name in ["a", "b", "c"] {
-        let event = told(&mut play, "space", |e| e.0["partition"] == name && e.0["state"] == "active")?;
+        let event =
+            told(&mut play, "space", |e| e.0["partition"] == name && e.0["state"] == "active")?;
         taken.push((event.number("disk")?, event.number("space")?));
         line(&mut play, name, "filled ")?;
     }
     let small = |place: &(u64, u64)| *place == (0, 2);
-    ensure!([&taken[0], &taken[2]].into_iter().filter(|place| small(place)).count() == 1, "{taken:?}");
+    ensure!(
+        [&taken[0], &taken[2]].into_iter().filter(|place| small(place)).count() == 1,
+        "{taken:?}"
+    );
     ensure!(!small(&taken[1]), "{taken:?}");
     let mut all = taken.clone();
     all.sort_unstable();
@@ -136,7 +163,9 @@ fn selected(bed: Bed) -> Result<()> {
     line(&mut play, "a", "filled ")?;
     line(&mut play, "b", "filled ")?;
     let neighbour = space(&mut play, "a", "active")?;
-    let other = (1..=3).find(|&n| n != neighbour && record(&bench.image(0), n).is_ok_and(|r| r.state == SpaceState::Free));
+    let other = (1..=3).find(|&n| {
+        n != neighbour && record(&bench.image(0), n).is_ok_and(|r| r.state == SpaceState::Free)
+    });
     let other = other.context("a third space is free")?;
     let before = sum(&bench.image(0), &beside_claim(&entries[other as usize - 1]))?;
     // All pages of both are on the disk before the crash; the neighbour's later page-ins come from
@@ -146,23 +175,39 @@ fn selected(bed: Bed) -> Result<()> {
     command(&mut play, "crash", "b")?;
     let complete = play.event("dump_complete")?;
     let number = u32::try_from(complete.number("space")?)?;
-    ensure!(complete.text("partition")? == "b" && ![neighbour, other].contains(&number), "{}", complete.0);
+    ensure!(
+        complete.text("partition")? == "b" && ![neighbour, other].contains(&number),
+        "{}",
+        complete.0
+    );
     command(&mut play, "evict", "a")?;
     play.key(b'.')?;
     line(&mut play, "a", "ready")?;
     play.key(b'v')?;
     ensure!(line(&mut play, "a", "wrong ")? == "0");
     play.power_off()?;
-    ensure!(sum(&bench.image(0), &beside_claim(&entries[other as usize - 1]))? == before, "a space that nobody had was changed");
+    ensure!(
+        sum(&bench.image(0), &beside_claim(&entries[other as usize - 1]))? == before,
+        "a space that nobody had was changed"
+    );
 
-    ensure!(select(&VolumeDisk::open(&bench.image(0), VolumeAccess::Write)?, number, BootLoader::Keep)? == 0);
+    ensure!(
+        select(&VolumeDisk::open(&bench.image(0), VolumeAccess::Write)?, number, BootLoader::Keep)?
+            == 0
+    );
     ensure!(Gpt::open(&bench.image(0))?.check()? == entries, "the partition table was changed");
     let core = CoreFile::open(&bench.image(0))?;
     for index in 0..FILLED {
         let page = core.page(start + index * PAGE)?;
-        ensure!(matches!(&page, PageIn::Bytes(bytes) if is_page(bytes, index)), "page {index} of the dump is wrong");
+        ensure!(
+            matches!(&page, PageIn::Bytes(bytes) if is_page(bytes, index)),
+            "page {index} of the dump is wrong"
+        );
     }
-    ensure!(core.page(16 * MIB - PAGE)? != PageIn::NoSegment && core.page(16 * MIB)? == PageIn::NoSegment);
+    ensure!(
+        core.page(16 * MIB - PAGE)? != PageIn::NoSegment
+            && core.page(16 * MIB)? == PageIn::NoSegment
+    );
     release(&bench, number, &entries)
 }
 
@@ -170,14 +215,20 @@ fn selected(bed: Bed) -> Result<()> {
 fn release(bench: &Bench, number: u32, entries: &[GptEntry]) -> Result<()> {
     let mut play = Play::of(&bench.machine(&[&[24, 24, 24]], &[16, 16])?)?;
     line(&mut play, "b", "filled ")?;
-    ensure!(Gpt::open(&bench.image(0))?.boot_code()?.starts_with(b"\x7fELF"), "a start took the header away");
+    ensure!(
+        Gpt::open(&bench.image(0))?.boot_code()?.starts_with(b"\x7fELF"),
+        "a start took the header away"
+    );
     ensure!(record(&bench.image(0), number)?.state == SpaceState::Complete);
     command(&mut play, "release", "b")?;
     let released = play.event("released")?;
     ensure!(released.number("space")? == u64::from(number), "{}", released.0);
     play.power_off()?;
     let gpt = Gpt::open(&bench.image(0))?;
-    ensure!(gpt.check()? == entries && gpt.boot_code()?.iter().all(|byte| *byte == 0), "the header of a dump that is gone");
+    ensure!(
+        gpt.check()? == entries && gpt.boot_code()?.iter().all(|byte| *byte == 0),
+        "the header of a dump that is gone"
+    );
     ensure!(record(&bench.image(0), number)?.state == SpaceState::Free);
     Ok(())
 }
@@ -203,11 +254,17 @@ fn bad_tables(bed: Bed) -> Result<()> {
         (0, "GPT entry 1 overlaps GPT entry 2"),
         (0, "GPT entry 2 overlaps GPT entry 1"),
         (1, "a GPT without a paging space"),
-        (2, "damaged GPT, nothing touches it: primary: the header's CRC is wrong; backup: the header's CRC is wrong"),
+        (
+            2,
+            "damaged GPT, nothing touches it: primary: the header's CRC is wrong; backup: the \
+             header's CRC is wrong",
+        ),
         (3, "GPT entry 1 lies outside"),
     ] {
         let place = format!("paging device {disk}");
-        let says = |e: &Event| e.0["place"] == *place && e.0["message"].as_str().is_some_and(|m| m.contains(message));
+        let says = |e: &Event| {
+            e.0["place"] == *place && e.0["message"].as_str().is_some_and(|m| m.contains(message))
+        };
         told(&mut play, "error", says).with_context(|| message.to_owned())?;
     }
     let active = told(&mut play, "space", |e| e.0["state"] == "active")?;
@@ -216,7 +273,10 @@ fn bad_tables(bed: Bed) -> Result<()> {
     command(&mut play, "crash", "a")?;
     play.event("dump_complete")?;
     play.power_off()?;
-    ensure!(before == [bad(0)?, bad(1)?, bad(2)?, bad(3)?], "something that is not ours was changed");
+    ensure!(
+        before == [bad(0)?, bad(1)?, bad(2)?, bad(3)?],
+        "something that is not ours was changed"
+    );
     Ok(())
 }
 

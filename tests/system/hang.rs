@@ -11,8 +11,14 @@ const LIMIT: Duration = Duration::from_secs(240);
 const LINES: &str = "hang_timeout = \"2 s\"\ndump = \"off\"";
 
 /// Ways of the test kernel `hang`, and the outcome of its first incarnation.
-const HANGS: &[(u32, &str)] =
-    &[(1, "watchdog"), (2, "watchdog"), (4, "watchdog"), (5, "pass"), (6, "halted for good"), (7, "panic")];
+const HANGS: &[(u32, &str)] = &[
+    (1, "watchdog"),
+    (2, "watchdog"),
+    (4, "watchdog"),
+    (5, "pass"),
+    (6, "halted for good"),
+    (7, "panic"),
+];
 /// Ways without any exit. Bochs delivers no host interrupt while the guest has IF clear, so this
 /// hang is not detected there.
 const SILENT: &[(u32, &str)] = &[(3, "watchdog")];
@@ -46,10 +52,15 @@ fn hang(bed: Bed, ways: &[(u32, &str)]) -> Result<()> {
     let mut started = several.start(bed, &format!("{}-hang", bed.name()))?;
     let mut left: Vec<_> = ways.to_vec();
     while !left.is_empty() {
-        let event = started.running.events.wait_for(LIMIT, &format!("{left:?}"), |event| outcome(event).is_some())?;
+        let event = started
+            .running
+            .events
+            .wait_for(LIMIT, &format!("{left:?}"), |event| outcome(event).is_some())?;
         let (partition, found) = outcome(&event).context("such an event")?;
         // A guest that has passed halts for good, which is a second event.
-        let Some(place) = left.iter().position(|(how, _)| partition == format!("g{how}")) else { continue };
+        let Some(place) = left.iter().position(|(how, _)| partition == format!("g{how}")) else {
+            continue;
+        };
         let (how, expected) = left.remove(place);
         ensure!(found == expected, "{how}: {found} instead of {expected}; {}", started.place());
     }
@@ -59,7 +70,11 @@ fn hang(bed: Bed, ways: &[(u32, &str)]) -> Result<()> {
         let had_nmi = events.iter().filter(of_it).any(|event| event.0["text"] == "nmi");
         let was_told = events.iter().filter(of_it).any(|event| event.name() == "hang");
         let hangs = matches!(*expected, "watchdog" | "panic");
-        ensure!((had_nmi, was_told) == (hangs, hangs), "{how}: NMI {had_nmi}, told {was_told}; {}", started.place());
+        ensure!(
+            (had_nmi, was_told) == (hangs, hangs),
+            "{how}: NMI {had_nmi}, told {was_told}; {}",
+            started.place()
+        );
     }
     started.running.events.send(serde_json::json!({"command": "poweroff"}))?;
     expect_success(started.running, LIMIT)

@@ -14,8 +14,18 @@ const LIMIT: Duration = Duration::from_secs(240);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub const CASES: &[Case] = &[
-    Case { name: "a_hostile_guest_harms_only_itself", beds: &[Bed::Qemu, Bed::Kvm], needs: &[], run: |bed| hostile(bed, 6) },
-    Case { name: "a_hostile_guest_harms_only_itself_on_vmx", beds: &[Bed::Bochs], needs: &[], run: |bed| hostile(bed, 2) },
+    Case {
+        name: "a_hostile_guest_harms_only_itself",
+        beds: &[Bed::Qemu, Bed::Kvm],
+        needs: &[],
+        run: |bed| hostile(bed, 6),
+    },
+    Case {
+        name: "a_hostile_guest_harms_only_itself_on_vmx",
+        beds: &[Bed::Bochs],
+        needs: &[],
+        run: |bed| hostile(bed, 2),
+    },
 ];
 
 /// Returns the first seed. Seeds can be tried one by one:
@@ -29,7 +39,8 @@ fn seed() -> Result<u64> {
 
 fn hostile(bed: Bed, incarnations: u64) -> Result<()> {
     let cmdline = format!("seed={} incarnations={incarnations}", seed()?);
-    let scenario = Scenario { pool_mib: 8, partition: "dump = \"off\"", ..Scenario::new("hostile", &cmdline) };
+    let scenario =
+        Scenario { pool_mib: 8, partition: "dump = \"off\"", ..Scenario::new("hostile", &cmdline) };
     let mut started = scenario.start(bed, &format!("{}-hostile", bed.name()))?;
     let end = watch(&mut started)?;
     ensure!(end.number("status")? == 0, "{}; {}", end.0, started.place());

@@ -34,7 +34,13 @@ pub const CASES: &[Case] = &[
 fn ends_with(bed: Bed, signal: &str, status: Option<i32>) -> Result<()> {
     let mut command = start(bed)?;
     let emulator = child_of(command.id()).context("the command has no emulator")?;
-    ensure!(Command::new("kill").arg(format!("-{signal}")).arg(command.id().to_string()).status()?.success());
+    ensure!(
+        Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(command.id().to_string())
+            .status()?
+            .success()
+    );
     let ended = bounded::finish(&mut command, LIMIT)?;
     ensure!(ended.code() == status, "the command ended with {ended}");
     let deadline = Instant::now() + LIMIT;
@@ -82,5 +88,8 @@ fn child_of(parent: u32) -> Option<u32> {
 /// Returns whether a process runs. A zombie, which was not reaped yet, does not run.
 fn is_running(process: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
-    status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
+    status
+        .rsplit(')')
+        .next()
+        .is_some_and(|rest| !rest.is_empty() && !rest.trim_start().starts_with('Z'))
 }

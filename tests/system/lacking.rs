@@ -12,7 +12,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 pub const CASES: &[Case] = &[
     Case { name: "a_cpu_without_xsave_is_refused", beds: &[Bed::Bochs], needs: &[], run: xsave },
-    Case { name: "a_cpu_without_dirty_bits_is_taken_and_named", beds: &[Bed::Bochs], needs: &[], run: accessed_dirty },
+    Case {
+        name: "a_cpu_without_dirty_bits_is_taken_and_named",
+        beds: &[Bed::Bochs],
+        needs: &[],
+        run: accessed_dirty,
+    },
 ];
 
 /// This CPU has no unrestricted guest either, but XSAVE is checked first: every CPU needs it, of
@@ -39,7 +44,10 @@ fn refused(bed: Bed, cpu: &str, what: &str) -> Result<()> {
     let mut running = machine.start()?;
     let line = running.console.wait_for(LIMIT, "ERROR")?;
     ensure!(line.contains(what), "it should name “{what}”: {line}");
-    ensure!(running.wait_for_end(LIMIT)? == MachineEnd::Failure, "a machine that cannot work must not look like success");
+    ensure!(
+        running.wait_for_end(LIMIT)? == MachineEnd::Failure,
+        "a machine that cannot work must not look like success"
+    );
     running.passed();
     Ok(())
 }

@@ -70,9 +70,18 @@ const SHORT: &[Chain] = &[
     Chain {
         name: "linux",
         words: "crashkernel=96M pstore.kmsg_bytes=32768 crash_kexec_post_notifiers",
-        ways: &[("reboot", RESET), ("panic0", PANIC), ("crash-kernel", RESET), ("poweroff", "power off")],
+        ways: &[
+            ("reboot", RESET),
+            ("panic0", PANIC),
+            ("crash-kernel", RESET),
+            ("poweroff", "power off"),
+        ],
     },
-    Chain { name: "mute", words: MUTE, ways: &[("panic1", RESET), ("type-triple", RESET), ("halt", HALT)] },
+    Chain {
+        name: "mute",
+        words: MUTE,
+        ways: &[("panic1", RESET), ("type-triple", RESET), ("halt", HALT)],
+    },
 ];
 
 const ALL: &[Chain] = &[
@@ -101,8 +110,16 @@ const ALL: &[Chain] = &[
         words: "crashkernel=96M pstore.kmsg_bytes=32768 crash_kexec_post_notifiers modules=no",
         ways: &[("panic0", RECORD), ("crash-kernel", RESET), ("poweroff", "power off")],
     },
-    Chain { name: "mute", words: MUTE, ways: &[("panic1", RESET), ("panic-1", RESET), ("halt", HALT)] },
-    Chain { name: "nopv", words: "nopv", ways: &[("reboot", RESET), ("panic0", PANIC), ("poweroff", "power off")] },
+    Chain {
+        name: "mute",
+        words: MUTE,
+        ways: &[("panic1", RESET), ("panic-1", RESET), ("halt", HALT)],
+    },
+    Chain {
+        name: "nopv",
+        words: "nopv",
+        ways: &[("reboot", RESET), ("panic0", PANIC), ("poweroff", "power off")],
+    },
     // Without a timer the kernel waits before the first process can do anything.
     Chain { name: "nolapic", words: "nolapic", ways: &[("reboot", HALT)] },
     // With the MP table, where the kernel reads one. A panic is not reported: pvpanic and the error
@@ -115,7 +132,12 @@ const ALL: &[Chain] = &[
     Chain {
         name: "sleep",
         words: "",
-        ways: &[("suspend-freeze", RESET), ("suspend-mem", RESET), ("suspend-standby", RESET), ("poweroff", "power off")],
+        ways: &[
+            ("suspend-freeze", RESET),
+            ("suspend-mem", RESET),
+            ("suspend-standby", RESET),
+            ("poweroff", "power off"),
+        ],
     },
     Chain { name: "w", words: "reboot=w", ways: &[("reboot", RESET), ("poweroff", "power off")] },
     Chain { name: "a", words: "reboot=a", ways: &[("reboot", RESET), ("poweroff", "power off")] },
@@ -135,7 +157,11 @@ fn wanted() -> Result<Vec<Chain>> {
     if names == "all" {
         return Ok(ALL.iter().map(of_this_linux).collect());
     }
-    let chain = |name| ALL.iter().find(|chain| chain.name == name).with_context(|| format!("TIDEPOOL_WAYS: {name}"));
+    let chain = |name| {
+        ALL.iter()
+            .find(|chain| chain.name == name)
+            .with_context(|| format!("TIDEPOOL_WAYS: {name}"))
+    };
     names.split(',').map(|name| chain(name).map(of_this_linux)).collect()
 }
 
@@ -161,7 +187,9 @@ fn leave(bed: Bed) -> Result<()> {
 /// Returns the kernel of the test: bzImage and modules.
 fn kernel(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>)> {
     match std::env::var_os("TIDEPOOL_LINUX") {
-        Some(packages) => debian::unpack_other(&std::env::split_paths(&packages).collect::<Vec<_>>(), folder),
+        Some(packages) => {
+            debian::unpack_other(&std::env::split_paths(&packages).collect::<Vec<_>>(), folder)
+        }
         None => {
             let kernel = debian::kernel(Permission::Refuse)?;
             Ok((kernel.vmlinuz(), kernel.modules()))
@@ -200,7 +228,8 @@ impl Stage {
         let (vmlinuz, modules) = kernel(&folder)?;
         let initrd = folder.join("initramfs.cpio");
         initramfs::leave::make(&vmlinuz, &modules, &initrd)?;
-        let text = configuration(bed, chains, &vmlinuz, &initrd).replace("dump = \"off\"", &format!("dump = \"{dump}\""));
+        let text = configuration(bed, chains, &vmlinuz, &initrd)
+            .replace("dump = \"off\"", &format!("dump = \"{dump}\""));
         Ok(Self { machine: plan_machine(bed, &name, &text, &folder)?, folder })
     }
 }
@@ -219,8 +248,8 @@ fn configuration(bed: Bed, chains: &[Chain], kernel: &Path, initrd: &Path) -> St
         let Chain { name, words, ways } = chain;
         let ways: Vec<_> = ways.iter().map(|(way, _)| *way).collect();
         text += &format!(
-            "[[partition]]\nname = \"{name}\"\nmemory = \"{} MiB\"\nkernel = \"{}\"\ninitrd = \"{}\"\ndump = \"off\"\n\
-             cmdline = \"console=ttyS0 quiet {words} ways={}\"\n",
+            "[[partition]]\nname = \"{name}\"\nmemory = \"{} MiB\"\nkernel = \"{}\"\ninitrd = \
+             \"{}\"\ndump = \"off\"\ncmdline = \"console=ttyS0 quiet {words} ways={}\"\n",
             memory(chain),
             kernel.display(),
             initrd.display(),
@@ -240,7 +269,12 @@ fn follow(running: &mut RunningMachine, chains: &[Chain]) -> Result<()> {
             Polled::Nothing => wake_sleepers(running, chains)?,
             Polled::Ended => bail!("the machine stopped"),
         }
-        ensure!(Instant::now() < deadline, "after {} s: {:?}", LIMIT.as_secs(), running.events.all().last());
+        ensure!(
+            Instant::now() < deadline,
+            "after {} s: {:?}",
+            LIMIT.as_secs(),
+            running.events.all().last()
+        );
     }
     catch_up(running, chains);
     Ok(())
@@ -250,7 +284,8 @@ fn follow(running: &mut RunningMachine, chains: &[Chain]) -> Result<()> {
 /// events, and may be later.
 fn catch_up(running: &mut RunningMachine, chains: &[Chain]) {
     let deadline = Instant::now() + SHORT_LIMIT;
-    while chains.iter().any(|chain| !has_told(running, chains, chain)) && Instant::now() < deadline {
+    while chains.iter().any(|chain| !has_told(running, chains, chain)) && Instant::now() < deadline
+    {
         if matches!(running.events.poll(TYPING), Polled::Ended) {
             return;
         }
@@ -260,7 +295,8 @@ fn catch_up(running: &mut RunningMachine, chains: &[Chain]) {
 fn has_told(running: &RunningMachine, chains: &[Chain], chain: &Chain) -> bool {
     let Some((way, outcome)) = chain.ways.last() else { return true };
     let told = format!(" way {way}");
-    is_without_timer(way, outcome) || lines_of(&running.console.text(), chains, chain.name).any(|line| line.contains(&told))
+    is_without_timer(way, outcome)
+        || lines_of(&running.console.text(), chains, chain.name).any(|line| line.contains(&told))
 }
 
 /// Returns whether a kernel halts before its first process can do anything.
@@ -273,8 +309,12 @@ fn is_without_timer(way: &str, outcome: &str) -> bool {
 fn wake_sleepers(running: &mut RunningMachine, chains: &[Chain]) -> Result<()> {
     let console = running.console.text();
     for Chain { name, .. } in chains {
-        let count = |text: &str| lines_of(&console, chains, name).filter(|line| line.contains(text)).count();
-        if count("leave: sleeps") > count("leave: woke") || count("leave: reads") > count("leave: has read") {
+        let count = |text: &str| {
+            lines_of(&console, chains, name).filter(|line| line.contains(text)).count()
+        };
+        if count("leave: sleeps") > count("leave: woke")
+            || count("leave: reads") > count("leave: has read")
+        {
             running.events.send(json!({"command": "type", "partition": name, "bytes": "0a"}))?;
         }
     }
@@ -305,19 +345,34 @@ fn judge(running: &RunningMachine, chains: &[Chain]) -> Result<()> {
         let says = |text: &str| lines_of(&console, chains, name).any(|line| line.contains(text));
         for (way, outcome) in *ways {
             let has_begun = says(&format!(" way {way}"));
-            ensure!(has_begun != is_without_timer(way, outcome), "{name}: {way}: begun is {has_begun}");
+            ensure!(
+                has_begun != is_without_timer(way, outcome),
+                "{name}: {way}: begun is {has_begun}"
+            );
             match *way {
                 "kexec" => ensure!(says("leave: after kexec"), "{name}: no second kernel"),
                 // ACPI offers only S5: "mem" is then suspend-to-idle, and standby does not exist.
                 "suspend-freeze" | "suspend-mem" => {
-                    ensure!(says(&format!("leave: woke from {}, status 0", &way[8..])), "{name}: {way} did not sleep");
+                    ensure!(
+                        says(&format!("leave: woke from {}, status 0", &way[8..])),
+                        "{name}: {way} did not sleep"
+                    );
                 }
-                "suspend-standby" => ensure!(says("leave: woke from standby, status 1"), "{name}: there is a standby"),
-                "crash-kernel" => ensure!(says("leave: a crash kernel runs"), "{name}: no crash kernel"),
+                "suspend-standby" => ensure!(
+                    says("leave: woke from standby, status 1"),
+                    "{name}: there is a standby"
+                ),
+                "crash-kernel" => {
+                    ensure!(says("leave: a crash kernel runs"), "{name}: no crash kernel")
+                }
                 way if way.starts_with("panic") && *outcome != RESET => {
                     let parts = ["Part1", "Part2", "Part3"];
-                    let lacking = parts.iter().find(|part| !says(&format!("leave: record Panic#1 {part}")));
-                    ensure!(lacking.is_none() || !words.contains("kmsg_bytes"), "{name}: {lacking:?} of the log is lost");
+                    let lacking =
+                        parts.iter().find(|part| !says(&format!("leave: record Panic#1 {part}")));
+                    ensure!(
+                        lacking.is_none() || !words.contains("kmsg_bytes"),
+                        "{name}: {lacking:?} of the log is lost"
+                    );
                 }
                 _ => {}
             }
@@ -330,22 +385,33 @@ fn judge(running: &RunningMachine, chains: &[Chain]) -> Result<()> {
 /// The note of the kernel before the kexec is still in memory too; a reader that took it would
 /// fail.
 fn after_kexec(bed: Bed) -> Result<()> {
-    const CHAIN: &[Chain] =
-        &[Chain { name: "linux", words: "crashkernel=96M", ways: &[("kexec-panic", PANIC), ("poweroff", "power off")] }];
+    const CHAIN: &[Chain] = &[Chain {
+        name: "linux",
+        words: "crashkernel=96M",
+        ways: &[("kexec-panic", PANIC), ("poweroff", "power off")],
+    }];
     let stage = Stage::set(bed, "after-kexec", CHAIN, "aided")?;
     let image = stage.folder.join("0.img");
     let mut running = stage.machine.start()?;
     let place = format!("transcript in {}", running.folder().display());
-    let complete = running.events.wait_named(LIMIT, "dump_complete").with_context(|| place.clone())?;
+    let complete =
+        running.events.wait_named(LIMIT, "dump_complete").with_context(|| place.clone())?;
     ensure!(complete.0["vmcoreinfo"] == true, "{}; {place}", complete.0);
     running.events.send(json!({"command": "poweroff"}))?;
     judge_words(&running)?;
     expect_success(running, SHORT_LIMIT)?;
-    let recorded = Dump::open(&image, VolumeAccess::Read)?.record().crash.clone().context("no crash is recorded")?;
+    let recorded = Dump::open(&image, VolumeAccess::Read)?
+        .record()
+        .crash
+        .clone()
+        .context("no crash is recorded")?;
     ensure!(&*recorded.text == "Kernel panic - not syncing: sysrq triggered crash", "{recorded:?}");
     let readers = Readers { vmlinux: PathBuf::new(), python: PathBuf::new() };
     let log = readers.kernel_log(&image)?;
-    ensure!(log.contains("ways.kexec-panic") && log.contains("sysrq triggered crash"), "another kernel's log");
+    ensure!(
+        log.contains("ways.kexec-panic") && log.contains("sysrq triggered crash"),
+        "another kernel's log"
+    );
     std::fs::remove_dir_all(&stage.folder)?;
     Ok(())
 }

@@ -18,13 +18,43 @@ const ANSWER: Duration = Duration::from_secs(60);
 const KEY: u64 = 0x5eed;
 
 pub const CASES: &[Case] = &[
-    Case { name: "a_pvh_kernel_runs_and_passes", beds: BOTH, needs: &[], run: |bed| passes(bed, Scenario::new("hello", "")) },
-    Case { name: "exceptions_arrive_in_the_guest", beds: BOTH, needs: &[], run: |bed| passes(bed, Scenario::new("traps", "")) },
+    Case {
+        name: "a_pvh_kernel_runs_and_passes",
+        beds: BOTH,
+        needs: &[],
+        run: |bed| passes(bed, Scenario::new("hello", "")),
+    },
+    Case {
+        name: "exceptions_arrive_in_the_guest",
+        beds: BOTH,
+        needs: &[],
+        run: |bed| passes(bed, Scenario::new("traps", "")),
+    },
     Case { name: "twice_the_memory_keeps_every_page", beds: BOTH, needs: &[], run: overcommit },
-    Case { name: "a_crash_becomes_a_dump_while_the_partition_runs_again", beds: BOTH, needs: &[], run: crash },
-    Case { name: "every_way_to_reset_is_a_reset_and_no_crash", beds: BOTH, needs: &[], run: resets },
-    Case { name: "a_dump_costs_no_write_for_what_is_there_or_zero", beds: &[Bed::Qemu, Bed::Nested], needs: &[], run: writes },
-    Case { name: "an_unreleased_dump_is_kept_and_the_partition_waits", beds: &[Bed::Qemu, Bed::Bochs], needs: &[], run: waits },
+    Case {
+        name: "a_crash_becomes_a_dump_while_the_partition_runs_again",
+        beds: BOTH,
+        needs: &[],
+        run: crash,
+    },
+    Case {
+        name: "every_way_to_reset_is_a_reset_and_no_crash",
+        beds: BOTH,
+        needs: &[],
+        run: resets,
+    },
+    Case {
+        name: "a_dump_costs_no_write_for_what_is_there_or_zero",
+        beds: &[Bed::Qemu, Bed::Nested],
+        needs: &[],
+        run: writes,
+    },
+    Case {
+        name: "an_unreleased_dump_is_kept_and_the_partition_waits",
+        beds: &[Bed::Qemu, Bed::Bochs],
+        needs: &[],
+        run: waits,
+    },
 ];
 
 fn is_guest(event: &Event, kind: &str) -> bool {
@@ -32,7 +62,10 @@ fn is_guest(event: &Event, kind: &str) -> bool {
 }
 
 fn wait_for_pass(started: &mut StartedScenario) -> Result<()> {
-    let verdict = started.running.events.wait_for(LIMIT, "a verdict", |e| is_guest(e, "pass") || is_guest(e, "fail"))?;
+    let verdict = started
+        .running
+        .events
+        .wait_for(LIMIT, "a verdict", |e| is_guest(e, "pass") || is_guest(e, "fail"))?;
     ensure!(is_guest(&verdict, "pass"), "{}; {}", verdict.0, started.place());
     Ok(())
 }
@@ -50,7 +83,8 @@ fn resets(bed: Bed) -> Result<()> {
     let mut started = Scenario::new("leave", "").start(bed, &format!("{}-resets", bed.name()))?;
     wait_for_pass(&mut started)?;
     let events = started.running.events.all();
-    let resets = events.iter().filter(|event| event.name() == "stopped" && event.0["how"] == "reset");
+    let resets =
+        events.iter().filter(|event| event.name() == "stopped" && event.0["how"] == "reset");
     let ended: Vec<_> = resets.filter_map(|event| event.0["incarnation"].as_u64()).collect();
     ensure!(ended == (1..=WAYS).collect::<Vec<_>>(), "{ended:?}; {}", started.place());
     ensure!(!events.iter().any(|event| event.name() == "crash"), "a crash; {}", started.place());
@@ -74,15 +108,25 @@ fn stats(started: &mut StartedScenario) -> Result<Event> {
 
 fn overcommit(bed: Bed) -> Result<()> {
     let cmdline = if bed == Bed::Nested { "passes=1" } else { "passes=2" };
-    let scenario =
-        Scenario { pool_mib: memory_mib(bed) / 2, memory_mib: memory_mib(bed), at_end: "stay", ..Scenario::new("fill", cmdline) };
+    let scenario = Scenario {
+        pool_mib: memory_mib(bed) / 2,
+        memory_mib: memory_mib(bed),
+        at_end: "stay",
+        ..Scenario::new("fill", cmdline)
+    };
     let mut started = scenario.start(bed, &format!("{}-overcommit", bed.name()))?;
     wait_for_pass(&mut started)?;
     // Use the pool's counters: the partition's own are removed with its memory, right after the
     // verdict.
     stats(&mut started)?;
-    let pool =
-        started.running.events.all().iter().rev().find(|event| event.name() == "pool").context("no counters of the pool")?;
+    let pool = started
+        .running
+        .events
+        .all()
+        .iter()
+        .rev()
+        .find(|event| event.name() == "pool")
+        .context("no counters of the pool")?;
     ensure!(pool.number("page_ins")? > 0 && pool.number("page_outs")? > 0, "{}", pool.0);
     started.running.passed();
     Ok(())
@@ -136,11 +180,18 @@ fn bring_out(bed: Bed, started: &mut StartedScenario, disk: usize) -> Result<Pat
 /// Checks the dump against its own record, and by a reader that knows only ELF and the page format.
 fn check_dump(started: &StartedScenario, image: &Path) -> Result<()> {
     let verdict = Dump::open(image, VolumeAccess::Read)?.verify()?;
-    ensure!(verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current, "{verdict:?}; {}", started.place());
-    let filled = started.running.events.all().iter().filter_map(|event| event.0["text"].as_str()).find_map(|text| {
-        let count = text.strip_prefix("filled pages ")?;
-        count.parse::<u64>().ok()
-    });
+    ensure!(
+        verdict.wrong == 0 && verdict.missing == 0 && verdict.header_current,
+        "{verdict:?}; {}",
+        started.place()
+    );
+    let filled =
+        started.running.events.all().iter().filter_map(|event| event.0["text"].as_str()).find_map(
+            |text| {
+                let count = text.strip_prefix("filled pages ")?;
+                count.parse::<u64>().ok()
+            },
+        );
     let filled = filled.context("the kernel says how much it filled")?;
     let pages = keyed_pages(&std::fs::read(image)?, KEY)?;
     ensure!(pages.wrong == 0, "{} wrong pages; {}", pages.wrong, started.place());
@@ -148,7 +199,11 @@ fn check_dump(started: &StartedScenario, image: &Path) -> Result<()> {
         // One pass with rewrite=4: every fourth page was written a second time.
         let expected = u64::from(index.is_multiple_of(4));
         let found = pages.generations.get(&index);
-        ensure!(found == Some(&expected), "page {index} has generation {found:?}; {}", started.place());
+        ensure!(
+            found == Some(&expected),
+            "page {index} has generation {found:?}; {}",
+            started.place()
+        );
     }
     Ok(())
 }
@@ -168,8 +223,11 @@ fn writes(bed: Bed) -> Result<()> {
     };
     let mut started = scenario.start(bed, &format!("{}-writes", bed.name()))?;
     let events = &mut started.running.events;
-    events.wait_for(LIMIT, "the kernel to spin", |e| is_guest(e, "log") && e.0["text"] == "spinning")?;
-    events.command(ANSWER, json!({"command": "evict", "partition": PARTITION, "count": EVICTED}))?;
+    events.wait_for(LIMIT, "the kernel to spin", |e| {
+        is_guest(e, "log") && e.0["text"] == "spinning"
+    })?;
+    events
+        .command(ANSWER, json!({"command": "evict", "partition": PARTITION, "count": EVICTED}))?;
     // The answer only confirms the request; the pager evicts the pages at its own pace.
     let deadline = Instant::now() + ANSWER;
     while stats(&mut started)?.number("paged")? < EVICTED / 2 {
@@ -195,10 +253,14 @@ fn waits(bed: Bed) -> Result<()> {
     let mut started = scenario.start(bed, &format!("{}-waits", bed.name()))?;
     let events = &mut started.running.events;
     events.wait_named(LIMIT, "crash")?;
-    events.wait_for(LIMIT, "the partition to wait", |e| e.name() == "waiting" && e.0["what"] == "a free paging space")?;
+    events.wait_for(LIMIT, "the partition to wait", |e| {
+        e.name() == "waiting" && e.0["what"] == "a free paging space"
+    })?;
     events.wait_named(LIMIT, "dump_complete")?;
     events.command(ANSWER, json!({"command": "release", "partition": PARTITION}))?;
-    events.wait_for(LIMIT, "the second incarnation", |e| e.name() == "start" && e.0["incarnation"] == 2)?;
+    events.wait_for(LIMIT, "the second incarnation", |e| {
+        e.name() == "start" && e.0["incarnation"] == 2
+    })?;
     wait_for_pass(&mut started)?;
     started.running.passed();
     Ok(())

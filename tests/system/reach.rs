@@ -24,8 +24,18 @@ pub const CASES: &[Case] = &[
         needs: &[SetupJob::Readers],
         run: harness,
     },
-    Case { name: "keys_belong_to_the_guest_and_the_screen_tells_of_a_crash", beds: &[Bed::Qemu], needs: &[], run: screen },
-    Case { name: "what_the_emulator_said_is_part_of_the_error", beds: &[Bed::Qemu, Bed::Bochs], needs: &[], run: wrong_model },
+    Case {
+        name: "keys_belong_to_the_guest_and_the_screen_tells_of_a_crash",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: screen,
+    },
+    Case {
+        name: "what_the_emulator_said_is_part_of_the_error",
+        beds: &[Bed::Qemu, Bed::Bochs],
+        needs: &[],
+        run: wrong_model,
+    },
 ];
 
 /// A folder with a configuration of one partition that echoes its input.
@@ -37,8 +47,8 @@ impl EchoFolder {
         fs::create_dir_all(&folder)?;
         let kernel = test_kernel("echo")?;
         let text = format!(
-            "[pool]\nmemory = \"8 MiB\"\n{device}[[partition]]\nname = \"e\"\nmemory = \"4 MiB\"\nkernel = \"{}\"\n\
-             cmdline = \"name=7\"\nrestart = \"immediate\"\n",
+            "[pool]\nmemory = \"8 MiB\"\n{device}[[partition]]\nname = \"e\"\nmemory = \"4 \
+             MiB\"\nkernel = \"{}\"\ncmdline = \"name=7\"\nrestart = \"immediate\"\n",
             kernel.display()
         );
         fs::write(folder.join("echo.toml"), text)?;
@@ -57,8 +67,8 @@ impl Drop for EchoFolder {
 }
 
 /// Two image files: one for the next incarnation, one for the dump.
-const IMAGES: &str =
-    "[[paging_device]]\nimage = \"a.img\"\nsize = \"6 MiB\"\n[[paging_device]]\nimage = \"b.img\"\nsize = \"6 MiB\"\n";
+const IMAGES: &str = "[[paging_device]]\nimage = \"a.img\"\nsize = \"6 \
+                      MiB\"\n[[paging_device]]\nimage = \"b.img\"\nsize = \"6 MiB\"\n";
 const MEMORY: &str = "[[paging_device]]\nmemory = \"6 MiB\"\n";
 
 /// A little more time than the example's own limit.
@@ -68,10 +78,19 @@ fn harness(_: Bed) -> Result<()> {
     let folder = EchoFolder::new("harness", IMAGES)?;
     let script = boot::paths::workspace().join("examples/harness.py");
     let mut command = Command::new("python3");
-    command.arg(&script).arg(folder.config()).args(["e", "#7> "]).arg(std::env::current_exe()?).arg(AS_TIDEPOOL);
+    command
+        .arg(&script)
+        .arg(folder.config())
+        .args(["e", "#7> "])
+        .arg(std::env::current_exe()?)
+        .arg(AS_TIDEPOOL);
     let output = bounded::output(&mut command, HARNESS).context("Python 3 runs the example")?;
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    ensure!(output.status.success() && said.contains("e: crashed (operator)"), "{}: {said}", output.status);
+    ensure!(
+        output.status.success() && said.contains("e: crashed (operator)"),
+        "{}: {said}",
+        output.status
+    );
     Ok(())
 }
 
@@ -92,14 +111,24 @@ fn screen(_: Bed) -> Result<()> {
     // After a stop and a continuation the terminal is in console mode again.
     terminal.signal("TSTP")?;
     terminal.wait_until("stopped", |terminal| terminal.state() == Some('T'))?;
-    ensure!(terminal.modes()?.contains(" icanon"), "the terminal is put back: {}", terminal.modes()?);
+    ensure!(
+        terminal.modes()?.contains(" icanon"),
+        "the terminal is put back: {}",
+        terminal.modes()?
+    );
     terminal.go_on()?;
-    terminal.wait_until("a console again", |terminal| terminal.modes().is_ok_and(|modes| modes.contains("-icanon")))?;
+    terminal.wait_until("a console again", |terminal| {
+        terminal.modes().is_ok_and(|modes| modes.contains("-icanon"))
+    })?;
     terminal.keys(b"quit\r")?;
     terminal.wait_for("the machine ends")?;
     let status = bounded::finish(&mut terminal.child, LIMIT)?;
     ensure!(status.success(), "{status}: {}", terminal.text());
-    ensure!(!terminal.text().contains("transcript"), "an end in order is no failure: {}", terminal.text());
+    ensure!(
+        !terminal.text().contains("transcript"),
+        "an end in order is no failure: {}",
+        terminal.text()
+    );
     Ok(())
 }
 
@@ -129,21 +158,35 @@ struct Terminal {
 impl Terminal {
     fn start(config: &Path) -> Result<Self> {
         let program = std::env::current_exe()?;
-        let line = format!("exec {} {AS_TIDEPOOL} boot --bed qemu --no-install {}", program.display(), config.display());
+        let line = format!(
+            "exec {} {AS_TIDEPOOL} boot --bed qemu --no-install {}",
+            program.display(),
+            config.display()
+        );
         let mut script = Command::new("script");
-        script.args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"]).env("SHELL", "/bin/sh");
-        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().context("script of util-linux")?;
+        script
+            .args(["--quiet", "--return", "--flush", "--command", &line, "/dev/null"])
+            .env("SHELL", "/bin/sh");
+        let mut child = script
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("script of util-linux")?;
         let mut output = child.stdout.take().context("the output is piped")?;
         let heard = Arc::new(Mutex::new(String::new()));
         let theirs = Arc::clone(&heard);
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(count @ 1..) = output.read(&mut bytes) {
-                theirs.lock().expect("no holder panics").push_str(&String::from_utf8_lossy(&bytes[..count]));
+                theirs
+                    .lock()
+                    .expect("no holder panics")
+                    .push_str(&String::from_utf8_lossy(&bytes[..count]));
             }
         });
         let mut terminal = Self { child, heard, command: 0, device: PathBuf::new() };
-        terminal.wait_until("the command", |terminal| first_child(terminal.child.id()).is_some())?;
+        terminal
+            .wait_until("the command", |terminal| first_child(terminal.child.id()).is_some())?;
         terminal.command = first_child(terminal.child.id()).context("the command runs")?;
         terminal.wait_for("#7> ")?;
         terminal.device = fs::read_link(format!("/proc/{}/fd/0", terminal.command))?;
@@ -176,7 +219,8 @@ impl Terminal {
     }
 
     fn signal(&self, name: &str) -> Result<()> {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.command.to_string()).status()?;
+        let sent =
+            Command::new("kill").arg(format!("-{name}")).arg(self.command.to_string()).status()?;
         ensure!(sent.success(), "no signal {name}");
         Ok(())
     }
@@ -184,7 +228,10 @@ impl Terminal {
     /// Continues the command; `script` stops with its command.
     fn go_on(&self) -> Result<()> {
         self.signal("CONT")?;
-        ensure!(Command::new("kill").arg("-CONT").arg(self.child.id().to_string()).status()?.success(), "script goes on");
+        ensure!(
+            Command::new("kill").arg("-CONT").arg(self.child.id().to_string()).status()?.success(),
+            "script goes on"
+        );
         Ok(())
     }
 
@@ -195,7 +242,8 @@ impl Terminal {
     }
 
     fn modes(&self) -> Result<String> {
-        let output = Command::new("stty").arg("-a").stdin(fs::File::open(&self.device)?).output()?;
+        let output =
+            Command::new("stty").arg("-a").stdin(fs::File::open(&self.device)?).output()?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 }

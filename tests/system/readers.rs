@@ -37,16 +37,20 @@ impl Drop for ReaderFolder {
 }
 
 fn every_reader(bed: Bed) -> Result<()> {
-    let folder = ReaderFolder(std::env::temp_dir().join(format!("tidepool-readers-{}", std::process::id())));
+    let folder =
+        ReaderFolder(std::env::temp_dir().join(format!("tidepool-readers-{}", std::process::id())));
     std::fs::create_dir_all(&folder.0)?;
     let kernel = debian::kernel(Permission::Refuse)?;
     let places = crash_both(bed, &folder.0, &kernel.vmlinuz())?;
-    let readers =
-        Readers { vmlinux: debian::debug_symbols(&kernel, Permission::Refuse)?, python: python::drgn(Permission::Refuse)? };
+    let readers = Readers {
+        vmlinux: debian::debug_symbols(&kernel, Permission::Refuse)?,
+        python: python::drgn(Permission::Refuse)?,
+    };
     let release = kernel.package.trim_start_matches("linux-image-");
     for (image, space) in places {
         if space > 0 {
-            let left_out = select(&VolumeDisk::open(&image, VolumeAccess::Write)?, space, BootLoader::Keep)?;
+            let left_out =
+                select(&VolumeDisk::open(&image, VolumeAccess::Write)?, space, BootLoader::Keep)?;
             ensure!(left_out == 0, "{left_out} pages are in no run");
         }
         check(&readers, &image, space, release).with_context(|| format!("space {space}"))?;
@@ -57,12 +61,14 @@ fn every_reader(bed: Bed) -> Result<()> {
 /// Lets two kernels panic; returns the images with their dumps: a whole one, and one space of a
 /// disk with two.
 fn crash_both(bed: Bed, folder: &Path, kernel: &Path) -> Result<[(PathBuf, u32); 2]> {
-    let mut text = "[pool]\nmemory = \"280 MiB\"\n[[paging_device]]\nimage = \"whole.img\"\nsize = \"136 MiB\"\n\
-                    [[paging_device]]\nimage = \"shared.img\"\nspaces = [\"137 MiB\", \"137 MiB\"]\n"
+    let mut text = "[pool]\nmemory = \"280 MiB\"\n[[paging_device]]\nimage = \"whole.img\"\nsize \
+                    = \"136 MiB\"\n[[paging_device]]\nimage = \"shared.img\"\nspaces = [\"137 \
+                    MiB\", \"137 MiB\"]\n"
         .to_owned();
     for name in ["a", "b"] {
         text += &format!(
-            "[[partition]]\nname = \"{name}\"\nmemory = \"128 MiB\"\nrestart = \"never\"\nkernel = \"{}\"\ncmdline = \"quiet\"\n",
+            "[[partition]]\nname = \"{name}\"\nmemory = \"128 MiB\"\nrestart = \"never\"\nkernel \
+             = \"{}\"\ncmdline = \"quiet\"\n",
             kernel.display()
         );
     }
@@ -87,10 +93,19 @@ fn check(readers: &Readers, image: &Path, space: u32, release: &str) -> Result<(
     ensure!(found["release"] == release && found["panicked"] == "swapper/0", "drgn found {found}");
     let said = readers.crash(image, "sys\nbt\n")?;
     ensure!(said.contains(PANIC) && said.contains("mount_block_root"), "crash(8) found {said}");
-    let tidepool = format!("'{}' {}", std::env::current_exe()?.display(), crate::interrupt::AS_TIDEPOOL);
-    let said = readers.gdb(image, Selection::of(space), &tidepool, &["print init_uts_ns.name.release", "backtrace"])?;
+    let tidepool =
+        format!("'{}' {}", std::env::current_exe()?.display(), crate::interrupt::AS_TIDEPOOL);
+    let said = readers.gdb(
+        image,
+        Selection::of(space),
+        &tidepool,
+        &["print init_uts_ns.name.release", "backtrace"],
+    )?;
     ensure!(said.contains(release) && said.contains("mount_block_root"), "gdb found {said}");
     let said = readers.elf(image)?;
-    ensure!(said.contains("CORE") && said.contains(&format!("OSRELEASE={release}")), "readelf and eu-readelf found {said}");
+    ensure!(
+        said.contains("CORE") && said.contains(&format!("OSRELEASE={release}")),
+        "readelf and eu-readelf found {said}"
+    );
     Ok(())
 }

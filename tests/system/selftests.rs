@@ -10,8 +10,18 @@ const LIMIT: Duration = Duration::from_secs(180);
 const DISK_BYTES: u64 = 64 << 20;
 
 pub const CASES: &[Case] = &[
-    Case { name: "guest_mode_behaves_as_the_manuals_say", beds: &[Bed::Qemu, Bed::Bochs, Bed::Nested], needs: &[], run: virt },
-    Case { name: "disks_keep_what_they_are_given", beds: &[Bed::Qemu, Bed::Nested], needs: &[], run: disk },
+    Case {
+        name: "guest_mode_behaves_as_the_manuals_say",
+        beds: &[Bed::Qemu, Bed::Bochs, Bed::Nested],
+        needs: &[],
+        run: virt,
+    },
+    Case {
+        name: "disks_keep_what_they_are_given",
+        beds: &[Bed::Qemu, Bed::Nested],
+        needs: &[],
+        run: disk,
+    },
 ];
 
 fn virt(bed: Bed) -> Result<()> {

@@ -71,7 +71,8 @@ const FAULTS: &[&str] = &[
     "server: wrong",
 ];
 /// Words of the boot that look like some of them.
-const HARMLESS: &[&str] = &["rcu: Hierarchical", "rcu: \tRCU", "rcu_tasks", "rcu: RCU calculated", "rcu: Adjusting"];
+const HARMLESS: &[&str] =
+    &["rcu: Hierarchical", "rcu: \tRCU", "rcu_tasks", "rcu: RCU calculated", "rcu: Adjusting"];
 
 fn serve(bed: Bed) -> Result<()> {
     let counted = std::env::var("TIDEPOOL_SERVER_CLOCK").is_ok_and(|clock| clock == "instructions");
@@ -85,7 +86,13 @@ fn serve(bed: Bed) -> Result<()> {
     machine.clock = if counted { COUNTED } else { ClockBase::Host };
     let mut running = machine.start()?;
     let place = format!("transcript in {}", running.folder().display());
-    let mut watch = Watch { running: &mut running, faults: Vec::new(), passes: 0, guest_s: 0.0, begun: Instant::now() };
+    let mut watch = Watch {
+        running: &mut running,
+        faults: Vec::new(),
+        passes: 0,
+        guest_s: 0.0,
+        begun: Instant::now(),
+    };
     watch.until(long().unwrap_or(SHORT_S)).with_context(|| place.clone())?;
     watch.report()?;
     ensure!(watch.faults.is_empty(), "{:#?}; {place}", watch.faults);
@@ -100,10 +107,11 @@ fn configuration(bed: Bed, kernel: &Path, initrd: &Path) -> String {
         _ => "image = \"0.img\"\nsize = \"200 MiB\"",
     };
     format!(
-        "at_end = \"power-off\"\n[pool]\nmemory = \"104 MiB\"\n[machine]\ncpus = 1\n[[paging_device]]\n{device}\n\
-         [[partition]]\nname = \"server\"\nmemory = \"192 MiB\"\nkernel = \"{}\"\ninitrd = \"{}\"\n\
-         dump = \"off\"\nrestart = \"never\"\nhang_timeout = \"60 s\"\n\
-         cmdline = \"console=ttyS0 quiet worker.mib=48 server.requests=1000\"\n",
+        "at_end = \"power-off\"\n[pool]\nmemory = \"104 MiB\"\n[machine]\ncpus = \
+         1\n[[paging_device]]\n{device}\n[[partition]]\nname = \"server\"\nmemory = \"192 \
+         MiB\"\nkernel = \"{}\"\ninitrd = \"{}\"\ndump = \"off\"\nrestart = \
+         \"never\"\nhang_timeout = \"60 s\"\ncmdline = \"console=ttyS0 quiet worker.mib=48 \
+         server.requests=1000\"\n",
         kernel.display(),
         initrd.display()
     )
@@ -125,7 +133,9 @@ impl Watch<'_> {
         while self.faults.is_empty() && (self.guest_s < seconds || self.passes < 2) {
             match self.running.console.next_line(Instant::now() + PATIENCE) {
                 Ok(line) => self.take(&line)?,
-                Err(LineError::Ended) => bail!("the machine stopped after {:.0} s of the guest", self.guest_s),
+                Err(LineError::Ended) => {
+                    bail!("the machine stopped after {:.0} s of the guest", self.guest_s)
+                }
                 Err(LineError::TimeOut) => {
                     let (guest_s, state) = (self.guest_s, self.state());
                     bail!("no line for {PATIENCE:?} after {guest_s:.0} s: {state}");
@@ -173,10 +183,15 @@ impl Watch<'_> {
             }
             event.name() == "pool"
         })?;
-        let counters = ["page_ins", "page_outs", "timers_late", "timers_repeated"].map(|name| format!("{name} {}", pool.0[name]));
-        let (passes, guest_s, wall_s) = (self.passes, self.guest_s, self.begun.elapsed().as_secs_f64());
+        let counters = ["page_ins", "page_outs", "timers_late", "timers_repeated"]
+            .map(|name| format!("{name} {}", pool.0[name]));
+        let (passes, guest_s, wall_s) =
+            (self.passes, self.guest_s, self.begun.elapsed().as_secs_f64());
         let (faults, counters) = (self.faults.len(), counters.join(" "));
-        println!("server: {passes} passes, {guest_s:.0} s of the guest, {wall_s:.0} s of ours, faults {faults}, {counters}");
+        println!(
+            "server: {passes} passes, {guest_s:.0} s of the guest, {wall_s:.0} s of ours, faults \
+             {faults}, {counters}"
+        );
         Ok(())
     }
 
@@ -184,10 +199,15 @@ impl Watch<'_> {
     fn state(&mut self) -> String {
         let before = self.running.events.all().len();
         let answer = self.running.events.command(LIMIT, json!({"command": "stats"}));
-        let mut stats: Vec<_> = self.running.events.all()[before..].iter().map(|event| event.0.to_string()).collect();
+        let mut stats: Vec<_> =
+            self.running.events.all()[before..].iter().map(|event| event.0.to_string()).collect();
         stats.extend(answer.err().map(|error| format!("{error:#}")));
-        let cpu = self.running.emulator_says("info registers").unwrap_or_else(|error| format!("{error:#}"));
-        let apic = self.running.emulator_says("info lapic").unwrap_or_else(|error| format!("{error:#}"));
+        let cpu = self
+            .running
+            .emulator_says("info registers")
+            .unwrap_or_else(|error| format!("{error:#}"));
+        let apic =
+            self.running.emulator_says("info lapic").unwrap_or_else(|error| format!("{error:#}"));
         format!("{}\n{cpu}\n{apic}", stats.join("\n"))
     }
 }

@@ -12,11 +12,36 @@ use tests::{Case, expect_success};
 const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs];
 
 pub const CASES: &[Case] = &[
-    Case { name: "each_console_line_names_its_partition_and_keys_go_where_they_are_sent", beds: BOTH, needs: &[], run: consoles },
-    Case { name: "one_kernel_that_is_missing_stops_only_its_own_partition", beds: &[Bed::Qemu], needs: &[], run: missing },
-    Case { name: "a_threshold_restart_in_a_full_pool_lives_off_its_own_frames", beds: BOTH, needs: &[], run: full_pool },
-    Case { name: "three_on_two_cpus_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 2) },
-    Case { name: "three_on_one_cpu_neither_stop_nor_disturb_each_other", beds: BOTH, needs: &[], run: |bed| three(bed, 1) },
+    Case {
+        name: "each_console_line_names_its_partition_and_keys_go_where_they_are_sent",
+        beds: BOTH,
+        needs: &[],
+        run: consoles,
+    },
+    Case {
+        name: "one_kernel_that_is_missing_stops_only_its_own_partition",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: missing,
+    },
+    Case {
+        name: "a_threshold_restart_in_a_full_pool_lives_off_its_own_frames",
+        beds: BOTH,
+        needs: &[],
+        run: full_pool,
+    },
+    Case {
+        name: "three_on_two_cpus_neither_stop_nor_disturb_each_other",
+        beds: BOTH,
+        needs: &[],
+        run: |bed| three(bed, 2),
+    },
+    Case {
+        name: "three_on_one_cpu_neither_stop_nor_disturb_each_other",
+        beds: BOTH,
+        needs: &[],
+        run: |bed| three(bed, 1),
+    },
 ];
 
 const LIMIT: Duration = Duration::from_secs(240);
@@ -31,7 +56,12 @@ fn three(bed: Bed, cpus: u32) -> Result<()> {
         devices_mib: vec![10; 4],
         members: vec![
             // Takes longer than the other partitions need.
-            Member::new("busy", "spin", 8, "turns=100000000 report=20000 hot=32 cold=1000 stride=50"),
+            Member::new(
+                "busy",
+                "spin",
+                8,
+                "turns=100000000 report=20000 hot=32 cold=1000 stride=50",
+            ),
             Member::new("crasher", "fill", 8, "key=0xc0 passes=2 crash=1"),
             Member::new("worker", "fill", 8, "key=0xa0 passes=6 rewrite=4"),
         ],
@@ -54,8 +84,14 @@ fn judge_three(running: &mut RunningMachine) -> Result<()> {
 }
 
 fn consoles(bed: Bed) -> Result<()> {
-    let member = |number: u32| Member::new(&format!("e{number}"), "echo", 4, &format!("name={number}"));
-    let several = Several { pool_mib: 12, cpus: 2, devices_mib: vec![6; 3], members: (0..3).map(member).collect() };
+    let member =
+        |number: u32| Member::new(&format!("e{number}"), "echo", 4, &format!("name={number}"));
+    let several = Several {
+        pool_mib: 12,
+        cpus: 2,
+        devices_mib: vec![6; 3],
+        members: (0..3).map(member).collect(),
+    };
     let mut started = several.start(bed, &format!("{}-consoles", bed.name()))?;
     talk(&mut started.running).with_context(|| started.place())?;
     started.running.events.send(json!({"command": "poweroff"}))?;
@@ -69,7 +105,8 @@ fn talk(running: &mut RunningMachine) -> Result<()> {
     running.console.send(b"one\r")?;
     running.console.wait_for(LIMIT, "[e0] #0> one")?;
     heard(running, "e0", "one")?;
-    let chosen = running.events.command(ANSWER, json!({"command": "console", "partition": "e2"}))?;
+    let chosen =
+        running.events.command(ANSWER, json!({"command": "console", "partition": "e2"}))?;
     ensure!(chosen.0["ok"] == true, "{}", chosen.0);
     running.console.send(b"two\r")?;
     running.console.wait_for(LIMIT, "[e2] #2> two")?;
@@ -80,11 +117,18 @@ fn talk(running: &mut RunningMachine) -> Result<()> {
     // The prompt of the partition with the keyboard is shown although it is no complete line.
     let deadline = Instant::now() + LIMIT;
     while !running.console.text().ends_with("[e1] #1> ") {
-        let refused = running.events.command(ANSWER, json!({"command": "console", "partition": "nobody"}))?;
+        let refused =
+            running.events.command(ANSWER, json!({"command": "console", "partition": "nobody"}))?;
         ensure!(refused.0["ok"] == false && Instant::now() < deadline, "{}", refused.0);
     }
     // No partition has received input for another one.
-    let heard = |event: &Event| Some(format!("{}: {}", word(event, "partition"), word(event, "text").strip_prefix("heard ")?));
+    let heard = |event: &Event| {
+        Some(format!(
+            "{}: {}",
+            word(event, "partition"),
+            word(event, "text").strip_prefix("heard ")?
+        ))
+    };
     let heard: Vec<_> = running.events.all().iter().filter_map(heard).collect();
     ensure!(heard == ["e0: one", "e2: two", "e1: three"], "{heard:?}");
     Ok(())
@@ -111,9 +155,19 @@ fn missing(bed: Bed) -> Result<()> {
     let mut started = several.start(bed, "qemu-missing")?;
     let events = &mut started.running.events;
     let error = events.wait_named(LIMIT, "error")?;
-    ensure!(error.text("place")? == "broken" && error.text("message")?.contains("boot archive"), "{}", error.0);
-    let verdict = events.wait_for(LIMIT, "the other one's verdict", |e| e.name() == "guest" && e.0["kind"] != "log")?;
-    ensure!(verdict.text("partition")? == "fine" && verdict.text("kind")? == "pass", "{}", verdict.0);
+    ensure!(
+        error.text("place")? == "broken" && error.text("message")?.contains("boot archive"),
+        "{}",
+        error.0
+    );
+    let verdict = events.wait_for(LIMIT, "the other one's verdict", |e| {
+        e.name() == "guest" && e.0["kind"] != "log"
+    })?;
+    ensure!(
+        verdict.text("partition")? == "fine" && verdict.text("kind")? == "pass",
+        "{}",
+        verdict.0
+    );
     events.send(json!({"command": "poweroff"}))?;
     expect_success(started.running, ANSWER)
 }
@@ -127,7 +181,12 @@ fn full_pool(bed: Bed) -> Result<()> {
         ..Member::new("crasher", "fill", 8, "key=0xc0 passes=2 rewrite=1 crash=1")
     };
     let neighbour = Member::new("neighbour", "fill", 12, "key=0xa0 passes=1000000 rewrite=2");
-    let several = Several { pool_mib: 8, cpus: 2, devices_mib: vec![14; 3], members: vec![crasher, neighbour] };
+    let several = Several {
+        pool_mib: 8,
+        cpus: 2,
+        devices_mib: vec![14; 3],
+        members: vec![crasher, neighbour],
+    };
     let mut started = several.start(bed, &format!("{}-full-pool", bed.name()))?;
     judge_full_pool(&mut started.running, BOOT_PAGES).with_context(|| started.place())?;
     started.running.events.send(json!({"command": "poweroff"}))?;
@@ -136,18 +195,36 @@ fn full_pool(bed: Bed) -> Result<()> {
 
 fn judge_full_pool(running: &mut RunningMachine, boot_pages: u64) -> Result<()> {
     let crash = running.events.wait_named(LIMIT, "crash")?;
-    ensure!(crash.text("partition")? == "crasher" && crash.number("resident")? > boot_pages, "{}", crash.0);
+    ensure!(
+        crash.text("partition")? == "crasher" && crash.number("resident")? > boot_pages,
+        "{}",
+        crash.0
+    );
     let restart = running.events.wait_named(LIMIT, "restart")?;
     println!("{}", restart.0);
     let number = |member| restart.number(member);
-    ensure!(restart.text("gate")? == "threshold" && number("boot_memory")? == boot_pages, "{}", restart.0);
+    ensure!(
+        restart.text("gate")? == "threshold" && number("boot_memory")? == boot_pages,
+        "{}",
+        restart.0
+    );
     ensure!(number("freed_from_image")? >= boot_pages, "too few frames of its own: {}", restart.0);
-    ensure!(number("reserved")? == boot_pages, "the neighbour has taken what was promised: {}", restart.0);
+    ensure!(
+        number("reserved")? == boot_pages,
+        "the neighbour has taken what was promised: {}",
+        restart.0
+    );
     running.events.wait_named(LIMIT, "dump_complete")?;
-    let verdict = |e: &Event| e.name() == "guest" && e.0["kind"] != "log" && e.0["partition"] == "crasher";
+    let verdict =
+        |e: &Event| e.name() == "guest" && e.0["kind"] != "log" && e.0["partition"] == "crasher";
     let verdict = running.events.wait_for(LIMIT, "the second incarnation's verdict", verdict)?;
-    ensure!(verdict.text("kind")? == "pass" && verdict.number("incarnation")? == 2, "{}", verdict.0);
-    let neighbours = |e: &Event| e.0["partition"] == "neighbour" && word(e, "text").starts_with("pass");
+    ensure!(
+        verdict.text("kind")? == "pass" && verdict.number("incarnation")? == 2,
+        "{}",
+        verdict.0
+    );
+    let neighbours =
+        |e: &Event| e.0["partition"] == "neighbour" && word(e, "text").starts_with("pass");
     let pass = running.events.wait_for(LIMIT, "the neighbour to go on", neighbours)?;
     ensure!(pass.text("text")?.ends_with("wrong 0"), "{}", pass.0);
     Ok(())
@@ -180,7 +257,9 @@ impl Seen {
             ("guest", "worker", "pass") => self.worker_passed = true,
             ("crash", "crasher", _) if event.0["incarnation"] == 1 => self.crash = true,
             ("dump_complete", "crasher", _) => self.dump = true,
-            ("guest", _, "fail") | ("crash" | "error" | "panic" | "lost" | "dump_failed", ..) => anyhow::bail!("{}", event.0),
+            ("guest", _, "fail") | ("crash" | "error" | "panic" | "lost" | "dump_failed", ..) => {
+                anyhow::bail!("{}", event.0)
+            }
             _ => {}
         }
         Ok(())

@@ -15,17 +15,38 @@ use tests::Case;
 use tests::scene::{LIMIT, Play, Scene, Setting};
 
 pub const CASES: &[Case] = &[
-    Case { name: "a_second_hypervisor_leaves_a_running_ones_disk_alone", beds: &[Bed::Qemu], needs: &[], run: second },
-    Case { name: "a_claim_that_a_power_cut_left_is_watched_and_then_taken", beds: &[Bed::Qemu], needs: &[], run: left_behind },
-    Case { name: "a_node_whose_claim_was_taken_gives_the_disk_up", beds: &[Bed::Qemu], needs: &[], run: taken },
+    Case {
+        name: "a_second_hypervisor_leaves_a_running_ones_disk_alone",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: second,
+    },
+    Case {
+        name: "a_claim_that_a_power_cut_left_is_watched_and_then_taken",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: left_behind,
+    },
+    Case {
+        name: "a_node_whose_claim_was_taken_gives_the_disk_up",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: taken,
+    },
 ];
 
-const SMALL: Setting =
-    Setting { memory_mib: 16, pool_mib: 24, devices_mib: &[24], cmdline: "paged=200 dirty=1000", partition: "" };
+const SMALL: Setting = Setting {
+    memory_mib: 16,
+    pool_mib: 24,
+    devices_mib: &[24],
+    cmdline: "paged=200 dirty=1000",
+    partition: "",
+};
 
 /// Returns the image's name for an emulator that takes no lock on it.
 fn unlocked(image: &Path) -> PathBuf {
-    let file = format!("{{\"driver\":\"file\",\"filename\":\"{}\",\"locking\":\"off\"}}", image.display());
+    let file =
+        format!("{{\"driver\":\"file\",\"filename\":\"{}\",\"locking\":\"off\"}}", image.display());
     format!("json:{{\"driver\":\"raw\",\"file\":{file}}}").into()
 }
 
@@ -58,11 +79,18 @@ fn second(bed: Bed) -> Result<()> {
 
     let mut other = Play::of(&machine)?;
     let watching = other.event("watching")?;
-    ensure!(watching.text("node")? == owner.to_string() && watching.number("disk")? == 0, "{}", watching.0);
+    ensure!(
+        watching.text("node")? == owner.to_string() && watching.number("disk")? == 0,
+        "{}",
+        watching.0
+    );
     let error = other.event_with("error", |e| e.0["place"] == "paging device 0")?;
     ensure!(error.text("message")?.contains("in use: node"), "{}", error.0);
     ensure!(other.event("error")?.text("message")?.contains("larger than every paging space"));
-    ensure!(other.running.wait_for_end(LIMIT)? == MachineEnd::Failure, "it started without a space");
+    ensure!(
+        other.running.wait_for_end(LIMIT)? == MachineEnd::Failure,
+        "it started without a space"
+    );
     other.running.passed();
 
     first.key(b'v')?;
@@ -86,7 +114,10 @@ fn left_behind(bed: Bed) -> Result<()> {
     ensure!(claim(&scene.image(0))?.is_none(), "an orderly stop left its claim");
     let mut play = scene.start()?;
     play.space(0, "active")?;
-    ensure!(!play.running.events.all().iter().any(|e| e.name() == "watching"), "a space without a claim was watched");
+    ensure!(
+        !play.running.events.all().iter().any(|e| e.name() == "watching"),
+        "a space without a claim was watched"
+    );
     play.power_off()
 }
 
@@ -104,13 +135,19 @@ fn taken(bed: Bed) -> Result<()> {
     for beat in 0..4 {
         put_claim(&scene.image(0), &SpaceClaim { node: thief, epoch: own.epoch - 2, beat })?;
         let deadline = Instant::now() + LIMIT;
-        while !matches!(claims(&scene.image(0))?.at(own.epoch), ClaimSector::Claim(claim) if claim.node == own.node) {
+        while !matches!(
+            claims(&scene.image(0))?.at(own.epoch),
+            ClaimSector::Claim(claim) if claim.node == own.node
+        ) {
             ensure!(Instant::now() < deadline, "a late beat buried the claim for good");
             play.running.events.poll(Duration::from_millis(50));
         }
     }
     let tells = |e: &&Event| e.name() == "error" && e.0["place"] == "paging device 0";
-    ensure!(!play.running.events.all().iter().any(|e| tells(&e)), "a late beat was taken for a new owner");
+    ensure!(
+        !play.running.events.all().iter().any(|e| tells(&e)),
+        "a late beat was taken for a new owner"
+    );
     put_claim(&scene.image(0), &SpaceClaim { node: thief, epoch: own.epoch + 1, beat: 1 })?;
     let error = play.event_with("error", |e| e.0["place"] == "paging device 0")?;
     ensure!(error.text("message")?.contains(&format!("was taken by node {thief}")), "{}", error.0);
@@ -121,9 +158,14 @@ fn taken(bed: Bed) -> Result<()> {
         play.command("evict", Some(4096))?;
         play.stats()?;
     }
-    let is_told =
-        |e: &Event| e.0["place"] == "partition p on paging device 0" && e.0["message"].to_string().contains("takes no requests");
-    ensure!(play.running.events.all().iter().any(is_told), "nobody told that nothing leaves any more");
+    let is_told = |e: &Event| {
+        e.0["place"] == "partition p on paging device 0"
+            && e.0["message"].to_string().contains("takes no requests")
+    };
+    ensure!(
+        play.running.events.all().iter().any(is_told),
+        "nobody told that nothing leaves any more"
+    );
     play.key(b'v')?;
     ensure!(play.line("wrong ")? == "0");
     let after = play.running.disk_counters()?[0];

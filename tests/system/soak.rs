@@ -21,8 +21,12 @@ use tests::several::{Member, Several};
 use tests::{Case, expect_success};
 use worker::turmoil::Turmoil;
 
-pub const CASES: &[Case] =
-    &[Case { name: "eight_that_crash_at_random_lose_no_page_and_no_frame", beds: &[Bed::Qemu, Bed::Kvm], needs: &[], run: soak }];
+pub const CASES: &[Case] = &[Case {
+    name: "eight_that_crash_at_random_lose_no_page_and_no_frame",
+    beds: &[Bed::Qemu, Bed::Kvm],
+    needs: &[],
+    run: soak,
+}];
 
 const LIMIT: Duration = Duration::from_secs(120);
 const PARTITIONS: usize = 8;
@@ -53,7 +57,8 @@ fn soak(bed: Bed) -> Result<()> {
     let seconds = seeds::number_from("TIDEPOOL_SOAK_SECONDS");
     // With instruction counting QEMU runs its CPUs in turn, and QEMU 7.2 gives every turn to the
     // first CPU with work.
-    let (clock, cpus) = if seconds.is_some() && bed == Bed::Qemu { (LONG, 1) } else { (ClockBase::Host, 2) };
+    let (clock, cpus) =
+        if seconds.is_some() && bed == Bed::Qemu { (LONG, 1) } else { (ClockBase::Host, 2) };
     let several = Several {
         pool_mib: POOL_MIB,
         cpus,
@@ -63,9 +68,17 @@ fn soak(bed: Bed) -> Result<()> {
     let started = several.start_by(clock, bed, &format!("{}-soak", bed.name()))?;
     let place = started.place();
     let seconds = seconds.unwrap_or(SHORT_S);
-    Soak { started, seed, seconds, dumps: 0, crashes: 0, stopped: BTreeSet::new(), open: BTreeSet::new() }
-        .run()
-        .with_context(|| format!("TIDEPOOL_SEED={seed}; {place}"))
+    Soak {
+        started,
+        seed,
+        seconds,
+        dumps: 0,
+        crashes: 0,
+        stopped: BTreeSet::new(),
+        open: BTreeSet::new(),
+    }
+    .run()
+    .with_context(|| format!("TIDEPOOL_SEED={seed}; {place}"))
 }
 
 fn cmdline(seed: u64, index: usize) -> String {
@@ -100,14 +113,23 @@ impl Soak {
         self.until(|_, event| Ok(event.name() == "start"))?;
         let before = self.pool()?;
         ensure!(before.number("tags")? == PARTITIONS as u64, "{}", before.0);
-        self.until(|soak, event| Ok(event.number("t")? >= soak.seconds * 1_000_000_000 && soak.dumps >= PARTITIONS as u64))?;
+        self.until(|soak, event| {
+            Ok(event.number("t")? >= soak.seconds * 1_000_000_000
+                && soak.dumps >= PARTITIONS as u64)
+        })?;
         for index in 0..PARTITIONS {
-            self.started.running.events.send(json!({"command": "stop", "partition": name(index)}))?;
+            self.started
+                .running
+                .events
+                .send(json!({"command": "stop", "partition": name(index)}))?;
         }
         self.until(|soak, _| Ok(soak.stopped.len() == PARTITIONS && soak.open.is_empty()))?;
         let (dumps, crashes) = (self.dumps, self.crashes);
         println!("{crashes} crashes, {dumps} dumps checked, in {} s", self.seconds);
-        ensure!(dumps == crashes && dumps >= PARTITIONS as u64, "{dumps} dumps of {crashes} crashes");
+        ensure!(
+            dumps == crashes && dumps >= PARTITIONS as u64,
+            "{dumps} dumps of {crashes} crashes"
+        );
         self.nothing_is_lost(&before)?;
         self.started.running.events.send(json!({"command": "poweroff"}))?;
         expect_success(self.started.running, LIMIT)
@@ -116,7 +138,12 @@ impl Soak {
     /// Reads events until `end` accepts one; returns that.
     fn until(&mut self, end: impl Fn(&Self, &Event) -> Result<bool>) -> Result<Event> {
         loop {
-            let event = self.started.running.events.next(Instant::now() + LIMIT)?.context("the machine stopped")?;
+            let event = self
+                .started
+                .running
+                .events
+                .next(Instant::now() + LIMIT)?
+                .context("the machine stopped")?;
             self.take(&event)?;
             if end(self, &event)? {
                 return Ok(event);
@@ -135,7 +162,11 @@ impl Soak {
             "restart" if word("gate") == "threshold" => {
                 let number = |member| event.number(member);
                 ensure!(number("freed_from_image")? >= number("boot_memory")?, "{}", event.0);
-                ensure!(number("reserved")? >= number("boot_memory")?, "neighbours had what was promised: {}", event.0);
+                ensure!(
+                    number("reserved")? >= number("boot_memory")?,
+                    "neighbours had what was promised: {}",
+                    event.0
+                );
             }
             "dump_complete" => self.check(event)?,
             // This event also comes for a space without a dump, whose partition has stopped.
@@ -145,9 +176,15 @@ impl Soak {
             "stopped" => {
                 self.stopped.insert(word("partition"));
             }
-            "guest" if word("kind") == "fail" || word("text").contains("wrong:") => bail!("{}", event.0),
+            "guest" if word("kind") == "fail" || word("text").contains("wrong:") => {
+                bail!("{}", event.0)
+            }
             "error" | "dump_failed" | "panic" | "lost" => bail!("{}", event.0),
-            "reply" => ensure!(event.0["ok"] == true || word("error").contains("stopped already"), "{}", event.0),
+            "reply" => ensure!(
+                event.0["ok"] == true || word("error").contains("stopped already"),
+                "{}",
+                event.0
+            ),
             _ => {}
         }
         Ok(())
@@ -155,13 +192,18 @@ impl Soak {
 
     /// Checks a dump against the expected writes of the run, and releases it.
     fn check(&mut self, complete: &Event) -> Result<()> {
-        let (partition, incarnation) = (complete.text("partition")?, complete.number("incarnation")?);
+        let (partition, incarnation) =
+            (complete.text("partition")?, complete.number("incarnation")?);
         let disk = usize::try_from(complete.number("disk")?)?;
         let index = partition[1..].parse()?;
-        check_dump(&self.started.disks[disk], self.seed, index, incarnation)
-            .with_context(|| format!("dump of {partition}, incarnation {incarnation}, on disk {disk}"))?;
+        check_dump(&self.started.disks[disk], self.seed, index, incarnation).with_context(
+            || format!("dump of {partition}, incarnation {incarnation}, on disk {disk}"),
+        )?;
         self.dumps += 1;
-        self.started.running.events.send(json!({"command": "release", "partition": partition, "count": incarnation}))?;
+        self.started
+            .running
+            .events
+            .send(json!({"command": "release", "partition": partition, "count": incarnation}))?;
         Ok(())
     }
 
@@ -193,7 +235,12 @@ impl Soak {
             ensure!(Instant::now() < deadline, "something is left: {}", pool.0);
         };
         ensure!(pool.number("tables")? == 0, "{}", pool.0);
-        ensure!(pool.number("tags")? == before.number("tags")?, "{} before, {} now", before.0, pool.0);
+        ensure!(
+            pool.number("tags")? == before.number("tags")?,
+            "{} before, {} now",
+            before.0,
+            pool.0
+        );
         // Spaces of stopped partitions are still being scrubbed.
         while let Some((disk, state)) = self.space_in_use()? {
             ensure!(Instant::now() < deadline, "{disk}: {state:?}");

@@ -12,20 +12,75 @@ use tests::Case;
 use tests::scene::{LIMIT, PARTITION, Play, Scene, Setting};
 
 pub const CASES: &[Case] = &[
-    Case { name: "a_partition_waits_until_the_only_dump_is_released", beds: &[Bed::Qemu], needs: &[], run: waits },
-    Case { name: "a_released_space_is_free_and_reads_as_zeros", beds: &[Bed::Qemu], needs: &[], run: scrubs },
-    Case { name: "a_second_crash_leaves_the_first_dump_alone", beds: &[Bed::Qemu], needs: &[], run: two_dumps },
-    Case { name: "two_dumps_of_one_number_are_told_apart_by_their_names", beds: &[Bed::Qemu], needs: &[], run: same_number },
-    Case { name: "a_reset_starts_the_next_incarnation_on_the_same_space", beds: &[Bed::Qemu], needs: &[], run: reset },
-    Case { name: "a_space_whose_owner_went_with_the_power_is_free_again", beds: &[Bed::Qemu], needs: &[], run: power_cut },
-    Case { name: "without_the_indication_a_crash_is_a_plain_restart", beds: &[Bed::Qemu], needs: &[], run: dump_off },
-    Case { name: "an_immediate_restart_does_not_wait_for_the_drain", beds: &[Bed::Qemu], needs: &[], run: immediate },
-    Case { name: "foreign_and_damaged_devices_are_named_and_left_alone", beds: &[Bed::Qemu], needs: &[], run: strangers },
-    Case { name: "a_machine_that_is_too_small_says_what_is_missing", beds: &[Bed::Qemu], needs: &[], run: too_small },
+    Case {
+        name: "a_partition_waits_until_the_only_dump_is_released",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: waits,
+    },
+    Case {
+        name: "a_released_space_is_free_and_reads_as_zeros",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: scrubs,
+    },
+    Case {
+        name: "a_second_crash_leaves_the_first_dump_alone",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: two_dumps,
+    },
+    Case {
+        name: "two_dumps_of_one_number_are_told_apart_by_their_names",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: same_number,
+    },
+    Case {
+        name: "a_reset_starts_the_next_incarnation_on_the_same_space",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: reset,
+    },
+    Case {
+        name: "a_space_whose_owner_went_with_the_power_is_free_again",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: power_cut,
+    },
+    Case {
+        name: "without_the_indication_a_crash_is_a_plain_restart",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: dump_off,
+    },
+    Case {
+        name: "an_immediate_restart_does_not_wait_for_the_drain",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: immediate,
+    },
+    Case {
+        name: "foreign_and_damaged_devices_are_named_and_left_alone",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: strangers,
+    },
+    Case {
+        name: "a_machine_that_is_too_small_says_what_is_missing",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: too_small,
+    },
 ];
 
-const SMALL: Setting =
-    Setting { memory_mib: 16, pool_mib: 24, devices_mib: &[24], cmdline: "paged=200 dirty=1000", partition: "" };
+const SMALL: Setting = Setting {
+    memory_mib: 16,
+    pool_mib: 24,
+    devices_mib: &[24],
+    cmdline: "paged=200 dirty=1000",
+    partition: "",
+};
 
 fn record(path: &Path) -> Result<SpaceRecord> {
     SpaceImage::open(path, VolumeAccess::Read)?.record()
@@ -68,7 +123,11 @@ fn scrubs(bed: Bed) -> Result<()> {
     play.power_off()?;
     ensure!(allocated()? <= before, "a scrub allocated: {} bytes, {before} before", allocated()?);
     let free = record(&scene.image(0))?;
-    ensure!((free.state, free.residue, free.owner.is_none()) == (SpaceState::Free, Residue::Clean, true), "{free:?}");
+    ensure!(
+        (free.state, free.residue, free.owner.is_none())
+            == (SpaceState::Free, Residue::Clean, true),
+        "{free:?}"
+    );
     let bytes = std::fs::read(scene.image(0))?;
     ensure!(bytes[..bytes.len() - 12288].iter().all(|byte| *byte == 0), "a block was not scrubbed");
     Ok(())
@@ -108,17 +167,31 @@ fn same_number(bed: Bed) -> Result<()> {
     let mut play = scene.start()?;
     play.event("waiting")?;
     let refusal = play.asked(json!({"command": "release", "partition": PARTITION, "count": 1}))?;
-    ensure!(refusal.is_some_and(|why| names.iter().all(|name| why.contains(name))), "the number did for a name");
+    ensure!(
+        refusal.is_some_and(|why| names.iter().all(|name| why.contains(name))),
+        "the number did for a name"
+    );
     play.running.events.send(json!({"command": "list"}))?;
     let listed = play.event_with("dump", |e| e.0["dump"] == names[0].as_str())?;
-    ensure!(listed.text("reason")? == "triple fault" && listed.text("state")? == "complete", "{}", listed.0);
+    ensure!(
+        listed.text("reason")? == "triple fault" && listed.text("state")? == "complete",
+        "{}",
+        listed.0
+    );
     ensure!(listed.number("incarnation")? == 1 && listed.number("unix_ns")? > 0, "{}", listed.0);
-    ensure!(play.asked(json!({"command": "release", "dump": names[0][..8]}))?.is_none(), "the name was refused");
+    ensure!(
+        play.asked(json!({"command": "release", "dump": names[0][..8]}))?.is_none(),
+        "the name was refused"
+    );
     ensure!(play.event("released")?.text("dump")? == names[0]);
     play.event("start")?;
     play.power_off()?;
-    let kept = [0, 1].map(|n| record(&scene.image(n)).ok()?.crash.map(|crash| crash.name.to_string()));
-    ensure!(kept.contains(&Some(names[1].clone())) && !kept.contains(&Some(names[0].clone())), "{kept:?}");
+    let kept =
+        [0, 1].map(|n| record(&scene.image(n)).ok()?.crash.map(|crash| crash.name.to_string()));
+    ensure!(
+        kept.contains(&Some(names[1].clone())) && !kept.contains(&Some(names[0].clone())),
+        "{kept:?}"
+    );
     Ok(())
 }
 
@@ -131,7 +204,9 @@ fn reset(bed: Bed) -> Result<()> {
     play.event_with("start", |e| e.0["incarnation"] == 2)?;
     play.get_ready()?;
     let active = record(&scene.image(0))?;
-    ensure!(active.state == SpaceState::Active && active.owner.is_some_and(|owner| owner.epoch == 2));
+    ensure!(
+        active.state == SpaceState::Active && active.owner.is_some_and(|owner| owner.epoch == 2)
+    );
     play.key(b'v')?;
     ensure!(play.line("wrong ")? == "0");
     play.power_off()
@@ -159,7 +234,12 @@ fn dump_off(bed: Bed) -> Result<()> {
     play.event_with("start", |e| e.0["incarnation"] == 2)?;
     play.get_ready()?;
     ensure!(record(&scene.image(0))?.state == SpaceState::Active);
-    let dumped = play.running.events.all().iter().any(|e| e.name() == "dump_complete" || e.0["state"] == "draining");
+    let dumped = play
+        .running
+        .events
+        .all()
+        .iter()
+        .any(|e| e.name() == "dump_complete" || e.0["state"] == "draining");
     ensure!(!dumped, "there was a dump");
     play.power_off()
 }
@@ -171,13 +251,18 @@ fn immediate(bed: Bed) -> Result<()> {
     play.get_ready()?;
     play.key(b'c')?;
     let restart = play.event("restart")?;
-    ensure!(restart.text("gate")? == "immediate" && restart.number("drain_remaining")? > 900, "{}", restart.0);
+    ensure!(
+        restart.text("gate")? == "immediate" && restart.number("drain_remaining")? > 900,
+        "{}",
+        restart.0
+    );
     play.event("dump_complete")?;
     play.power_off()
 }
 
 fn strangers(bed: Bed) -> Result<()> {
-    let scene = Scene::new(bed, "strangers", Setting { devices_mib: &[24, 24, 24, 24, 24], ..SMALL })?;
+    let scene =
+        Scene::new(bed, "strangers", Setting { devices_mib: &[24, 24, 24, 24, 24], ..SMALL })?;
     let machine = scene.machine()?;
     // After the host command's own check.
     let file = |n| std::fs::File::options().write(true).open(scene.image(n));
@@ -189,7 +274,8 @@ fn strangers(bed: Bed) -> Result<()> {
     file(3)?.write_all_at(&[0; 12288], size - 12288)?;
     file(3)?.write_all_at(&[0x5a; 1 << 20], 12 << 20)?;
     // A first format interrupted by a power cut: only the first sector of the record exists.
-    let whole = record(&scene.image(4)).map(|record| SpaceRecord { sequence: 2, ..record }.encode())?;
+    let whole =
+        record(&scene.image(4)).map(|record| SpaceRecord { sequence: 2, ..record }.encode())?;
     file(4)?.write_all_at(&[0; 12288], size - 12288)?;
     file(4)?.write_all_at(&whole[..512], size - 8192)?;
     let before = [0, 1, 3].map(|n| sum(&scene.image(n)).ok());
@@ -206,7 +292,10 @@ fn strangers(bed: Bed) -> Result<()> {
     play.key(b'c')?;
     play.event("dump_complete")?;
     play.power_off()?;
-    ensure!(before == [0, 1, 3].map(|n| sum(&scene.image(n)).ok()), "a device that is not ours was changed");
+    ensure!(
+        before == [0, 1, 3].map(|n| sum(&scene.image(n)).ok()),
+        "a device that is not ours was changed"
+    );
     Ok(())
 }
 
@@ -238,7 +327,11 @@ fn too_small(bed: Bed) -> Result<()> {
 fn refuses(machine: &BedMachine, place: &str, message: &str) -> Result<()> {
     let mut running = machine.start()?;
     let error = running.events.wait_named(LIMIT, "error")?;
-    ensure!(error.text("place")? == place && error.text("message")?.contains(message), "{}", error.0);
+    ensure!(
+        error.text("place")? == place && error.text("message")?.contains(message),
+        "{}",
+        error.0
+    );
     ensure!(running.wait_for_end(LIMIT)? == MachineEnd::Failure, "the machine did not fail");
     running.passed();
     Ok(())

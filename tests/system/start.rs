@@ -15,10 +15,30 @@ const LIMIT: Duration = Duration::from_secs(90);
 const COPY: Duration = Duration::from_secs(300);
 
 pub const CASES: &[Case] = &[
-    Case { name: "two_cpus_for_guests_come_up", beds: &[Bed::Qemu, Bed::Bochs, Bed::Kvm], needs: &[], run: two_cpus_come_up },
-    Case { name: "a_copy_of_the_command_runs_without_a_compiler", beds: &[Bed::Qemu], needs: &[], run: copied },
-    Case { name: "the_examples_are_right", beds: &[Bed::Qemu], needs: &[SetupJob::Guest], run: examples },
-    Case { name: "a_panic_shows_a_symbolised_backtrace", beds: &[Bed::Qemu, Bed::Bochs], needs: &[], run: panic_backtrace },
+    Case {
+        name: "two_cpus_for_guests_come_up",
+        beds: &[Bed::Qemu, Bed::Bochs, Bed::Kvm],
+        needs: &[],
+        run: two_cpus_come_up,
+    },
+    Case {
+        name: "a_copy_of_the_command_runs_without_a_compiler",
+        beds: &[Bed::Qemu],
+        needs: &[],
+        run: copied,
+    },
+    Case {
+        name: "the_examples_are_right",
+        beds: &[Bed::Qemu],
+        needs: &[SetupJob::Guest],
+        run: examples,
+    },
+    Case {
+        name: "a_panic_shows_a_symbolised_backtrace",
+        beds: &[Bed::Qemu, Bed::Bochs],
+        needs: &[],
+        run: panic_backtrace,
+    },
 ];
 
 fn two_cpus_come_up(bed: Bed) -> Result<()> {
@@ -38,17 +58,24 @@ fn copied(bed: Bed) -> Result<()> {
     let folder = std::env::temp_dir().join(format!("tidepool-copied-{}", std::process::id()));
     let search = folder.join("bin");
     std::fs::create_dir_all(&search)?;
-    let (emulator, command) = (program(qemu::PROGRAM).context("the emulator")?, folder.join("tidepool"));
+    let (emulator, command) =
+        (program(qemu::PROGRAM).context("the emulator")?, folder.join("tidepool"));
     std::os::unix::fs::symlink(emulator, search.join(qemu::PROGRAM))?;
     std::fs::copy(std::env::current_exe()?, &command)?;
-    let cargos = std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("CARGO"));
+    let cargos = std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.to_string_lossy().starts_with("CARGO"));
     let mut copy = Command::new(&command);
     cargos.for_each(|name| _ = copy.env_remove(name));
     copy.env("PATH", &search).env("RUSTC", folder.join("none")).current_dir(&folder);
     copy.args([crate::interrupt::AS_TIDEPOOL, "boot", "--bed", bed.name(), "--no-install"]);
     let output = bounded::output(&mut copy, COPY);
-    let output =
-        output.map(|output| (output.status, String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()));
+    let output = output.map(|output| {
+        (
+            output.status,
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+        )
+    });
     std::fs::remove_dir_all(&folder)?;
     let (status, said) = output?;
     ensure!(status.success(), "it ended with {status}: {said}");
@@ -81,7 +108,10 @@ fn panic_backtrace(bed: Bed) -> Result<()> {
     running.console.wait_for(LIMIT, "backtrace:")?;
     running.console.wait_for(LIMIT, " kernel::")?;
     running.console.wait_for(LIMIT, "=== end ===")?;
-    ensure!(running.wait_for_end(LIMIT)? == MachineEnd::Failure, "a panic must not look like success");
+    ensure!(
+        running.wait_for_end(LIMIT)? == MachineEnd::Failure,
+        "a panic must not look like success"
+    );
     running.passed();
     Ok(())
 }

@@ -19,9 +19,24 @@ const KEY: u64 = 0x7ea5;
 const TRIPLE_FAULT: u32 = 1;
 
 pub const CASES: &[Case] = &[
-    Case { name: "a_partition_is_back_at_once_on_one_cpu", beds: &[Bed::Bochs], needs: &[], run: one_cpu },
-    Case { name: "a_partition_is_back_when_its_dump_freed_enough", beds: &[Bed::Bochs], needs: &[], run: two_cpus },
-    Case { name: "a_cpu_without_dirty_bits_pages_crashes_and_dumps", beds: &[Bed::Bochs], needs: &[], run: without_dirty_bits },
+    Case {
+        name: "a_partition_is_back_at_once_on_one_cpu",
+        beds: &[Bed::Bochs],
+        needs: &[],
+        run: one_cpu,
+    },
+    Case {
+        name: "a_partition_is_back_when_its_dump_freed_enough",
+        beds: &[Bed::Bochs],
+        needs: &[],
+        run: two_cpus,
+    },
+    Case {
+        name: "a_cpu_without_dirty_bits_pages_crashes_and_dumps",
+        beds: &[Bed::Bochs],
+        needs: &[],
+        run: without_dirty_bits,
+    },
 ];
 
 fn one_cpu(bed: Bed) -> Result<()> {
@@ -31,15 +46,20 @@ fn one_cpu(bed: Bed) -> Result<()> {
 }
 
 fn without_dirty_bits(bed: Bed) -> Result<()> {
-    const LINES: &str =
-        "restart = \"threshold\"\nboot_memory = \"1 MiB\"\n[machine]\ncpus = 2\ncpu = \"corei7_ivy_bridge_3770k\"";
+    const LINES: &str = "restart = \"threshold\"\nboot_memory = \"1 MiB\"\n[machine]\ncpus = \
+                         2\ncpu = \"corei7_ivy_bridge_3770k\"";
     let restart = story(bed, LINES, "threshold", "software")?;
     ensure!(restart.number("freed_from_image")? >= 256, "{}", restart.0);
     Ok(())
 }
 
 fn two_cpus(bed: Bed) -> Result<()> {
-    let restart = story(bed, "restart = \"threshold\"\nboot_memory = \"1 MiB\"\n[machine]\ncpus = 2", "threshold", "cpu")?;
+    let restart = story(
+        bed,
+        "restart = \"threshold\"\nboot_memory = \"1 MiB\"\n[machine]\ncpus = 2",
+        "threshold",
+        "cpu",
+    )?;
     let (freed, needed) = (restart.number("freed_from_image")?, restart.number("boot_memory")?);
     ensure!(freed >= needed && needed == 256, "{freed} frames were freed, {needed} are needed");
     Ok(())
@@ -71,7 +91,11 @@ fn tell(started: &mut StartedScenario, gate: &str) -> Result<Event> {
     let crash = running.events.wait_named(SHORT, "crash")?;
     ensure!(crash.text("reason")? == "triple fault" && crash.number("paged")? > 0, "{}", crash.0);
     let restart = running.events.wait_named(SHORT, "restart")?;
-    ensure!(restart.text("gate")? == gate && restart.number("drain_remaining")? > 0, "{}", restart.0);
+    ensure!(
+        restart.text("gate")? == gate && restart.number("drain_remaining")? > 0,
+        "{}",
+        restart.0
+    );
     let dump = running.events.wait_named(LIMIT, "dump_complete")?;
     ensure!(verified_pages(running, 2)? == filled, "the second incarnation has other memory");
     let verdict = |event: &Event| event.name() == "guest" && event.0["kind"] != "log";
@@ -86,10 +110,12 @@ fn tell(started: &mut StartedScenario, gate: &str) -> Result<Event> {
 
 /// Waits until an incarnation has verified all its pages; returns their number.
 fn verified_pages(running: &mut RunningMachine, incarnation: u64) -> Result<u64> {
-    let line = running.events.wait_for(LIMIT, &format!("incarnation {incarnation} at work"), |event| {
-        let text = event.0["text"].as_str().unwrap_or("");
-        event.0["incarnation"] == incarnation && (text.starts_with("pass 1 ") || text.starts_with("failed"))
-    })?;
+    let line =
+        running.events.wait_for(LIMIT, &format!("incarnation {incarnation} at work"), |event| {
+            let text = event.0["text"].as_str().unwrap_or("");
+            event.0["incarnation"] == incarnation
+                && (text.starts_with("pass 1 ") || text.starts_with("failed"))
+        })?;
     let words: Vec<_> = line.text("text")?.split(' ').collect();
     match words[..] {
         ["pass", "1", "pages", pages, "wrong", "0"] => Ok(pages.parse()?),
@@ -100,14 +126,34 @@ fn verified_pages(running: &mut RunningMachine, incarnation: u64) -> Result<u64>
 fn paged(running: &mut RunningMachine) -> Result<()> {
     running.events.send(json!({"command": "stats"}))?;
     let stats = running.events.wait_named(SHORT, "pool")?;
-    ensure!(stats.number("page_ins")? > 0 && stats.number("page_outs")? > 0 && stats.number("lost")? == 0, "{}", stats.0);
-    let boot = running.events.all().iter().find(|event| event.name() == "boot").context("no boot was reported")?;
+    ensure!(
+        stats.number("page_ins")? > 0
+            && stats.number("page_outs")? > 0
+            && stats.number("lost")? == 0,
+        "{}",
+        stats.0
+    );
+    let boot = running
+        .events
+        .all()
+        .iter()
+        .find(|event| event.name() == "boot")
+        .context("no boot was reported")?;
     let by_faults = boot.text("accessed_dirty")? == "software";
-    ensure!(!by_faults || stats.number("resident_faults")? > 0, "no access was noted by a fault: {}", stats.0);
+    ensure!(
+        !by_faults || stats.number("resident_faults")? > 0,
+        "no access was noted by a fault: {}",
+        stats.0
+    );
     Ok(())
 }
 
-fn check_dump(started: &mut StartedScenario, crash: &Event, dump: &Event, filled: u64) -> Result<()> {
+fn check_dump(
+    started: &mut StartedScenario,
+    crash: &Event,
+    dump: &Event,
+    filled: u64,
+) -> Result<()> {
     let file = started.file("space.img");
     let running = &mut started.running;
     running.bring_out(dump.number("disk")?, &file, SHORT)?;
@@ -148,11 +194,13 @@ fn check_pages(core: &ElfCore<'_>, filled: u64) -> Result<()> {
     let mut next = 0;
     for address in core.addresses() {
         let bytes = core.page(address)?;
-        let words = |n: usize| u64::from_le_bytes(bytes[8 * n..8 * n + 8].try_into().expect("eight bytes"));
+        let words =
+            |n: usize| u64::from_le_bytes(bytes[8 * n..8 * n + 8].try_into().expect("eight bytes"));
         let page = std::array::from_fn(words);
         if PageIdentity::of(&page).is_some_and(|found| found.key == KEY) {
             // Every second page was rewritten, including the first.
-            let expected = PageIdentity { key: KEY, index: next, generation: u64::from(next % 2 == 0) };
+            let expected =
+                PageIdentity { key: KEY, index: next, generation: u64::from(next % 2 == 0) };
             let checked = expected.check(&page).and_then(|()| worker::check_crc(&page).map(|_| ()));
             ensure!(checked.is_ok(), "page {next} at {address:#x}: {checked:?}");
             next += 1;

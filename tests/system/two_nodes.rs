@@ -24,8 +24,12 @@ use tests::twin::plan::{Disturbance, TwinPlan};
 use tests::twin::submitted::{self, Submitted};
 use tests::{Case, plan_machine};
 
-pub const CASES: &[Case] =
-    &[Case { name: "two_nodes_keep_apart_on_a_slow_path", beds: &[Bed::Qemu], needs: &[], run: two_nodes }];
+pub const CASES: &[Case] = &[Case {
+    name: "two_nodes_keep_apart_on_a_slow_path",
+    beds: &[Bed::Qemu],
+    needs: &[],
+    run: two_nodes,
+}];
 
 /// Number of runs by default.
 const FEW: u64 = 6;
@@ -56,7 +60,8 @@ fn run(bed: Bed, plan: TwinPlan) -> Result<String> {
         devices_mib: vec![24],
         members: vec![Member::new("p", "fill", 10, "passes=1000000 rewrite=3")],
     };
-    let machine = plan_machine(bed, &format!("two-nodes-{}", plan.seed), &several.toml(bed)?, folder.path())?;
+    let machine =
+        plan_machine(bed, &format!("two-nodes-{}", plan.seed), &several.toml(bed)?, folder.path())?;
     let disk = NbdDisk::new(&machine.disks[0], Recording::Bytes)?;
     let image = machine.disks[0].clone();
     let mut pair = Pair { plan, disk, machine, nodes: Vec::new(), resumed: None };
@@ -89,14 +94,22 @@ impl Node {
     fn start(name: &'static str, disk: &NbdDisk, machine: &BedMachine) -> Result<Self> {
         let mut machine = BedMachine { trace: submitted::EVENTS, ..machine.clone() };
         machine.disks[0] = disk.serve(name)?;
-        Ok(Self { name, running: machine.start()?, passes: Vec::new(), is_out: false, has_lost: false })
+        Ok(Self {
+            name,
+            running: machine.start()?,
+            passes: Vec::new(),
+            is_out: false,
+            has_lost: false,
+        })
     }
 
     /// Takes the events that have come meanwhile.
     fn look(&mut self) -> Result<()> {
         loop {
             match self.running.events.poll(Duration::ZERO) {
-                Polled::Event(event) => self.note(&event).with_context(|| format!("node {}: {}", self.name, event.0))?,
+                Polled::Event(event) => {
+                    self.note(&event).with_context(|| format!("node {}: {}", self.name, event.0))?
+                }
                 Polled::Nothing => return Ok(()),
                 Polled::Ended => {
                     self.is_out = true;
@@ -133,7 +146,11 @@ impl Node {
         let path = self.running.folder().join(TRACE);
         let trace = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         // The last line may be cut off by the emulator's end and is ignored.
-        submitted::read(self.name, &trace[..trace.rfind('\n').map_or(0, |end| end + 1)], disk.started())
+        submitted::read(
+            self.name,
+            &trace[..trace.rfind('\n').map_or(0, |end| end + 1)],
+            disk.started(),
+        )
     }
 
     fn passes_since(&self, time: Instant) -> usize {
@@ -194,7 +211,13 @@ impl Pair {
         let start = ending(self.disk.size())?.start;
         let bytes = start..start + PAGE_LEN as u64;
         let (times, action) = (self.plan.held_claims, Action::Hold(self.plan.hold));
-        Ok(Rule { node: Some(node), kinds: &[RequestKind::Write], bytes, times, ..Rule::all(action) })
+        Ok(Rule {
+            node: Some(node),
+            kinds: &[RequestKind::Write],
+            bytes,
+            times,
+            ..Rule::all(action)
+        })
     }
 
     /// Disturbs `a`, and starts `b` at its time.
@@ -230,7 +253,9 @@ impl Pair {
             }
             Disturbance::LateWritesAndPause(length) => {
                 self.disk.rule(self.late_requests(&[RequestKind::Write]));
-                let count = |log: &[RequestLogEntry]| log.iter().filter(|entry| entry.action.is_some()).count();
+                let count = |log: &[RequestLogEntry]| {
+                    log.iter().filter(|entry| entry.action.is_some()).count()
+                };
                 self.until("writes that are held", |pair| count(&pair.disk.log()) >= LATE)?;
                 length
             }
@@ -244,9 +269,9 @@ impl Pair {
         match self.plan.disturbance {
             Disturbance::Starters { .. } | Disturbance::Pause(_) => {}
             Disturbance::SlowPath(_) | Disturbance::LateWritesAndPause(_) => self.disk.let_go(),
-            Disturbance::PauseAndSlowWrites(_) => {
-                self.disk.rule(Rule { times: LATE as u64, ..self.late_requests(&[RequestKind::Write]) })
-            }
+            Disturbance::PauseAndSlowWrites(_) => self
+                .disk
+                .rule(Rule { times: LATE as u64, ..self.late_requests(&[RequestKind::Write]) }),
         }
         if !matches!(self.plan.disturbance, Disturbance::SlowPath(_)) {
             self.resumed = Some(self.disk.now());
@@ -259,10 +284,16 @@ impl Pair {
     /// flight.
     fn is_settled(&self, since: Instant) -> bool {
         let goes_on = |node: &Node| node.has_lost || node.passes_since(since) >= PASSES;
-        let out: Vec<_> = self.nodes.iter().filter(|node| node.is_out).map(|node| node.name).collect();
+        let out: Vec<_> =
+            self.nodes.iter().filter(|node| node.is_out).map(|node| node.name).collect();
         let rest_is_well = self.nodes.iter().filter(|node| !node.is_out).all(goes_on);
         let is_over = !out.is_empty() && rest_is_well;
-        is_over && self.disk.log().iter().all(|entry| entry.answered.is_some() || !out.contains(&entry.node))
+        is_over
+            && self
+                .disk
+                .log()
+                .iter()
+                .all(|entry| entry.answered.is_some() || !out.contains(&entry.node))
     }
 
     /// Judges the server's log and the image.
@@ -270,29 +301,47 @@ impl Pair {
         self.nodes.iter_mut().for_each(|node| node.running.cut_power());
         let log = self.disk.log();
         let known = Known { ending: ending(self.disk.size())?, resumed: self.resumed };
-        let submitted: Vec<_> = self.nodes.iter().map(|node| node.submitted(&self.disk)).collect::<Result<_>>()?;
+        let submitted: Vec<_> =
+            self.nodes.iter().map(|node| node.submitted(&self.disk)).collect::<Result<_>>()?;
         let submitted = submitted.concat();
         submitted::covers(&submitted, &log)?;
         let tenures = tenures(&log, &known);
         old_owners_keep_away(&tenures, &submitted, &known)?;
-        let lost: Vec<_> = self.nodes.iter().filter(|node| node.has_lost).map(|node| node.name).collect();
-        let said = format!("{:?}, pages lost by {lost:?}", tenures.iter().map(|tenure| tenure.node).collect::<Vec<_>>());
+        let lost: Vec<_> =
+            self.nodes.iter().filter(|node| node.has_lost).map(|node| node.name).collect();
+        let said = format!(
+            "{:?}, pages lost by {lost:?}",
+            tenures.iter().map(|tenure| tenure.node).collect::<Vec<_>>()
+        );
         let Some(winner) = winner else { return Ok(format!("{said}, no owner")) };
-        ensure!(tenures.last().is_some_and(|tenure| tenure.node == winner), "{winner} goes on without the space: {tenures:?}");
+        ensure!(
+            tenures.last().is_some_and(|tenure| tenure.node == winner),
+            "{winner} goes on without the space: {tenures:?}"
+        );
         what_the_owner_wrote_is_there(&log, winner, image, &known.ending)?;
         Ok(said)
     }
 
     fn describe(&self) -> String {
-        let places = self.nodes.iter().map(|node| format!("{}: {}", node.name, node.running.folder().display()));
+        let places = self
+            .nodes
+            .iter()
+            .map(|node| format!("{}: {}", node.name, node.running.folder().display()));
         format!("transcripts and the server's log: {}", places.collect::<Vec<_>>().join(", "))
     }
 
     /// Writes the server's log to a file, without the written data.
     fn keep_log(&self, folder: &Path) -> Result<()> {
-        let lines = self.disk.log().into_iter().map(|entry| format!("{:?}\n", RequestLogEntry { data: None, ..entry }));
+        let lines = self
+            .disk
+            .log()
+            .into_iter()
+            .map(|entry| format!("{:?}\n", RequestLogEntry { data: None, ..entry }));
         let head = format!("{:?}, a resumed at {:?}\n", self.plan, self.resumed);
-        Ok(std::fs::write(folder.join(format!("two-nodes-{}.log", self.plan.seed)), head + &lines.collect::<String>())?)
+        Ok(std::fs::write(
+            folder.join(format!("two-nodes-{}.log", self.plan.seed)),
+            head + &lines.collect::<String>(),
+        )?)
     }
 }
 
@@ -304,7 +353,12 @@ fn ending(len: u64) -> Result<Range<u64>> {
 
 /// Checks that claim, record and header are the owner's: no write of an earlier owner has
 /// overwritten them for good.
-fn what_the_owner_wrote_is_there(log: &[RequestLogEntry], owner: &str, image: &Path, ending: &Range<u64>) -> Result<()> {
+fn what_the_owner_wrote_is_there(
+    log: &[RequestLogEntry],
+    owner: &str,
+    image: &Path,
+    ending: &Range<u64>,
+) -> Result<()> {
     const HEADER: Range<u64> = 0..4096;
     let file = File::open(image)?;
     let (mut header, mut page, mut tail) = (vec![0; 4096], [0; PAGE_LEN], [0; TAIL_LEN]);
@@ -313,10 +367,21 @@ fn what_the_owner_wrote_is_there(log: &[RequestLogEntry], owner: &str, image: &P
     file.read_exact_at(&mut tail, ending.start + PAGE_LEN as u64)?;
     let claim = last_claim(log, owner, ending).context("the owner has claimed the space")?;
     let found = ClaimSectors::decode(&page).owner();
-    ensure!(found.is_some_and(|found| (found.node, found.epoch) == (claim.node, claim.epoch)), "{found:?}, not {claim:?}");
-    let record = newest(&tail, file.metadata()?.len()).map_err(|error| anyhow::anyhow!("{error:?}"))?;
-    ensure!(RecordSequence(record.sequence).epoch() == claim.epoch, "the newest record is of epoch {}", record.sequence >> 32);
-    ensure!(record.owner.is_some_and(|by| by.node == claim.node), "the newest record is not the owner's");
+    ensure!(
+        found.is_some_and(|found| (found.node, found.epoch) == (claim.node, claim.epoch)),
+        "{found:?}, not {claim:?}"
+    );
+    let record =
+        newest(&tail, file.metadata()?.len()).map_err(|error| anyhow::anyhow!("{error:?}"))?;
+    ensure!(
+        RecordSequence(record.sequence).epoch() == claim.epoch,
+        "the newest record is of epoch {}",
+        record.sequence >> 32
+    );
+    ensure!(
+        record.owner.is_some_and(|by| by.node == claim.node),
+        "the newest record is not the owner's"
+    );
     nothing_is_overtaken(log, owner, &HEADER, &header).context("the ELF header")?;
     let records = ending.start + PAGE_LEN as u64..ending.end;
     nothing_is_overtaken(log, owner, &records, &tail).context("the records")
@@ -324,6 +389,7 @@ fn what_the_owner_wrote_is_there(log: &[RequestLogEntry], owner: &str, image: &P
 
 fn last_claim(log: &[RequestLogEntry], node: &str, ending: &Range<u64>) -> Option<SpaceClaim> {
     let claims = ending.start..ending.start + PAGE_LEN as u64;
-    let mut written = log.iter().rev().filter(|entry| entry.node == node && claims.contains(&entry.bytes.start));
+    let mut written =
+        log.iter().rev().filter(|entry| entry.node == node && claims.contains(&entry.bytes.start));
     written.find_map(|entry| SpaceClaim::decode(entry.data.as_deref()?.first_chunk::<CLAIM_LEN>()?))
 }

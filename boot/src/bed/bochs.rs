@@ -33,9 +33,21 @@ pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMa
     let lines = MachineLines::new()?;
     let run = folder.path();
     let iso = run.join("boot.iso");
-    iso::make(&iso, &run.join("iso"), &machine.hypervisor, &run.join(super::ARCHIVE), &machine.append)?;
+    iso::make(
+        &iso,
+        &run.join("iso"),
+        &machine.hypervisor,
+        &run.join(super::ARCHIVE),
+        &machine.append,
+    )?;
     let ports = [lines.console.port()?, lines.events.port()?];
-    let settings = bochsrc(machine.cpu.as_deref(), machine.cpus, ips(machine.clock), machine.memory_mib, &ports);
+    let settings = bochsrc(
+        machine.cpu.as_deref(),
+        machine.cpus,
+        ips(machine.clock),
+        machine.memory_mib,
+        &ports,
+    );
     fs::write(run.join("bochsrc"), settings)?;
     fs::write(run.join("debugger"), "c\n")?;
     let mut command = Command::new(PROGRAM);
@@ -53,29 +65,26 @@ const fn ips(clock: ClockBase) -> u32 {
     }
 }
 
-/// Returns the configuration of a machine that boots the GRUB ISO `boot.iso` as CD and whose serial lines are at `ports`.
+/// Returns the configuration of a machine that boots the GRUB ISO `boot.iso` as CD and whose serial
+/// lines are at `ports`.
 pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, ips: u32, mib: u64, ports: &[u16]) -> String {
     let cpu = cpu.unwrap_or(USUAL_CPU);
-    let line = |(n, port): (usize, &u16)| format!("com{}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n", n + 1);
+    let line = |(n, port): (usize, &u16)| {
+        format!("com{}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n", n + 1)
+    };
     let lines: String = ports.iter().enumerate().map(line).collect();
     // A sound driver is named because the default one overruns a buffer where there is no sound
     // card.
     format!(
-        "config_interface: textconfig\n\
-         display_library: rfb, options=\"timeout=0\"\n\
-         romimage: file=/usr/share/bochs/BIOS-bochs-latest\n\
-         vgaromimage: file=/usr/share/bochs/VGABIOS-lgpl-latest\n\
-         memory: guest={mib}, host={mib}\n\
-         cpu: model={cpu}, count={cpus}, ips={ips}, reset_on_triple_fault=0\n\
-         clock: sync=none, time0=1700000000\n\
-         ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\n\
-         ata0-master: type=cdrom, path=boot.iso, status=inserted\n\
-         boot: cdrom\n\
-         {lines}\
-         log: bochs.log\n\
-         panic: action=fatal\nerror: action=report\ninfo: action=report\ndebug: action=ignore\n\
-         mouse: enabled=0\nspeaker: enabled=0\n\
-         sound: waveoutdrv=dummy, waveout=none, waveindrv=dummy, wavein=none, midioutdrv=dummy, midiout=none\n"
+        "config_interface: textconfig\ndisplay_library: rfb, options=\"timeout=0\"\nromimage: \
+         file=/usr/share/bochs/BIOS-bochs-latest\nvgaromimage: \
+         file=/usr/share/bochs/VGABIOS-lgpl-latest\nmemory: guest={mib}, host={mib}\ncpu: \
+         model={cpu}, count={cpus}, ips={ips}, reset_on_triple_fault=0\nclock: sync=none, \
+         time0=1700000000\nata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\nata0-master: \
+         type=cdrom, path=boot.iso, status=inserted\nboot: cdrom\n{lines}log: bochs.log\npanic: \
+         action=fatal\nerror: action=report\ninfo: action=report\ndebug: action=ignore\nmouse: \
+         enabled=0\nspeaker: enabled=0\nsound: waveoutdrv=dummy, waveout=none, waveindrv=dummy, \
+         wavein=none, midioutdrv=dummy, midiout=none\n"
     )
 }
 
@@ -90,20 +99,33 @@ impl RunningMachine {
     /// Where the machine runs in another bed or has not reported the disk, or the file is not
     /// complete within `limit`.
     pub fn bring_out(&mut self, index: u64, file: &Path, limit: Duration) -> Result<()> {
-        let told = self.events.all().iter().find(|event| event.name() == "disk" && event.0["index"] == index);
+        let told = self
+            .events
+            .all()
+            .iter()
+            .find(|event| event.name() == "disk" && event.0["index"] == index);
         let told = told.with_context(|| format!("disk {index} was never reported"))?;
         let (base, bytes) = (told.number("base")?, told.number("bytes")?);
         self.bring_out_memory(base, u32::try_from(bytes)?, file, limit)
     }
 
-    fn bring_out_memory(&mut self, physical: u64, length: u32, file: &Path, limit: Duration) -> Result<()> {
+    fn bring_out_memory(
+        &mut self,
+        physical: u64,
+        length: u32,
+        file: &Path,
+        limit: Duration,
+    ) -> Result<()> {
         let linear = direct_map::BASE + physical;
         let part = crate::atomic::beside(file);
         self.debug(&format!("writemem \"{}\" {linear:#x} {length}", part.display()))?;
         let deadline = Instant::now() + limit;
         while fs::metadata(&part).map_or(0, |m| m.len()) < u64::from(length) {
             if Instant::now() >= deadline {
-                bail!("Bochs did not write {length} bytes from {physical:#x} on within {} s", limit.as_secs());
+                bail!(
+                    "Bochs did not write {length} bytes from {physical:#x} on within {} s",
+                    limit.as_secs()
+                );
             }
             std::thread::sleep(Duration::from_millis(10));
         }

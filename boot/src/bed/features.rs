@@ -41,7 +41,8 @@ const VMX_BITS: &[VmxBit] = &[
     VmxBit("EPT accessed and dirty bits", EPT_VPID, 21, Role::Useful),
 ];
 
-/// An SVM feature: the bit of CPUID 8000000Ah EDX (APM 3 "SVM Revision and Feature Identification").
+/// An SVM feature: the bit of CPUID 8000000Ah EDX (APM 3 "SVM Revision and Feature
+/// Identification").
 struct SvmBit(&'static str, u32, Role);
 
 const SVM_BITS: &[SvmBit] = &[
@@ -63,7 +64,10 @@ pub fn vmx(msr: impl Fn(u32) -> Option<u64>) -> Vec<Feature> {
 
 /// Returns the SVM features according to EDX of CPUID 8000000Ah.
 pub fn svm(edx: u32) -> Vec<Feature> {
-    SVM_BITS.iter().map(|SvmBit(name, bit, role)| Feature { name, offered: edx >> bit & 1 == 1, role: *role }).collect()
+    SVM_BITS
+        .iter()
+        .map(|SvmBit(name, bit, role)| Feature { name, offered: edx >> bit & 1 == 1, role: *role })
+        .collect()
 }
 
 /// Returns the features that KVM offers its guests here, with a heading.

@@ -51,7 +51,8 @@ pub fn offered() -> Option<Offer> {
 }
 
 fn offer(table: &[Entry]) -> Option<Offer> {
-    let register = |leaf, n: usize| table.iter().find(|e| e.function == leaf).map_or(0, |e| e.registers[n]);
+    let register =
+        |leaf, n: usize| table.iter().find(|e| e.function == leaf).map_or(0, |e| e.registers[n]);
     if register(1, 2) & VMX != 0 {
         return Some(Offer::Vmx);
     }
@@ -80,7 +81,8 @@ struct OneMsr {
 pub fn feature_msr(number: u32) -> Option<u64> {
     let kvm = File::options().read(true).write(true).open("/dev/kvm").ok()?;
     let mut msr = OneMsr { count: 1, padding: 0, index: number, reserved: 0, data: 0 };
-    // SAFETY: the kernel reads and writes one `kvm_msrs` with `count` entries behind it, which `msr` is.
+    // SAFETY: the kernel reads and writes one `kvm_msrs` with `count` entries behind it, which
+    // `msr` is.
     let read = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_GET_MSRS, &raw mut msr) };
     (read == 1).then_some(msr.data)
 }
@@ -92,8 +94,10 @@ pub fn offers_virtualisation() -> bool {
 
 fn supported_cpuid() -> std::io::Result<Vec<Entry>> {
     let kvm = File::options().read(true).write(true).open("/dev/kvm")?;
-    let mut table = CpuidTable { count: ENTRIES as u32, padding: 0, entries: [Entry::default(); ENTRIES] };
-    // SAFETY: the kernel reads and writes one `kvm_cpuid2` with room for `count` entries, which `table` is (asserted above).
+    let mut table =
+        CpuidTable { count: ENTRIES as u32, padding: 0, entries: [Entry::default(); ENTRIES] };
+    // SAFETY: the kernel reads and writes one `kvm_cpuid2` with room for `count` entries, which
+    // `table` is (asserted above).
     let result = unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_GET_SUPPORTED_CPUID, &raw mut table) };
     if result < 0 {
         return Err(std::io::Error::last_os_error());

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! A run keeps its console, events and emulator output in a folder of its own ([`transcript`]). The
-//! folder is removed when the run is [passed](RunningMachine::passed). Otherwise it is kept, as one of the
-//! newest few.
+//! folder is removed when the run is [passed](RunningMachine::passed). Otherwise it is kept, as one
+//! of the newest few.
 
 pub mod bochs;
 pub mod features;
@@ -73,8 +73,8 @@ pub enum ClockBase {
     /// Retired instructions, 2 to this power nanoseconds each: two runs without disks are
     /// identical. (Bochs always counts instructions: as `Host`, 20 ns each.)
     Instructions(u8),
-    /// As [`ClockBase::Instructions`]; but while all CPUs are idle, time passes at the host's rate and
-    /// does not leap to the next timer. So a disk's completion does not come too late for a CPU
+    /// As [`ClockBase::Instructions`]; but while all CPUs are idle, time passes at the host's rate
+    /// and does not leap to the next timer. So a disk's completion does not come too late for a CPU
     /// that only waits for it.
     Paced(u8),
 }
@@ -186,13 +186,17 @@ impl BedMachine {
     }
 
     pub(crate) fn write_archive(&self, folder: &Path) -> Result<()> {
-        let elf = std::fs::read(&self.hypervisor).with_context(|| format!("{}", self.hypervisor.display()))?;
+        let elf = std::fs::read(&self.hypervisor)
+            .with_context(|| format!("{}", self.hypervisor.display()))?;
         let mut archive = self.archive.clone();
         // Without symbols a backtrace has only addresses; that is no reason not to start.
         if let Some(symbols) = symbols::from_elf(&elf) {
             archive.add(symbols::MODULE, ModuleSource::Bytes(symbols));
         }
-        archive.add(BootArchive::WORD, ModuleSource::Bytes(crate::volume::random_bytes::<32>()?.to_vec()));
+        archive.add(
+            BootArchive::WORD,
+            ModuleSource::Bytes(crate::volume::random_bytes::<32>()?.to_vec()),
+        );
         archive.write(&folder.join(ARCHIVE))
     }
 }

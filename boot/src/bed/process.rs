@@ -33,7 +33,8 @@ impl Emulator {
     /// Where the program is missing.
     pub fn start(mut command: Command) -> Result<Self> {
         command.process_group(0);
-        // SAFETY: between fork and exec only async-signal-safe functions may run; `prctl` is a bare system call.
+        // SAFETY: between fork and exec only async-signal-safe functions may run; `prctl` is a bare
+        // system call.
         unsafe { command.pre_exec(die_with_parent) };
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().with_context(|| format!("{program} cannot be started"))?;
@@ -129,7 +130,8 @@ fn end(child: &mut Child) {
 /// another process then.
 fn signal(child: &mut Child, signal: libc::c_int) {
     if let (Ok(None), Ok(group)) = (child.try_wait(), libc::pid_t::try_from(child.id())) {
-        // SAFETY: no memory is involved; the group is ours because its leader is not reaped yet (checked above).
+        // SAFETY: no memory is involved; the group is ours because its leader is not reaped yet
+        // (checked above).
         unsafe { libc::kill(-group, signal) };
     }
 }

@@ -28,7 +28,13 @@ pub(super) const EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMachine> {
     if machine.medium != Medium::Usual {
         let (work, archive) = (folder.path().join("stick"), folder.path().join(super::ARCHIVE));
-        iso::make_stick(&folder.path().join(STICK), &work, &machine.hypervisor, &archive, &machine.append)?;
+        iso::make_stick(
+            &folder.path().join(STICK),
+            &work,
+            &machine.hypervisor,
+            &archive,
+            &machine.append,
+        )?;
     }
     let mut lines = MachineLines::new()?;
     let monitor = Listener::new()?;
@@ -63,16 +69,34 @@ fn arguments(machine: &BedMachine, folder: &Path, ports: [u16; 2]) -> Vec<String
         _ if machine.clock == ClockBase::Host => ("tcg,thread=multi", EMULATED_CPU),
         _ => ("tcg", EMULATED_CPU),
     };
-    add(&["-machine", "q35", "-accel", accelerator, "-cpu", machine.cpu.as_deref().unwrap_or(usual_cpu)]);
+    add(&[
+        "-machine",
+        "q35",
+        "-accel",
+        accelerator,
+        "-cpu",
+        machine.cpu.as_deref().unwrap_or(usual_cpu),
+    ]);
     add(&["-smp", &emulated_cpus(machine).to_string(), "-m", &machine.memory_mib.to_string()]);
-    add(&["-display", "none", "-nodefaults", "-no-user-config", "-no-reboot", "-device", EXIT_PORT]);
+    add(&[
+        "-display",
+        "none",
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+        "-device",
+        EXIT_PORT,
+    ]);
     match machine.medium {
         Medium::Usual => {
             add(&["-kernel", &text(&machine.hypervisor), "-append", &machine.append]);
             add(&["-initrd", &text(&folder.join(super::ARCHIVE))]);
         }
         Medium::Stick(firmware) => {
-            let drive = format!("if=none,id=stick,format=raw,snapshot=on,file={}", escape(&folder.join(STICK)));
+            let drive = format!(
+                "if=none,id=stick,format=raw,snapshot=on,file={}",
+                escape(&folder.join(STICK))
+            );
             add(&["-drive", &drive, "-device", "ide-hd,drive=stick,bootindex=0"]);
             if firmware == Firmware::Uefi {
                 add(&["-bios", OVMF]);
@@ -86,8 +110,14 @@ fn arguments(machine: &BedMachine, folder: &Path, ports: [u16; 2]) -> Vec<String
     for (index, image) in machine.disks.iter().enumerate() {
         // `cache=none` bypasses the host's page cache, so the speed is the real disk's, and a FLUSH
         // is a real fdatasync.
-        let limit = machine.disk_bandwidth.map(|bytes| format!("throttling.bps-total={bytes},")).unwrap_or_default();
-        let drive = format!("if=none,id=disk{index},format=raw,cache=none,discard=unmap,{limit}file={}", escape(image));
+        let limit = machine
+            .disk_bandwidth
+            .map(|bytes| format!("throttling.bps-total={bytes},"))
+            .unwrap_or_default();
+        let drive = format!(
+            "if=none,id=disk{index},format=raw,cache=none,discard=unmap,{limit}file={}",
+            escape(image)
+        );
         add(&["-drive", &drive, "-device", &disk_device(index)]);
     }
     if let Some(count) = instruction_count(machine.clock) {
@@ -117,13 +147,20 @@ fn instruction_count(clock: ClockBase) -> Option<String> {
 /// A failed request is reported to the hypervisor. With QEMU's default a full host disk would stop
 /// the whole machine, and the write would be repeated at any later time.
 pub(super) fn disk_device(index: usize) -> String {
-    format!("virtio-blk-pci,drive=disk{index},serial=disk{index},disable-legacy=on,werror=report,rerror=report")
+    format!(
+        "virtio-blk-pci,drive=disk{index},serial=disk{index},disable-legacy=on,werror=report,\
+         rerror=report"
+    )
 }
 
 /// Returns the number of CPUs to emulate: one more than run guests where the boot CPU must not run
 /// them (docs/testing.md, "Known of the emulators").
 fn emulated_cpus(machine: &BedMachine) -> u32 {
-    if machine.bed == Bed::Qemu && machine.cpus > 1 { (machine.cpus + 1).min(MAX_CPUS) } else { machine.cpus }
+    if machine.bed == Bed::Qemu && machine.cpus > 1 {
+        (machine.cpus + 1).min(MAX_CPUS)
+    } else {
+        machine.cpus
+    }
 }
 
 /// A disk's requests, counted by the emulator.
@@ -145,12 +182,21 @@ impl RunningMachine {
     pub fn disk_counters(&mut self) -> Result<Vec<DiskCounters>> {
         let answer = self.monitor_command(&json!({"execute": "query-blockstats"}))?;
         let disks = answer.as_array().context("a list of disks")?.iter();
-        let count = |disk: &Value, name: &str| disk["stats"][name].as_u64().with_context(|| format!("no {name}"));
+        let count = |disk: &Value, name: &str| {
+            disk["stats"][name].as_u64().with_context(|| format!("no {name}"))
+        };
         let counters = |disk: &Value| {
             let (bytes_written, bytes_read) = (count(disk, "wr_bytes")?, count(disk, "rd_bytes")?);
-            Ok(DiskCounters { bytes_written, bytes_read, flushes: count(disk, "flush_operations")? })
+            Ok(DiskCounters {
+                bytes_written,
+                bytes_read,
+                flushes: count(disk, "flush_operations")?,
+            })
         };
-        disks.filter(|disk| disk["device"].as_str().is_some_and(|name| name.starts_with("disk"))).map(counters).collect()
+        disks
+            .filter(|disk| disk["device"].as_str().is_some_and(|name| name.starts_with("disk")))
+            .map(counters)
+            .collect()
     }
 
     /// Ends the emulator in an orderly way, so that its plugins write their results.
@@ -175,7 +221,8 @@ impl RunningMachine {
         for other in ["bps", "bps_rd", "iops", "iops_rd", "iops_wr"] {
             arguments[other] = 0.into();
         }
-        self.monitor_command(&json!({"execute": "block_set_io_throttle", "arguments": arguments})).map(|_| ())
+        self.monitor_command(&json!({"execute": "block_set_io_throttle", "arguments": arguments}))
+            .map(|_| ())
     }
 
     /// Returns the answer of the emulator's monitor to a command for people
@@ -184,7 +231,9 @@ impl RunningMachine {
     /// # Errors
     /// As [`RunningMachine::disk_counters`].
     pub fn emulator_says(&mut self, line: &str) -> Result<String> {
-        let answer = self.monitor_command(&json!({"execute": "human-monitor-command", "arguments": {"command-line": line}}))?;
+        let answer = self.monitor_command(
+            &json!({"execute": "human-monitor-command", "arguments": {"command-line": line}}),
+        )?;
         Ok(answer.as_str().context("text")?.to_owned())
     }
 
@@ -201,7 +250,9 @@ impl RunningMachine {
         monitor.send(format!("{command}\n").as_bytes())?;
         let deadline = Instant::now() + Duration::from_secs(10);
         loop {
-            let Ok(line) = monitor.next_line(deadline) else { bail!("the emulator does not answer {command}") };
+            let Ok(line) = monitor.next_line(deadline) else {
+                bail!("the emulator does not answer {command}")
+            };
             let mut answer: Value = serde_json::from_str(&line).unwrap_or_default();
             if answer.get("error").is_some() {
                 bail!("{command}: {}", answer["error"]);
@@ -227,7 +278,10 @@ mod tests {
     use super::*;
 
     fn machine() -> BedMachine {
-        BedMachine { disks: vec!["a,b.img".into()], ..BedMachine::new(Bed::Qemu, "test", "tidepool-kernel".into()) }
+        BedMachine {
+            disks: vec!["a,b.img".into()],
+            ..BedMachine::new(Bed::Qemu, "test", "tidepool-kernel".into())
+        }
     }
 
     #[test]
@@ -238,14 +292,25 @@ mod tests {
 
     #[test]
     fn every_disk_reports_its_errors() {
-        let list = arguments(&BedMachine { disks: vec!["a".into(), "b".into()], ..machine() }, Path::new("run"), [1, 2]);
+        let list = arguments(
+            &BedMachine { disks: vec!["a".into(), "b".into()], ..machine() },
+            Path::new("run"),
+            [1, 2],
+        );
         let disks: Vec<_> = list.iter().filter(|a| a.starts_with("virtio-blk-pci")).collect();
-        assert!(disks.len() == 2 && disks.iter().all(|a| a.ends_with(",werror=report,rerror=report")), "{disks:?}");
+        assert!(
+            disks.len() == 2 && disks.iter().all(|a| a.ends_with(",werror=report,rerror=report")),
+            "{disks:?}"
+        );
     }
 
     #[test]
     fn every_disk_is_held_to_its_bandwidth() {
-        let list = arguments(&BedMachine { disk_bandwidth: Some(1 << 20), ..machine() }, Path::new("run"), [1, 2]);
+        let list = arguments(
+            &BedMachine { disk_bandwidth: Some(1 << 20), ..machine() },
+            Path::new("run"),
+            [1, 2],
+        );
         assert!(list.iter().any(|a| a.contains("throttling.bps-total=1048576,")), "{list:?}");
     }
 
@@ -253,7 +318,10 @@ mod tests {
     fn events_are_traced_only_where_asked() {
         let has_trace = |trace| {
             let list = arguments(&BedMachine { trace, ..machine() }, Path::new("run"), [1, 2]);
-            list.windows(2).filter(|pair| pair[0] == "-trace").map(|pair| pair[1].clone()).collect::<Vec<_>>()
+            list.windows(2)
+                .filter(|pair| pair[0] == "-trace")
+                .map(|pair| pair[1].clone())
+                .collect::<Vec<_>>()
         };
         assert!(has_trace(&[]).is_empty());
         assert_eq!(has_trace(&["one", "two"]), ["one", "two"]);
@@ -271,10 +339,20 @@ mod tests {
 
     #[test]
     fn counting_instructions_excludes_threads() {
-        let list = arguments(&BedMachine { clock: ClockBase::Instructions(3), ..machine() }, Path::new("run"), [1, 2]);
-        assert!(list.iter().any(|a| a == "tcg") && !list.iter().any(|a| a.contains("thread=multi")));
+        let list = arguments(
+            &BedMachine { clock: ClockBase::Instructions(3), ..machine() },
+            Path::new("run"),
+            [1, 2],
+        );
+        assert!(
+            list.iter().any(|a| a == "tcg") && !list.iter().any(|a| a.contains("thread=multi"))
+        );
         assert!(list.iter().any(|a| a == "shift=3,sleep=off"), "{list:?}");
-        let list = arguments(&BedMachine { clock: ClockBase::Paced(5), ..machine() }, Path::new("run"), [1, 2]);
+        let list = arguments(
+            &BedMachine { clock: ClockBase::Paced(5), ..machine() },
+            Path::new("run"),
+            [1, 2],
+        );
         assert!(list.iter().any(|a| a == "shift=5,sleep=on"), "{list:?}");
     }
 }

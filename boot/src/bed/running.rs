@@ -67,7 +67,12 @@ impl MachineLines {
 }
 
 /// Starts `command` in `folder` and waits for its serial lines.
-pub(super) fn start(mut command: Command, lines: MachineLines, folder: RunFolder, echo: &Echo) -> Result<RunningMachine> {
+pub(super) fn start(
+    mut command: Command,
+    lines: MachineLines,
+    folder: RunFolder,
+    echo: &Echo,
+) -> Result<RunningMachine> {
     fs::write(folder.path().join(COMMAND), format!("{command:?}\n"))?;
     let output = fs::File::create(folder.path().join(EMULATOR))?;
     command.stdout(output.try_clone()?).stderr(output);
@@ -75,17 +80,39 @@ pub(super) fn start(mut command: Command, lines: MachineLines, folder: RunFolder
     command.stdin(if wants_debugger { Stdio::piped() } else { Stdio::null() });
     let mut emulator = Emulator::start(command)?;
     let debugger = emulator.stdin();
-    let (console, events, monitor) = accept(lines, folder.path(), echo, || alive(&mut emulator, folder.path()))?;
+    let (console, events, monitor) =
+        accept(lines, folder.path(), echo, || alive(&mut emulator, folder.path()))?;
     let runner = Runner::Process(emulator);
-    Ok(RunningMachine { console, monitor, monitor_greeted: false, events, runner, debugger, folder })
+    Ok(RunningMachine {
+        console,
+        monitor,
+        monitor_greeted: false,
+        events,
+        runner,
+        debugger,
+        folder,
+    })
 }
 
 /// Takes over a machine that runs within another machine, `session`; its serial lines are connected
 /// already.
-pub(super) fn adopt(session: Session, lines: MachineLines, folder: RunFolder, echo: &Echo) -> Result<RunningMachine> {
+pub(super) fn adopt(
+    session: Session,
+    lines: MachineLines,
+    folder: RunFolder,
+    echo: &Echo,
+) -> Result<RunningMachine> {
     let (console, events, monitor) = accept(lines, folder.path(), echo, || Ok(()))?;
     let runner = Runner::Nested(session);
-    Ok(RunningMachine { console, monitor, monitor_greeted: false, events, runner, debugger: None, folder })
+    Ok(RunningMachine {
+        console,
+        monitor,
+        monitor_greeted: false,
+        events,
+        runner,
+        debugger: None,
+        folder,
+    })
 }
 
 fn accept(
@@ -96,7 +123,10 @@ fn accept(
 ) -> Result<(SerialLine, EventStream, Option<SerialLine>)> {
     let console = lines.console.accept(&folder.join(CONSOLE), echo.clone(), &mut alive)?;
     let events = lines.events.accept(&folder.join(EVENTS), Echo::Silent, &mut alive)?;
-    let monitor = lines.monitor.map(|line| line.accept(&folder.join(MONITOR), Echo::Silent, &mut alive)).transpose()?;
+    let monitor = lines
+        .monitor
+        .map(|line| line.accept(&folder.join(MONITOR), Echo::Silent, &mut alive))
+        .transpose()?;
     Ok((console, EventStream::new(events), monitor))
 }
 
@@ -110,12 +140,21 @@ fn alive(emulator: &mut Emulator, folder: &Path) -> Result<()> {
 /// Returns the emulator's last output, to be placed behind a sentence. Bochs writes the cause of
 /// its end to a log of its own.
 fn said(folder: &Path) -> String {
-    let read = |name: &str| String::from_utf8_lossy(&fs::read(folder.join(name)).unwrap_or_default()).into_owned();
-    let fatal: String =
-        read(BOCHS_LOG).lines().filter(|line| line.contains(">>PANIC<<")).map(|line| format!("{line}\n")).collect();
+    let read = |name: &str| {
+        String::from_utf8_lossy(&fs::read(folder.join(name)).unwrap_or_default()).into_owned()
+    };
+    let fatal: String = read(BOCHS_LOG)
+        .lines()
+        .filter(|line| line.contains(">>PANIC<<"))
+        .map(|line| format!("{line}\n"))
+        .collect();
     let words = read(EMULATOR);
-    let lines: Vec<_> =
-        words.lines().chain(fatal.lines()).map(str::trim).filter(|line| line.contains(char::is_alphanumeric)).collect();
+    let lines: Vec<_> = words
+        .lines()
+        .chain(fatal.lines())
+        .map(str::trim)
+        .filter(|line| line.contains(char::is_alphanumeric))
+        .collect();
     let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
     if last.is_empty() { ", and said nothing".to_owned() } else { format!(": {}", last.join("; ")) }
 }
@@ -126,12 +165,14 @@ impl RunningMachine {
         self.folder.path()
     }
 
-    /// Returns the reason why a machine ended with [`MachineEnd::Failure`]: the emulator's output where
-    /// the emulator failed, else the last error that the hypervisor reported.
+    /// Returns the reason why a machine ended with [`MachineEnd::Failure`]: the emulator's output
+    /// where the emulator failed, else the last error that the hypervisor reported.
     pub fn failure(&mut self) -> String {
         let status = self.runner.wait(Duration::ZERO).ok().flatten();
         let blamed = |event: &Event| match event.name() {
-            "error" => Some(format!("{}: {}", event.text("place").ok()?, event.text("message").ok()?)),
+            "error" => {
+                Some(format!("{}: {}", event.text("place").ok()?, event.text("message").ok()?))
+            }
             "panic" => Some(format!("it panicked: {}", event.text("message").ok()?)),
             _ => None,
         };

@@ -119,7 +119,9 @@ mod tests {
         let said: Vec<_> = old.iter().map(|folder| here(folder, "console.txt")).collect();
         assert_eq!(said, [true, true, false, false]);
         assert!(
-            !here(&old[0], crate::bed::ARCHIVE) && here(&running, crate::bed::ARCHIVE) && here(&foreign, crate::bed::ARCHIVE)
+            !here(&old[0], crate::bed::ARCHIVE)
+                && here(&running, crate::bed::ARCHIVE)
+                && here(&foreign, crate::bed::ARCHIVE)
         );
         fs::remove_dir_all(&all).unwrap();
     }

@@ -37,7 +37,10 @@ pub fn plugin() -> Result<PathBuf> {
     let (source, built) = (folder.join("count.c"), folder.join("count.so"));
     std::fs::write(&source, SOURCE).with_context(|| format!("{}", source.display()))?;
     let mut command = Command::new("cc");
-    command.args(["-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden", "-o"]).arg(&built).arg(&source);
+    command
+        .args(["-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden", "-o"])
+        .arg(&built)
+        .arg(&source);
     let output = command.output().context("no C compiler (`cc`), which builds QEMU's plugin")?;
     if !output.status.success() {
         bail!("cc ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
@@ -55,7 +58,8 @@ pub fn argument(plugin: &Path, out: &Path) -> String {
 /// # Errors
 /// Where a file is missing, has no symbols, or is incomplete.
 pub fn read(out: &Path, hypervisor: &Path) -> Result<Instructions> {
-    let text = std::fs::read_to_string(out).with_context(|| format!("{}: no count of the plugin", out.display()))?;
+    let text = std::fs::read_to_string(out)
+        .with_context(|| format!("{}: no count of the plugin", out.display()))?;
     let elf = std::fs::read(hypervisor).with_context(|| format!("{}", hypervisor.display()))?;
     let module = symbols::from_elf(&elf).context("the hypervisor has no symbols")?;
     let symbols = KernelSymbols::parse(&module).context("the hypervisor's symbols are no table")?;
@@ -85,7 +89,9 @@ mod tests {
 
     fn name_of(address: u64) -> Option<String> {
         let name = match address {
-            0x10 => "<kernel::sync::ranked::RankedLock<kernel::paging::state::PagerState, 4>>::wait",
+            0x10 => {
+                "<kernel::sync::ranked::RankedLock<kernel::paging::state::PagerState, 4>>::wait"
+            }
             0x20 | 0x28 => "kernel::paging::poll",
             _ => return None,
         };

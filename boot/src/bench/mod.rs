@@ -8,7 +8,8 @@
 //!  scale: machines of several CPUs, a plugin of QEMU's that counts
 //! ```
 //!
-//! One CPU and memory-backed paging devices, so that a run repeats exactly. `docs/benchmarks.md` defines the figures.
+//! One CPU and memory-backed paging devices, so that a run repeats exactly. `docs/benchmarks.md`
+//! defines the figures.
 
 mod counted;
 pub mod operations;
@@ -39,7 +40,8 @@ impl BenchImages<'_> {
         let plan = config::read(name, toml, Path::new(""), bed)?;
         let mut machine = BedMachine::new(bed, name, self.hypervisor.to_owned());
         machine.apply(plan);
-        machine.clock = if bed == Bed::Bochs { ClockBase::Host } else { ClockBase::Instructions(0) };
+        machine.clock =
+            if bed == Bed::Bochs { ClockBase::Host } else { ClockBase::Instructions(0) };
         Ok(machine)
     }
 }

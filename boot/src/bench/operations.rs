@@ -24,7 +24,12 @@ struct Operation {
     bar: Option<u64>,
 }
 
-const fn operation(id: &'static str, what: &'static str, kvm: [Option<u64>; 2], bar: Option<u64>) -> Operation {
+const fn operation(
+    id: &'static str,
+    what: &'static str,
+    kvm: [Option<u64>; 2],
+    bar: Option<u64>,
+) -> Operation {
     Operation { id, what, kvm, bar }
 }
 
@@ -83,7 +88,10 @@ impl Figures {
     /// # Errors
     /// Where it was not measured.
     pub fn get(&self, id: &str) -> Result<&Figure> {
-        self.figures.iter().find(|figure| figure.id == id).with_context(|| format!("{id} was not measured"))
+        self.figures
+            .iter()
+            .find(|figure| figure.id == id)
+            .with_context(|| format!("{id} was not measured"))
     }
 
     /// Returns the ids of the operations whose minimum is above the bar.
@@ -97,7 +105,8 @@ impl Figures {
 
     /// Returns the table to print.
     pub fn table(&self) -> TextTable {
-        let mut table = TextTable::new(&["id", "operation", "minimum", "average", "count", "bar", "KVM here"]);
+        let mut table =
+            TextTable::new(&["id", "operation", "minimum", "average", "count", "bar", "KVM here"]);
         let number = |n: Option<u64>| n.map_or("-".to_owned(), |n| n.to_string());
         for operation in OPERATIONS {
             let figure = self.get(operation.id).ok();
@@ -151,12 +160,10 @@ pub fn measure(bed: Bed, images: &BenchImages<'_>) -> Result<Figures> {
 /// The pool holds everything, so that pages leave only by an explicit eviction.
 fn configuration(images: &BenchImages<'_>) -> String {
     format!(
-        "self_tests = [\"pager\"]\n\
-         [pool]\nmemory = \"88 MiB\"\n\
-         [machine]\ncpus = 1\n\
-         [[paging_device]]\nmemory = \"112 MiB\"\n\
-         [[partition]]\nname = \"bench\"\nmemory = \"96 MiB\"\nkernel = \"{}\"\ncmdline = \"count={COUNT}\"\n\
-         dump = \"off\"\nrestart = \"never\"\n",
+        "self_tests = [\"pager\"]\n[pool]\nmemory = \"88 MiB\"\n[machine]\ncpus = \
+         1\n[[paging_device]]\nmemory = \"112 MiB\"\n[[partition]]\nname = \"bench\"\nmemory = \
+         \"96 MiB\"\nkernel = \"{}\"\ncmdline = \"count={COUNT}\"\ndump = \"off\"\nrestart = \
+         \"never\"\n",
         images.kernel.display()
     )
 }
@@ -167,7 +174,10 @@ fn until_evict(running: &mut RunningMachine, figures: &mut Figures) -> Result<u6
         figures.figures.extend(figure_of(event));
         is_bad(event) || event.0["text"].as_str().is_some_and(|text| text.starts_with("evict "))
     })?;
-    let number = asked.0["text"].as_str().and_then(|text| text.strip_prefix("evict ")).and_then(|n| n.parse().ok());
+    let number = asked.0["text"]
+        .as_str()
+        .and_then(|text| text.strip_prefix("evict "))
+        .and_then(|n| n.parse().ok());
     number.with_context(|| format!("{}; transcript in {}", asked.0, running.folder().display()))
 }
 
@@ -183,7 +193,8 @@ fn until_verdict(running: &mut RunningMachine, figures: &mut Figures) -> Result<
 }
 
 fn is_bad(event: &Event) -> bool {
-    matches!(event.name(), "error" | "crash" | "end") || event.name() == "guest" && event.0["kind"] == "fail"
+    matches!(event.name(), "error" | "crash" | "end")
+        || event.name() == "guest" && event.0["kind"] == "fail"
 }
 
 /// Returns the figure from the hypervisor's own event, or from a line of the guest's log.
@@ -191,7 +202,12 @@ fn figure_of(event: &Event) -> Option<Figure> {
     let number = |member: &str| event.0[member].as_u64();
     if event.name() == "bench" {
         let id = event.0["id"].as_str()?.to_owned();
-        return Some(Figure { id, minimum: number("minimum")?, average: number("average")?, count: number("count")? });
+        return Some(Figure {
+            id,
+            minimum: number("minimum")?,
+            average: number("average")?,
+            count: number("count")?,
+        });
     }
     let mut words = event.0["text"].as_str()?.strip_prefix("bench ")?.split(' ');
     let id = words.next()?.to_owned();
@@ -202,17 +218,23 @@ fn figure_of(event: &Event) -> Option<Figure> {
 /// Returns the metadata of a guest page at an overcommit of 2, all pages touched.
 fn metadata(bed: Bed, images: &BenchImages<'_>) -> Result<f64> {
     let toml = format!(
-        "[pool]\nmemory = \"32 MiB\"\n\
-         [machine]\ncpus = 1\n\
-         [[paging_device]]\nmemory = \"72 MiB\"\n\
-         [[partition]]\nname = \"bench\"\nmemory = \"64 MiB\"\nkernel = \"{}\"\ncmdline = \"touch=1\"\n\
-         dump = \"off\"\nrestart = \"never\"\n",
+        "[pool]\nmemory = \"32 MiB\"\n[machine]\ncpus = 1\n[[paging_device]]\nmemory = \"72 \
+         MiB\"\n[[partition]]\nname = \"bench\"\nmemory = \"64 MiB\"\nkernel = \"{}\"\ncmdline = \
+         \"touch=1\"\ndump = \"off\"\nrestart = \"never\"\n",
         images.kernel.display()
     );
     let mut running = images.machine(bed, "metadata", &toml)?.start()?;
-    running.events.wait_for(LIMIT, "the guest to touch its memory", |event| event.0["text"] == "touched")?;
+    running
+        .events
+        .wait_for(LIMIT, "the guest to touch its memory", |event| event.0["text"] == "touched")?;
     running.events.command(LIMIT, json!({"command": "stats"}))?;
-    let pool = running.events.all().iter().rev().find(|event| event.name() == "pool").context("no counters of the pool")?;
+    let pool = running
+        .events
+        .all()
+        .iter()
+        .rev()
+        .find(|event| event.name() == "pool")
+        .context("no counters of the pool")?;
     let metadata = pool.number("metadata_per_page_milli")? as f64 / 1000.0;
     running.passed();
     Ok(metadata)
@@ -220,13 +242,25 @@ fn metadata(bed: Bed, images: &BenchImages<'_>) -> Result<f64> {
 
 /// Evicts `pages` pages and waits until no more page-outs are in flight.
 fn evict(running: &mut RunningMachine, pages: u64) -> Result<()> {
-    running.events.command(LIMIT, json!({"command": "evict", "partition": "bench", "count": pages}))?;
+    running
+        .events
+        .command(LIMIT, json!({"command": "evict", "partition": "bench", "count": pages}))?;
     let mut last = 0;
     loop {
         running.events.command(LIMIT, json!({"command": "stats"}))?;
-        let last_of = |name| running.events.all().iter().rev().find(move |event| event.name() == name).context("no counters");
+        let last_of = |name| {
+            running
+                .events
+                .all()
+                .iter()
+                .rev()
+                .find(move |event| event.name() == name)
+                .context("no counters")
+        };
         let (stats, pool) = (last_of("stats")?, last_of("pool")?);
-        let left = pool.number("page_outs")? + pool.number("clean_evictions")? + pool.number("zero_evictions")?;
+        let left = pool.number("page_outs")?
+            + pool.number("clean_evictions")?
+            + pool.number("zero_evictions")?;
         if stats.number("paged")? + 64 > pages && left == last {
             return Ok(());
         }
@@ -243,8 +277,14 @@ mod tests {
         let expected = Some(Figure { id: "E1".into(), minimum: 1, average: 2, count: 3 });
         let own = json!({"event": "bench", "id": "E1", "minimum": 1, "average": 2, "count": 3});
         assert_eq!(figure_of(&Event(own)), expected);
-        assert_eq!(figure_of(&Event(json!({"event": "guest", "kind": "log", "text": "bench E1 1 2 3"}))), expected);
-        assert_eq!(figure_of(&Event(json!({"event": "guest", "kind": "log", "text": "bench E1 1 2"}))), None);
+        assert_eq!(
+            figure_of(&Event(json!({"event": "guest", "kind": "log", "text": "bench E1 1 2 3"}))),
+            expected
+        );
+        assert_eq!(
+            figure_of(&Event(json!({"event": "guest", "kind": "log", "text": "bench E1 1 2"}))),
+            None
+        );
     }
 
     #[test]

@@ -31,9 +31,16 @@ pub fn measure(bed: Bed, images: &BenchImages<'_>, mib: u64) -> Result<Restart> 
     let mut running = machine.start()?;
     let crash = running.events.wait_named(LIMIT, "crash")?;
     let entered = running.events.wait_named(LIMIT, "entered")?;
-    let restart = Restart { pages: crash.number("resident")?, instructions: entered.number("tsc")? - crash.number("tsc")? };
+    let restart = Restart {
+        pages: crash.number("resident")?,
+        instructions: entered.number("tsc")? - crash.number("tsc")?,
+    };
     if restart.pages * 4096 < (mib << 20) / 10 * 9 {
-        bail!("only {} pages of {mib} MiB were resident; transcript in {}", restart.pages, running.folder().display());
+        bail!(
+            "only {} pages of {mib} MiB were resident; transcript in {}",
+            restart.pages,
+            running.folder().display()
+        );
     }
     running.passed();
     Ok(restart)
@@ -44,12 +51,10 @@ pub fn measure(bed: Bed, images: &BenchImages<'_>, mib: u64) -> Result<Restart> 
 fn configuration(images: &BenchImages<'_>, mib: u64) -> String {
     let device = mib + mib / 64 + 8;
     format!(
-        "[pool]\nmemory = \"{} MiB\"\n\
-         [machine]\ncpus = 1\n\
-         [[paging_device]]\nmemory = \"{device} MiB\"\n\
-         [[paging_device]]\nmemory = \"{device} MiB\"\n\
-         [[partition]]\nname = \"guest\"\nmemory = \"{mib} MiB\"\nkernel = \"{}\"\ncmdline = \"crash=1\"\n\
-         dump = \"aided\"\nrestart = \"immediate\"\n",
+        "[pool]\nmemory = \"{} MiB\"\n[machine]\ncpus = 1\n[[paging_device]]\nmemory = \"{device} \
+         MiB\"\n[[paging_device]]\nmemory = \"{device} MiB\"\n[[partition]]\nname = \
+         \"guest\"\nmemory = \"{mib} MiB\"\nkernel = \"{}\"\ncmdline = \"crash=1\"\ndump = \
+         \"aided\"\nrestart = \"immediate\"\n",
         mib + 16 + mib / 32,
         images.kernel.display()
     )
@@ -58,8 +63,13 @@ fn configuration(images: &BenchImages<'_>, mib: u64) -> String {
 /// Returns the additional instructions of a restart for each additional page of memory: the
 /// steepest slope of all pairs.
 pub fn slope(restarts: &[Restart]) -> f64 {
-    let pair = |(a, b): (&Restart, &Restart)| (b.instructions as f64 - a.instructions as f64) / (b.pages as f64 - a.pages as f64);
-    let pairs = restarts.iter().enumerate().flat_map(|(n, a)| restarts[n + 1..].iter().map(move |b| (a, b)));
+    let pair = |(a, b): (&Restart, &Restart)| {
+        (b.instructions as f64 - a.instructions as f64) / (b.pages as f64 - a.pages as f64)
+    };
+    let pairs = restarts
+        .iter()
+        .enumerate()
+        .flat_map(|(n, a)| restarts[n + 1..].iter().map(move |b| (a, b)));
     pairs.map(pair).fold(f64::NEG_INFINITY, f64::max)
 }
 

@@ -119,7 +119,12 @@ pub fn ticks(images: &BenchImages<'_>, cpus: u32) -> Result<ScaleCost> {
     Ok(cost)
 }
 
-fn machine(bed: Bed, images: &BenchImages<'_>, folder: &Path, (cpus, disks): (u32, DiskBacking)) -> Result<BedMachine> {
+fn machine(
+    bed: Bed,
+    images: &BenchImages<'_>,
+    folder: &Path,
+    (cpus, disks): (u32, DiskBacking),
+) -> Result<BedMachine> {
     let name = format!("scale-{}-{cpus}", disks.name());
     let plan = config::read(&name, &configuration(images, cpus, disks), folder, bed)?;
     let mut machine = BedMachine::new(bed, &name, images.hypervisor.to_owned());
@@ -134,13 +139,15 @@ fn configuration(images: &BenchImages<'_>, cpus: u32, disks: DiskBacking) -> Str
         let mib = MIB + 12;
         text += &match disks {
             DiskBacking::Memory => format!("[[paging_device]]\nmemory = \"{mib} MiB\"\n"),
-            DiskBacking::Virtio => format!("[[paging_device]]\nimage = \"{n}.img\"\nsize = \"{mib} MiB\"\n"),
+            DiskBacking::Virtio => {
+                format!("[[paging_device]]\nimage = \"{n}.img\"\nsize = \"{mib} MiB\"\n")
+            }
         };
     }
     for n in 0..PARTITIONS {
         text += &format!(
-            "[[partition]]\nname = \"p{n}\"\nmemory = \"{MIB} MiB\"\nkernel = \"{}\"\ncmdline = \"passes={PASSES}\"\n\
-             dump = \"off\"\nrestart = \"never\"\n",
+            "[[partition]]\nname = \"p{n}\"\nmemory = \"{MIB} MiB\"\nkernel = \"{}\"\ncmdline = \
+             \"passes={PASSES}\"\ndump = \"off\"\nrestart = \"never\"\n",
             images.kernel.display()
         );
     }
@@ -160,9 +167,22 @@ fn work(machine: &BedMachine) -> Result<(RunningMachine, ScaleCost)> {
         last = verdict.number("t")?;
     }
     running.events.command(LIMIT, json!({"command": "stats"}))?;
-    let pool = running.events.all().iter().rev().find(|event| event.name() == "pool").context("no counters of the pool")?;
-    let (page_ins, read_around, page_outs) = (pool.number("page_ins")?, pool.number("read_around")?, pool.number("page_outs")?);
-    let cost = ScaleCost { instructions: Instructions::default(), page_ins, read_around, page_outs, ns: last - first };
+    let pool = running
+        .events
+        .all()
+        .iter()
+        .rev()
+        .find(|event| event.name() == "pool")
+        .context("no counters of the pool")?;
+    let (page_ins, read_around, page_outs) =
+        (pool.number("page_ins")?, pool.number("read_around")?, pool.number("page_outs")?);
+    let cost = ScaleCost {
+        instructions: Instructions::default(),
+        page_ins,
+        read_around,
+        page_outs,
+        ns: last - first,
+    };
     Ok((running, cost))
 }
 
@@ -211,13 +231,24 @@ pub fn medians(costs: &[ScaleCost]) -> Medians {
 /// Returns the table to print, and whether all figures are within the bars; `rows` begins with one
 /// CPU.
 pub fn judge(rows: &[(u32, Medians)]) -> (TextTable, bool) {
-    let mut table =
-        TextTable::new(&["CPUs", "hypervisor", "of one", "bar", "lock waits", "page-ins", "of one", "bar", "read", "written"]);
+    let mut table = TextTable::new(&[
+        "CPUs",
+        "hypervisor",
+        "of one",
+        "bar",
+        "lock waits",
+        "page-ins",
+        "of one",
+        "bar",
+        "read",
+        "written",
+    ]);
     let mut within = true;
     let one = rows[0].1;
     for (cpus, medians) in rows {
         let ratio = |value: u64, one: u64| value as f64 / one.max(1) as f64;
-        let (hypervisor, page_ins) = (ratio(medians.hypervisor, one.hypervisor), ratio(medians.page_ins, one.page_ins));
+        let (hypervisor, page_ins) =
+            (ratio(medians.hypervisor, one.hypervisor), ratio(medians.page_ins, one.page_ins));
         within &= hypervisor <= BAR_INSTRUCTIONS && page_ins <= BAR_PAGE_INS;
         table.row(&[
             cpus.to_string(),

@@ -92,7 +92,8 @@ pub fn measure(images: &BenchImages<'_>, job: &TraceJob, disks: DiskBacking) -> 
     running.console.typist()?.write_all(b" ")?;
     let done = wait_for(&mut running, "trace done")?;
     let after = traffic(&mut running)?;
-    let number = |name: &str| word_after(&done, name).with_context(|| format!("no {name} in {done}"));
+    let number =
+        |name: &str| word_after(&done, name).with_context(|| format!("no {name} in {done}"));
     let cost = TraceCost {
         read: after.read - before.read,
         page_ins: after.page_ins - before.page_ins,
@@ -106,16 +107,25 @@ pub fn measure(images: &BenchImages<'_>, job: &TraceJob, disks: DiskBacking) -> 
     Ok(cost)
 }
 
-fn machine(images: &BenchImages<'_>, folder: &Path, job: &TraceJob, disks: DiskBacking) -> Result<BedMachine> {
+fn machine(
+    images: &BenchImages<'_>,
+    folder: &Path,
+    job: &TraceJob,
+    disks: DiskBacking,
+) -> Result<BedMachine> {
     let device = match disks {
         DiskBacking::Memory => format!("[[paging_device]]\nmemory = \"{} MiB\"\n", MIB + 24),
-        DiskBacking::Virtio => format!("[[paging_device]]\nimage = \"0.img\"\nsize = \"{} MiB\"\n", MIB + 24),
+        DiskBacking::Virtio => {
+            format!("[[paging_device]]\nimage = \"0.img\"\nsize = \"{} MiB\"\n", MIB + 24)
+        }
     };
-    let bandwidth = if disks == DiskBacking::Virtio { "disk_bandwidth = \"100 MiB\"\n" } else { "" };
+    let bandwidth =
+        if disks == DiskBacking::Virtio { "disk_bandwidth = \"100 MiB\"\n" } else { "" };
     let toml = format!(
-        "[pool]\nmemory = \"{POOL_MIB} MiB\"\n[machine]\ncpus = 1\n{bandwidth}{device}\
-         [[partition]]\nname = \"guest\"\nmemory = \"{MIB} MiB\"\nkernel = \"{}\"\n\
-         cmdline = \"trace={} pages={PAGES} ops={}\"\ndump = \"off\"\nrestart = \"never\"\n",
+        "[pool]\nmemory = \"{POOL_MIB} MiB\"\n[machine]\ncpus = \
+         1\n{bandwidth}{device}[[partition]]\nname = \"guest\"\nmemory = \"{MIB} MiB\"\nkernel = \
+         \"{}\"\ncmdline = \"trace={} pages={PAGES} ops={}\"\ndump = \"off\"\nrestart = \
+         \"never\"\n",
         images.kernel.display(),
         job.number,
         job.accesses
@@ -123,13 +133,16 @@ fn machine(images: &BenchImages<'_>, folder: &Path, job: &TraceJob, disks: DiskB
     let name = format!("trace-{}-{}", job.id, disks.name());
     let mut machine = BedMachine::new(Bed::Qemu, &name, images.hypervisor.to_owned());
     machine.apply(config::read(&name, &toml, folder, Bed::Qemu)?);
-    machine.clock = if disks == DiskBacking::Memory { ClockBase::Instructions(0) } else { ClockBase::Host };
+    machine.clock =
+        if disks == DiskBacking::Memory { ClockBase::Instructions(0) } else { ClockBase::Host };
     Ok(machine)
 }
 
 /// Waits for a line of the guest's log that begins with `begin`.
 fn wait_for(running: &mut RunningMachine, begin: &str) -> Result<String> {
-    let found = running.events.wait_for(LIMIT, begin, |event| is_bad(event) || text_of(event).starts_with(begin))?;
+    let found = running
+        .events
+        .wait_for(LIMIT, begin, |event| is_bad(event) || text_of(event).starts_with(begin))?;
     if is_bad(&found) {
         bail!("{}; transcript in {}", found.0, running.folder().display());
     }
@@ -137,7 +150,8 @@ fn wait_for(running: &mut RunningMachine, begin: &str) -> Result<String> {
 }
 
 fn is_bad(event: &Event) -> bool {
-    matches!(event.name(), "error" | "crash" | "end") || event.name() == "guest" && event.0["kind"] == "fail"
+    matches!(event.name(), "error" | "crash" | "end")
+        || event.name() == "guest" && event.0["kind"] == "fail"
 }
 
 fn text_of(event: &Event) -> &str {
@@ -160,14 +174,21 @@ struct Traffic {
 
 fn traffic(running: &mut RunningMachine) -> Result<Traffic> {
     running.events.command(LIMIT, json!({"command": "stats"}))?;
-    let last = |name: &'static str| running.events.all().iter().rev().find(move |event| event.name() == name);
-    let (pool, stats) = (last("pool").context("no counters of the pool")?, last("stats").context("no counters of the guest")?);
+    let last = |name: &'static str| {
+        running.events.all().iter().rev().find(move |event| event.name() == name)
+    };
+    let (pool, stats) = (
+        last("pool").context("no counters of the pool")?,
+        last("stats").context("no counters of the guest")?,
+    );
     let page_ins = pool.number("page_ins")?;
     Ok(Traffic {
         read: page_ins + pool.number("read_around")?,
         page_ins,
         // Older hypervisors do not report write-back of pages that stay.
-        written: pool.number("bytes_written").or_else(|_| pool.number("page_outs").map(|pages| pages * 4096))?,
+        written: pool
+            .number("bytes_written")
+            .or_else(|_| pool.number("page_outs").map(|pages| pages * 4096))?,
         frames: stats.number("resident")?,
     })
 }
@@ -239,12 +260,23 @@ pub fn judge(costs: &[(TraceJob, TraceCost)], disks: DiskBacking) -> (TextTable,
     (table, above)
 }
 
-fn above_the_bar(job: &TraceJob, cost: &TraceCost, (ratio, disks): (f64, DiskBacking)) -> Vec<String> {
+fn above_the_bar(
+    job: &TraceJob,
+    cost: &TraceCost,
+    (ratio, disks): (f64, DiskBacking),
+) -> Vec<String> {
     let mut above = Vec::new();
-    let mut check = |holds: bool, what: &str| (!holds).then(|| above.push(format!("{}: {what}", job.id)));
-    check(!matches!(job.id, "M2" | "M3") || ratio <= BAR_READ, "more pages are read than 1.15 times LRU's");
+    let mut check =
+        |holds: bool, what: &str| (!holds).then(|| above.push(format!("{}: {what}", job.id)));
+    check(
+        !matches!(job.id, "M2" | "M3") || ratio <= BAR_READ,
+        "more pages are read than 1.15 times LRU's",
+    );
     check(job.id != "M1" || ratio <= BAR_WALK, "more pages are read than 1.02 times LRU's");
-    check(disks == DiskBacking::Virtio || cost.worst <= BAR_STALL, "the worst stall is longer than it was");
+    check(
+        disks == DiskBacking::Virtio || cost.worst <= BAR_STALL,
+        "the worst stall is longer than it was",
+    );
     check(job.id != "M3" || cost.written <= KVM_M3_BYTES, "more is written than by KVM");
     check(
         disks == DiskBacking::Memory || job.id != "M1" || cost.worst <= KVM_M1_STALL_NS,
@@ -279,15 +311,37 @@ mod tests {
 
     #[test]
     fn each_bar_is_looked_at() {
-        let cost = TraceCost { read: 100, page_ins: 1, written: 0, ticks: 1, p99: 1, worst: BAR_STALL, frames: 1 };
-        let above = |n: usize, cost: TraceCost, ratio: f64, disks| above_the_bar(&JOBS[n], &cost, (ratio, disks)).len();
+        let cost = TraceCost {
+            read: 100,
+            page_ins: 1,
+            written: 0,
+            ticks: 1,
+            p99: 1,
+            worst: BAR_STALL,
+            frames: 1,
+        };
+        let above = |n: usize, cost: TraceCost, ratio: f64, disks| {
+            above_the_bar(&JOBS[n], &cost, (ratio, disks)).len()
+        };
         for n in 1..4 {
             assert_eq!(above(n, cost, 1.15, DiskBacking::Memory), 0);
         }
         assert_eq!(above(1, cost, 1.16, DiskBacking::Memory), 1);
-        assert_eq!((above(0, cost, 1.02, DiskBacking::Memory), above(0, cost, 1.03, DiskBacking::Memory)), (0, 1));
-        assert_eq!(above(3, TraceCost { worst: BAR_STALL + 1, ..cost }, 1.0, DiskBacking::Memory), 1);
-        assert_eq!(above(2, TraceCost { written: KVM_M3_BYTES + 1, ..cost }, 1.0, DiskBacking::Virtio), 1);
-        assert_eq!(above(0, TraceCost { worst: KVM_M1_STALL_NS + 1, ..cost }, 1.0, DiskBacking::Virtio), 1);
+        assert_eq!(
+            (above(0, cost, 1.02, DiskBacking::Memory), above(0, cost, 1.03, DiskBacking::Memory)),
+            (0, 1)
+        );
+        assert_eq!(
+            above(3, TraceCost { worst: BAR_STALL + 1, ..cost }, 1.0, DiskBacking::Memory),
+            1
+        );
+        assert_eq!(
+            above(2, TraceCost { written: KVM_M3_BYTES + 1, ..cost }, 1.0, DiskBacking::Virtio),
+            1
+        );
+        assert_eq!(
+            above(0, TraceCost { worst: KVM_M1_STALL_NS + 1, ..cost }, 1.0, DiskBacking::Virtio),
+            1
+        );
     }
 }

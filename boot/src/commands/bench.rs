@@ -19,10 +19,14 @@ pub struct BenchArguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Compare one, two and four CPUs at paging: instructions, page-ins, work per tick (a quarter of an hour and more)
+    /// Compare one, two and four CPUs at paging: instructions, page-ins, work per tick (a quarter
+    /// of an hour and more)
     Scale {
         /// Number of runs; their median counts
-        #[arg(long, default_value_t = scale::ROUNDS, value_parser = clap::value_parser!(u32).range(1..=99))]
+        #[arg(
+            long, default_value_t = scale::ROUNDS,
+            value_parser = clap::value_parser!(u32).range(1..=99)
+        )]
         rounds: u32,
     },
     /// Replay the traces M1 to M4 in a guest whose memory does not fit (ten minutes)
@@ -45,7 +49,8 @@ pub fn run(common: &Common, arguments: &BenchArguments) -> Result<ExitCode> {
         None => operations_and_restarts(common),
         Some(What::Scale { rounds }) => scale(common, *rounds),
         Some(What::Traces { virtio, hypervisor }) => {
-            let disks = if *virtio { scale::DiskBacking::Virtio } else { scale::DiskBacking::Memory };
+            let disks =
+                if *virtio { scale::DiskBacking::Virtio } else { scale::DiskBacking::Memory };
             replay(common, disks, hypervisor.as_deref())
         }
     }
@@ -64,10 +69,16 @@ fn operations_and_restarts(common: &Common) -> Result<ExitCode> {
     println!("path lengths in instructions, {}", bed.name());
     let figures = operations::measure(bed, &images)?;
     println!("{}", figures.table());
-    println!("metadata: {:.2} bytes a guest page at overcommit 2 (bar 16)", figures.metadata_per_page);
+    println!(
+        "metadata: {:.2} bytes a guest page at overcommit 2 (bar 16)",
+        figures.metadata_per_page
+    );
     let mut within = figures.above_the_bar().is_empty();
     if bed == Bed::Qemu {
-        let restarts = restart::SIZES.iter().map(|mib| restart::measure(bed, &images, *mib)).collect::<Result<Vec<_>>>()?;
+        let restarts = restart::SIZES
+            .iter()
+            .map(|mib| restart::measure(bed, &images, *mib))
+            .collect::<Result<Vec<_>>>()?;
         let slope = restart::slope(&restarts);
         println!(
             "\nR1, restart = \"immediate\"\n{}slope {slope:.4} instructions a page (bar {})",
@@ -109,7 +120,9 @@ fn scale_on_qemu(images: &BenchImages<'_>, rounds: u32) -> Result<bool> {
         println!("\nqemu, {} disks: instructions and pages, median of {rounds}", disks.name());
         let mut rows = Vec::new();
         for cpus in scale::CPUS {
-            let costs = (0..rounds).map(|_| scale::count(images, cpus, disks)).collect::<Result<Vec<_>>>()?;
+            let costs = (0..rounds)
+                .map(|_| scale::count(images, cpus, disks))
+                .collect::<Result<Vec<_>>>()?;
             print_functions(cpus, &costs);
             rows.push((cpus, scale::medians(&costs)));
         }
@@ -129,28 +142,44 @@ fn print_functions(cpus: u32, costs: &[scale::ScaleCost]) {
     let Some(first) = costs.first() else { return };
     let mut functions: Vec<_> = first.instructions.functions.iter().collect();
     functions.sort_by_key(|(_, count)| core::cmp::Reverse(**count));
-    println!("  {cpus} CPUs, first run: guests {}, hypervisor by function", first.instructions.guests);
+    println!(
+        "  {cpus} CPUs, first run: guests {}, hypervisor by function",
+        first.instructions.guests
+    );
     for (name, count) in functions.into_iter().take(8) {
         println!("    {count:>12}  {name}");
     }
 }
 
 fn scale_on_bochs(images: &BenchImages<'_>) -> Result<bool> {
-    println!("\nbochs, memory disks: nanoseconds of its clock, of which each CPU has as many as the machine");
+    println!(
+        "\nbochs, memory disks: nanoseconds of its clock, of which each CPU has as many as the \
+         machine"
+    );
     let (one, two) = (scale::ticks(images, 1)?, scale::ticks(images, 2)?);
     let ratio = one.ns as f64 / two.ns as f64;
-    println!("one CPU {}, two CPUs {}: work per tick {ratio:.2} of one's (bar {})", one.ns, two.ns, scale::BAR_WORK);
+    println!(
+        "one CPU {}, two CPUs {}: work per tick {ratio:.2} of one's (bar {})",
+        one.ns,
+        two.ns,
+        scale::BAR_WORK
+    );
     println!("page-ins {} and {}", one.page_ins, two.page_ins);
     Ok(ratio >= scale::BAR_WORK)
 }
 
 /// Replays the traces.
-fn replay(common: &Common, disks: scale::DiskBacking, hypervisor: Option<&Path>) -> Result<ExitCode> {
+fn replay(
+    common: &Common,
+    disks: scale::DiskBacking,
+    hypervisor: Option<&Path>,
+) -> Result<ExitCode> {
     if common.bed.is_some_and(|bed| bed != Bed::Qemu) {
         bail!("the traces are replayed on QEMU: use --bed qemu");
     }
     setup::prepare(&[SetupJob::Boot(Bed::Qemu)], common.permission())?;
-    let built = hypervisor.map_or_else(|| kernel_build::hypervisor(Variant::Ordinary), |file| Ok(file.to_owned()))?;
+    let built = hypervisor
+        .map_or_else(|| kernel_build::hypervisor(Variant::Ordinary), |file| Ok(file.to_owned()))?;
     let kernel = kernel_build::test_kernels()?.join("trace");
     let images = BenchImages { hypervisor: &built, kernel: &kernel };
     let mut costs = Vec::new();

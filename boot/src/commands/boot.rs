@@ -31,7 +31,10 @@ pub fn run(common: &Common, arguments: &BootArguments) -> Result<ExitCode> {
     let bed = common.bed();
     setup::prepare(&[SetupJob::Boot(bed)], common.permission())?;
     // Read the configuration first: a mistake in it should not cost a build.
-    let mut plan = arguments.file.as_deref().map_or_else(|| config::nothing(bed), |file| config::load(file, bed))?;
+    let mut plan = arguments
+        .file
+        .as_deref()
+        .map_or_else(|| config::nothing(bed), |file| config::load(file, bed))?;
     plan.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
     plan.route_consoles(arguments.console.iter().map(|(name, _)| name.as_str()))?;
     let sockets = Sockets::bind(arguments.events.as_deref(), &arguments.console)?;
@@ -94,7 +97,10 @@ fn watch(
 }
 
 /// Passes every event to `take` until the machine has ended.
-fn wait(running: &mut RunningMachine, mut take: impl FnMut(&crate::events::Event)) -> Result<MachineEnd> {
+fn wait(
+    running: &mut RunningMachine,
+    mut take: impl FnMut(&crate::events::Event),
+) -> Result<MachineEnd> {
     loop {
         let limit = match running.events.poll(LOOK) {
             Polled::Event(event) => {

@@ -50,15 +50,30 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: DemoScal
     }
     setup::prepare(&[SetupJob::Boot(bed), SetupJob::Guest, SetupJob::Readers], permission)?;
     let kernel = debian::kernel(permission)?;
-    let readers = Readers { vmlinux: debian::debug_symbols(&kernel, permission)?, python: python::drgn(permission)? };
+    let readers = Readers {
+        vmlinux: debian::debug_symbols(&kernel, permission)?,
+        python: python::drgn(permission)?,
+    };
     let folder = paths::tidepool().join(name);
-    let file = demo::write_configuration(&folder, bed, &scale, &kernel.vmlinuz(), &initramfs::prepare(&kernel)?)?;
+    let file = demo::write_configuration(
+        &folder,
+        bed,
+        &scale,
+        &kernel.vmlinuz(),
+        &initramfs::prepare(&kernel)?,
+    )?;
     let plan = config::load(&file, bed)?;
     let disks = plan.disks.clone();
     let mut machine = BedMachine::new(bed, name, kernel_build::hypervisor(Variant::Ordinary)?);
     machine.apply(plan);
 
-    println!("{} {} in {}, configuration {}", kernel.package, kernel.version, bed.name(), file.display());
+    println!(
+        "{} {} in {}, configuration {}",
+        kernel.package,
+        kernel.version,
+        bed.name(),
+        file.display()
+    );
     let mut running = machine.start()?;
     let place = format!("transcript in {}", running.folder().display());
     let mut record = RunRecord::default();
@@ -80,8 +95,13 @@ pub fn demonstrate(bed: Bed, permission: Permission, name: &str, scale: DemoScal
 }
 
 /// Follows the story and prints it as it happens.
-fn follow(running: &mut RunningMachine, scale: DemoScale, record: &mut RunRecord) -> Result<DemoStory> {
-    let (start, mut story, mut counters) = (Instant::now(), DemoStory::new(scale), CounterPoll::new());
+fn follow(
+    running: &mut RunningMachine,
+    scale: DemoScale,
+    record: &mut RunRecord,
+) -> Result<DemoStory> {
+    let (start, mut story, mut counters) =
+        (Instant::now(), DemoStory::new(scale), CounterPoll::new());
     while !story.is_over() {
         let at = start.elapsed();
         if at.as_secs() > scale.limit_s {
@@ -109,12 +129,16 @@ fn follow(running: &mut RunningMachine, scale: DemoScale, record: &mut RunRecord
 }
 
 /// Stops the partitions and writes the memory-backed disk that holds the dump to a file.
-fn bring_out(running: &mut RunningMachine, story: &DemoStory, folder: &Path) -> Result<Vec<PathBuf>> {
+fn bring_out(
+    running: &mut RunningMachine,
+    story: &DemoStory,
+    folder: &Path,
+) -> Result<Vec<PathBuf>> {
     for name in story.workers.keys() {
         running.events.command(END, json!({"command": "stop", "partition": name}))?;
-        running
-            .events
-            .wait_for(END, "a partition to stop", |event| event.name() == "stopped" && event.0["partition"] == **name)?;
+        running.events.wait_for(END, "a partition to stop", |event| {
+            event.name() == "stopped" && event.0["partition"] == **name
+        })?;
     }
     let (_, complete) = story.complete.as_ref().context("no dump is complete")?;
     let file = folder.join("dump.img");
@@ -129,7 +153,12 @@ fn finish(running: &mut RunningMachine) -> Result<()> {
 }
 
 /// Reads the dump and prints the tables.
-fn judge(story: &DemoStory, disks: &[PathBuf], readers: &Readers, record: &mut RunRecord) -> Result<DemoVerdict> {
+fn judge(
+    story: &DemoStory,
+    disks: &[PathBuf],
+    readers: &Readers,
+    record: &mut RunRecord,
+) -> Result<DemoVerdict> {
     let image = dump_of(disks)?;
     let mut verdict = DemoVerdict::default();
     verdict.of_story(story);
@@ -154,7 +183,9 @@ fn dump_of(disks: &[PathBuf]) -> Result<&Path> {
     let first = DemoScale::name(0);
     for disk in disks {
         let record = SpaceImage::open(disk, VolumeAccess::Read)?.record()?;
-        if record.state.holds_dump() && record.owner.is_some_and(|owner| owner.name.as_str() == first) {
+        if record.state.holds_dump()
+            && record.owner.is_some_and(|owner| owner.name.as_str() == first)
+        {
             return Ok(disk);
         }
     }

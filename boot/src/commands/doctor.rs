@@ -17,8 +17,10 @@ use std::time::{Duration, Instant};
 /// Time limit for the whole trial.
 const LIMIT: Duration = Duration::from_secs(25);
 /// Memory of the trial's partition, of which it fills a part.
-const TRIAL: &str = "at_end = \"power-off\"\n[pool]\nmemory = \"24 MiB\"\n[[paging_device]]\nmemory = \"24 MiB\"\n\
-                     [[partition]]\nname = \"trial\"\nmemory = \"16 MiB\"\nrestart = \"never\"\ncmdline = \"paged=500 dirty=100\"\n";
+const TRIAL: &str = "at_end = \"power-off\"\n[pool]\nmemory = \"24 \
+                     MiB\"\n[[paging_device]]\nmemory = \"24 MiB\"\n[[partition]]\nname = \
+                     \"trial\"\nmemory = \"16 MiB\"\nrestart = \"never\"\ncmdline = \"paged=500 \
+                     dirty=100\"\n";
 
 /// Examines the machine, runs the trial, and prints the text to send.
 ///
@@ -39,7 +41,8 @@ pub fn run(common: &Common) -> Result<ExitCode> {
         Err(error) => println!("trial     in {}: FAILED: {error:#}", bed.name()),
     }
     println!(
-        "\nTo report a problem send all of the above, your configuration, and the folder of the run that failed; the newest under"
+        "\nTo report a problem send all of the above, your configuration, and the folder of the \
+         run that failed; the newest under"
     );
     println!("    {}", crate::paths::transcripts().display());
     Ok(if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -56,7 +59,11 @@ fn machine() {
     );
     println!("CPU       {count} x {}", value(&cpu, "model name", ':'));
     let memory = read("/proc/meminfo");
-    println!("memory    {}, available {}", mib(&value(&memory, "MemTotal", ':')), mib(&value(&memory, "MemAvailable", ':')));
+    println!(
+        "memory    {}, available {}",
+        mib(&value(&memory, "MemTotal", ':')),
+        mib(&value(&memory, "MemAvailable", ':'))
+    );
     for program in ["qemu-system-x86_64", "rustc"] {
         println!("{program:<9} {}", version(program));
     }
@@ -64,7 +71,8 @@ fn machine() {
 
 /// Returns the value of a key in such a file, without quotes.
 fn value(text: &str, key: &str, separator: char) -> String {
-    let line = text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(separator));
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(key)?.trim_start().strip_prefix(separator));
     line.map_or_else(|| "unknown".to_owned(), |value| value.trim().trim_matches('"').to_owned())
 }
 
@@ -77,7 +85,9 @@ fn mib(kilobytes: &str) -> String {
 fn version(program: &str) -> String {
     let output = Command::new(program).arg("--version").output();
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-    text.ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_else(|| "not there".to_owned())
+    text.ok()
+        .and_then(|text| text.lines().next().map(str::to_owned))
+        .unwrap_or_else(|| "not there".to_owned())
 }
 
 fn virtualisation() {
@@ -94,13 +104,17 @@ fn virtualisation() {
     let inside = if has("hypervisor") { "a virtual machine's CPU" } else { "a real CPU" };
     println!("hardware  {inside}, which shows {own}");
     println!("/dev/kvm  {}", kvm::state());
-    for (module, path) in ["kvm_intel", "kvm_amd"].map(|module| (module, format!("/sys/module/{module}/parameters/nested"))) {
+    for (module, path) in ["kvm_intel", "kvm_amd"]
+        .map(|module| (module, format!("/sys/module/{module}/parameters/nested")))
+    {
         if let Ok(nested) = fs::read_to_string(&path) {
             println!("          {module} nested = {}", nested.trim());
         }
     }
     match features::of_kvm() {
-        None => println!("          offers its guests no VMX and no SVM: Tidepool runs on emulators here"),
+        None => println!(
+            "          offers its guests no VMX and no SVM: Tidepool runs on emulators here"
+        ),
         Some((what, features)) => features_of(what, &features),
     }
 }
@@ -142,16 +156,29 @@ fn trial(bed: Bed) -> Result<Vec<String>> {
     let place = format!("transcript in {}", running.folder().display());
     let boot = running.events.wait_named(left(), "boot").with_context(|| place.clone())?;
     let filled = |event: &crate::events::Event| {
-        event.name() == "guest" && event.0["text"].as_str().is_some_and(|text| text.starts_with("filled"))
+        event.name() == "guest"
+            && event.0["text"].as_str().is_some_and(|text| text.starts_with("filled"))
     };
-    running.events.wait_for(left(), "the partition to run", filled).with_context(|| place.clone())?;
-    running.events.command(left(), json!({"command": "crash", "partition": "trial"})).with_context(|| place.clone())?;
+    running
+        .events
+        .wait_for(left(), "the partition to run", filled)
+        .with_context(|| place.clone())?;
+    running
+        .events
+        .command(left(), json!({"command": "crash", "partition": "trial"}))
+        .with_context(|| place.clone())?;
     let dump = running.events.wait_named(left(), "dump_complete").with_context(|| place.clone())?;
     running.events.send(json!({"command": "poweroff"}))?;
-    ensure!(running.wait_for_end(left())? == MachineEnd::Success, "the hypervisor did not stop in order; {place}");
+    ensure!(
+        running.wait_for_end(left())? == MachineEnd::Success,
+        "the hypervisor did not stop in order; {place}"
+    );
     running.passed();
     let pages = dump.number("pages_written")?;
-    Ok(vec![format!("hypervisor: {}", boot.0), format!("a partition ran, crashed, and left a dump: {pages} pages written")])
+    Ok(vec![
+        format!("hypervisor: {}", boot.0),
+        format!("a partition ran, crashed, and left a dump: {pages} pages written"),
+    ])
 }
 
 #[cfg(test)]
@@ -160,7 +187,10 @@ mod tests {
 
     #[test]
     fn values_are_found_in_files_of_both_kinds() {
-        assert_eq!(value("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n", "PRETTY_NAME", '='), "Debian GNU/Linux 12");
+        assert_eq!(
+            value("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n", "PRETTY_NAME", '='),
+            "Debian GNU/Linux 12"
+        );
         assert_eq!(value("model name\t: A CPU\n", "model name", ':'), "A CPU");
         assert_eq!(value("", "model name", ':'), "unknown");
         assert_eq!((mib("2048 kB"), mib("?")), ("2 MiB".to_owned(), "unknown".to_owned()));

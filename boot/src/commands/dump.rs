@@ -18,21 +18,25 @@ pub enum DumpAction {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Check every block against its checksum, and the ELF header against the record; the status is 0 only if all is right
+    /// Check every block against its checksum, and the ELF header against the record; the status is
+    /// 0 only if all is right
     Verify {
         /// The image
         file: PathBuf,
-        /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
+        /// The dump's name, or its first eight digits, or the number of its space; may be left out
+        /// where there is one space
         dump: Option<DumpChoice>,
     },
     /// Write the ELF header anew, for example after a power cut ended the drain
     Header {
         /// The image
         file: PathBuf,
-        /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
+        /// The dump's name, or its first eight digits, or the number of its space; may be left out
+        /// where there is one space
         dump: Option<DumpChoice>,
     },
-    /// Put the header of one dump into the boot-code bytes of a disk with several spaces, so that tools open the raw image
+    /// Put the header of one dump into the boot-code bytes of a disk with several spaces, so that
+    /// tools open the raw image
     Select {
         /// The image
         file: PathBuf,
@@ -46,7 +50,8 @@ pub enum DumpAction {
     Gdb {
         /// The image
         file: PathBuf,
-        /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
+        /// The dump's name, or its first eight digits, or the number of its space; may be left out
+        /// where there is one space
         dump: Option<DumpChoice>,
         /// The crashed kernel with its symbols, which are moved by KASLR's offset
         #[arg(long)]
@@ -62,7 +67,8 @@ pub enum DumpAction {
     Release {
         /// The image
         file: PathBuf,
-        /// The dump's name, or its first eight digits, or the number of its space; may be left out where there is one space
+        /// The dump's name, or its first eight digits, or the number of its space; may be left out
+        /// where there is one space
         dump: Option<DumpChoice>,
     },
 }
@@ -80,7 +86,9 @@ pub fn run(action: &DumpAction) -> Result<ExitCode> {
             println!("{}: {}", dump.name(), dump.finish()?.name());
         }
         DumpAction::Select { file, dump, force } => select(file, *dump, *force)?,
-        DumpAction::Gdb { file, dump, serve: true, .. } => dump::gdb::serve(&open(file, *dump, VolumeAccess::Read)?)?,
+        DumpAction::Gdb { file, dump, serve: true, .. } => {
+            dump::gdb::serve(&open(file, *dump, VolumeAccess::Read)?)?
+        }
         DumpAction::Gdb { file, dump, symbols, gdb, .. } => {
             dump::gdb::start(&open(file, *dump, VolumeAccess::Read)?, symbols.as_deref(), gdb)?;
         }
@@ -96,7 +104,10 @@ fn select(file: &Path, choice: DumpChoice, force: bool) -> Result<()> {
     let left_out = dump::select(&disk, space, loader)?;
     println!("{}: opens as the dump in space {space}", file.display());
     if left_out > 0 {
-        println!("  without {left_out} pages: the header has room for five runs only; the space's own header has all");
+        println!(
+            "  without {left_out} pages: the header has room for five runs only; the space's own \
+             header has all"
+        );
     }
     Ok(())
 }
@@ -119,16 +130,26 @@ fn open(file: &Path, choice: Option<DumpChoice>, access: VolumeAccess) -> Result
 
 fn verify(dump: &Dump) -> Result<()> {
     if !dump.record().state.describes_pages() {
-        bail!("{}: a power cut came before any page was written; only the crash's record is left", dump.name());
+        bail!(
+            "{}: a power cut came before any page was written; only the crash's record is left",
+            dump.name()
+        );
     }
     let verdict = dump.verify()?;
     println!("{}: {}", dump.name(), dump.record().state.name());
-    println!("  {} pages from their blocks, {} zero, {} missing", verdict.right, verdict.zero, verdict.missing);
+    println!(
+        "  {} pages from their blocks, {} zero, {} missing",
+        verdict.right, verdict.zero, verdict.missing
+    );
     if let Some(first) = verdict.first_wrong {
         bail!("{} blocks have a wrong checksum, first that of page {first}", verdict.wrong);
     }
     if !verdict.header_current {
-        bail!("{}: the ELF header is not up to date: `tidepool dump header {}` updates it", dump.name(), dump.place());
+        bail!(
+            "{}: the ELF header is not up to date: `tidepool dump header {}` updates it",
+            dump.name(),
+            dump.place()
+        );
     }
     Ok(())
 }

@@ -18,8 +18,8 @@ use std::process::ExitCode;
 /// What to write, and where.
 #[derive(Args)]
 pub struct ImageArguments {
-    /// The configuration (a .toml file) and the image. The default image has the configuration's name with .img; without a
-    /// configuration the stick starts no partition
+    /// The configuration (a .toml file) and the image. The default image has the configuration's
+    /// name with .img; without a configuration the stick starts no partition
     #[arg(required = true, num_args = 1..=2, value_name = "CONFIGURATION or IMAGE")]
     pub files: Vec<PathBuf>,
     /// Text for the hypervisor's own command line
@@ -61,29 +61,47 @@ fn files(given: &[PathBuf]) -> Result<(Option<&Path>, PathBuf)> {
             Ok((Some(only), name.file_name().map_or(name.clone(), PathBuf::from)))
         }
         [only] => Ok((None, only.clone())),
-        [first, second] if is_configuration(first) && !is_configuration(second) => Ok((Some(first), second.clone())),
-        [first, second] if is_configuration(second) && !is_configuration(first) => Ok((Some(second), first.clone())),
+        [first, second] if is_configuration(first) && !is_configuration(second) => {
+            Ok((Some(first), second.clone()))
+        }
+        [first, second] if is_configuration(second) && !is_configuration(first) => {
+            Ok((Some(second), first.clone()))
+        }
         _ => bail!("one of the two files is the configuration, and ends in .toml"),
     }
 }
 
 /// Writes the image under a temporary name, and renames it when it is complete.
 fn write(image: &Path, plan: config::BootPlan, hypervisor: PathBuf, append: &str) -> Result<()> {
-    let mut name = image.file_name().with_context(|| format!("{}: no file name", image.display()))?.to_owned();
+    let mut name =
+        image.file_name().with_context(|| format!("{}: no file name", image.display()))?.to_owned();
     name.push(format!(".{}", std::process::id()));
     let folder = image.with_file_name(&name);
-    std::fs::create_dir(&folder).with_context(|| format!("{}: cannot be made", folder.display()))?;
+    std::fs::create_dir(&folder)
+        .with_context(|| format!("{}: cannot be made", folder.display()))?;
     let result = write_in(&folder, image, plan, hypervisor, append);
     let _ = std::fs::remove_dir_all(&folder);
     result
 }
 
-fn write_in(folder: &Path, image: &Path, plan: config::BootPlan, hypervisor: PathBuf, append: &str) -> Result<()> {
+fn write_in(
+    folder: &Path,
+    image: &Path,
+    plan: config::BootPlan,
+    hypervisor: PathBuf,
+    append: &str,
+) -> Result<()> {
     let mut machine = BedMachine::new(Bed::Qemu, "image", hypervisor.clone());
     machine.apply(plan);
     machine.write_archive(folder)?;
     let part = folder.join("image");
-    iso::make_stick(&part, &folder.join("work"), &hypervisor, &folder.join(crate::bed::ARCHIVE), append)?;
+    iso::make_stick(
+        &part,
+        &folder.join("work"),
+        &hypervisor,
+        &folder.join(crate::bed::ARCHIVE),
+        append,
+    )?;
     std::fs::rename(&part, image).with_context(|| format!("{}: cannot be written", image.display()))
 }
 

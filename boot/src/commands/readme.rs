@@ -14,8 +14,11 @@ use std::process::ExitCode;
 /// Where no demonstration has run, or a file cannot be written.
 pub fn run() -> Result<ExitCode> {
     let (folder, tree) = (paths::tidepool().join("demo"), paths::workspace());
-    let text = |file: std::path::PathBuf| fs::read_to_string(&file).with_context(|| format!("{}", file.display()));
-    let excerpt = text(folder.join(record::FILE)).context("run the demonstration first: `cargo run`")?;
+    let text = |file: std::path::PathBuf| {
+        fs::read_to_string(&file).with_context(|| format!("{}", file.display()))
+    };
+    let excerpt =
+        text(folder.join(record::FILE)).context("run the demonstration first: `cargo run`")?;
     let picture = text(folder.join("pool.svg"))?;
     let readme = tree.join("README.md");
     let new = record::replace(&text(readme.clone())?, &excerpt)?;

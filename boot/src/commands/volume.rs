@@ -41,7 +41,8 @@ pub enum VolumeAction {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
-    /// Check the partition tables and paging spaces of images; the status is 0 only if all are sound
+    /// Check the partition tables and paging spaces of images; the status is 0 only if all are
+    /// sound
     Check {
         /// The images
         #[arg(required = true)]
@@ -65,7 +66,10 @@ pub fn run(action: &VolumeAction) -> Result<ExitCode> {
 
 fn create(file: &Path, size: Option<u64>, spaces: &[u64]) -> Result<()> {
     if spaces.is_empty() {
-        return volume::create(file, size.context("say how large the image is to be: --size SIZE")?);
+        return volume::create(
+            file,
+            size.context("say how large the image is to be: --size SIZE")?,
+        );
     }
     let size = size.map_or_else(|| volume::least_size(spaces), Ok)?;
     volume::create_spaces(file, size, spaces)
@@ -80,7 +84,9 @@ fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
         && match &class {
             DeviceContent::Blank => true,
             DeviceContent::Space(record) => !record.state.holds_dump(),
-            DeviceContent::Foreign(_) | DeviceContent::Damaged(_) | DeviceContent::Newer(_) => false,
+            DeviceContent::Foreign(_) | DeviceContent::Damaged(_) | DeviceContent::Newer(_) => {
+                false
+            }
         };
     if !harmless && !force {
         bail!("{}: {}; --force overwrites it", image.name(), image.describe()?);
@@ -91,7 +97,15 @@ fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
 }
 
 fn list(files: &[PathBuf]) -> Result<()> {
-    let mut table = TextTable::new(&["image", "space", "size", "holds at most", "state", "partition", "incarnation"]);
+    let mut table = TextTable::new(&[
+        "image",
+        "space",
+        "size",
+        "holds at most",
+        "state",
+        "partition",
+        "incarnation",
+    ]);
     for file in files {
         let disk = VolumeDisk::open(file, VolumeAccess::Read)?;
         for slot in disk.slots()? {
@@ -106,7 +120,9 @@ fn row(file: &Path, slot: &SpaceSlot) -> Result<Vec<String>> {
     let mut cells = vec![file.display().to_string(), number(slot.number)];
     let rest = match &slot.space {
         Ok(image) => about(image)?,
-        Err(fault) => ["-", "-", &format!("unusable: {fault}"), "-", "-"].map(str::to_owned).to_vec(),
+        Err(fault) => {
+            ["-", "-", &format!("unusable: {fault}"), "-", "-"].map(str::to_owned).to_vec()
+        }
     };
     cells.extend(rest);
     Ok(cells)
@@ -114,7 +130,8 @@ fn row(file: &Path, slot: &SpaceSlot) -> Result<Vec<String>> {
 
 fn about(image: &SpaceImage) -> Result<Vec<String>> {
     let class = image.class()?;
-    let owner = if let DeviceContent::Space(record) = &class { record.owner.as_ref() } else { None };
+    let owner =
+        if let DeviceContent::Space(record) = &class { record.owner.as_ref() } else { None };
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     Ok(vec![
         readable_size(image.capacity()),
@@ -152,7 +169,9 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
     if let Some((table, _)) = disk.table() {
         println!("{}: GPT {}, {} spaces", file.display(), table.disk, slots.len());
         let faults = disk.table_faults()?;
-        complaints.extend(faults.iter().map(|(copy, fault)| format!("{}: {copy} GPT: {fault}", file.display())));
+        complaints.extend(
+            faults.iter().map(|(copy, fault)| format!("{}: {copy} GPT: {fault}", file.display())),
+        );
         if slots.is_empty() {
             complaints.push(format!("{}: its partition table has no paging space", file.display()));
         }
@@ -165,7 +184,8 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
                 println!("{}: {}", image.name(), image.describe()?);
                 if let Some((side, fault)) = image.damaged_copy()? {
                     println!(
-                        "  copy {side} of its record is damaged ({fault}); the other counts, and the next change writes this one anew"
+                        "  copy {side} of its record is damaged ({fault}); the other counts, and \
+                         the next change writes this one anew"
                     );
                 }
                 if let Some(claim) = image.claim()? {
@@ -174,13 +194,18 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
                 match class {
                     DeviceContent::Space(record) if record.state.holds_dump() => {}
                     DeviceContent::Space(_) if image.number() > 0 && code.selects(image.area()) => {
-                        complaints.push(format!("{}: the boot-code bytes hold the header of a dump that is gone", image.name()))
+                        complaints.push(format!(
+                            "{}: the boot-code bytes hold the header of a dump that is gone",
+                            image.name()
+                        ))
                     }
                     DeviceContent::Space(_) => {}
                     _ => complaints.push(format!("{}: no sound paging space", image.name())),
                 }
             }
-            Err(fault) => complaints.push(format!("{}: GPT entry {} {fault}", file.display(), slot.number)),
+            Err(fault) => {
+                complaints.push(format!("{}: GPT entry {} {fault}", file.display(), slot.number))
+            }
         }
     }
     Ok(complaints)

@@ -19,7 +19,10 @@ pub(super) fn restart_limit(section: &Section<'_>) -> Result<Option<RestartLimit
     let restarts = restarts.trim().parse::<u32>().map_err(|_| error(&form()))?;
     let time = duration::parse(time.trim()).map_err(|message| error(&message))?;
     if !(1..=MAX_RESTARTS).contains(&(restarts as usize)) {
-        return Err(error(&format!("{restarts} restarts are not within 1 and {MAX_RESTARTS}; none is `restart = \"never\"`")));
+        return Err(error(&format!(
+            "{restarts} restarts are not within 1 and {MAX_RESTARTS}; none is `restart = \
+             \"never\"`"
+        )));
     }
     if !TIME.contains(&time) {
         let (least, most) = (duration::format(*TIME.start()), duration::format(*TIME.end()));
@@ -30,14 +33,27 @@ pub(super) fn restart_limit(section: &Section<'_>) -> Result<Option<RestartLimit
 
 /// Reads `dumps` and `when_full`.
 pub(super) fn dumps(section: &Section<'_>) -> Result<Option<DumpBound>, ConfigError> {
-    let when_full = section.choice("when_full", &[("skip", DumpOverflow::Skip), ("drop-oldest", DumpOverflow::DropOldest)])?;
+    let when_full = section.choice(
+        "when_full",
+        &[("skip", DumpOverflow::Skip), ("drop-oldest", DumpOverflow::DropOldest)],
+    )?;
     let Some(most) = section.number("dumps")? else {
-        let unused = || Err(section.error("when_full", "says what happens when `dumps` are kept, which is missing"));
+        let unused = || {
+            Err(section
+                .error("when_full", "says what happens when `dumps` are kept, which is missing"))
+        };
         return if when_full.is_some() { unused() } else { Ok(None) };
     };
     match u32::try_from(most) {
-        Ok(most) if most > 0 => Ok(Some(DumpBound { most, when_full: when_full.unwrap_or(DumpOverflow::Skip) })),
-        Ok(_) => Err(section.error("dumps", "0 is no bound: a partition without dumps has `dump = \"off\"`")),
-        Err(_) => Err(section.error("dumps", &format!("{most} are more than there can be paging spaces"))),
+        Ok(most) if most > 0 => {
+            Ok(Some(DumpBound { most, when_full: when_full.unwrap_or(DumpOverflow::Skip) }))
+        }
+        Ok(_) => {
+            Err(section
+                .error("dumps", "0 is no bound: a partition without dumps has `dump = \"off\"`"))
+        }
+        Err(_) => {
+            Err(section.error("dumps", &format!("{most} are more than there can be paging spaces")))
+        }
     }
 }

@@ -54,7 +54,8 @@ impl PagingDevice {
 
     /// Returns the most logical memory that each space on the device can hold.
     pub fn partition_sizes(&self) -> Vec<u64> {
-        let spaces = if self.spaces.is_empty() { std::slice::from_ref(&self.bytes) } else { &self.spaces };
+        let spaces =
+            if self.spaces.is_empty() { std::slice::from_ref(&self.bytes) } else { &self.spaces };
         spaces.iter().map(|&bytes| u64::from(SpaceLayout::most_pages(bytes)) * PAGE_SIZE).collect()
     }
 
@@ -70,7 +71,9 @@ impl PagingDevice {
     pub fn make_if_missing(&self) -> Result<()> {
         match &self.device {
             DeviceBacking::Image(path) if path.exists() => Ok(()),
-            DeviceBacking::Image(path) if self.spaces.is_empty() => volume::create(path, self.bytes),
+            DeviceBacking::Image(path) if self.spaces.is_empty() => {
+                volume::create(path, self.bytes)
+            }
             DeviceBacking::Image(path) => volume::create_spaces(path, self.bytes, &self.spaces),
             DeviceBacking::Memory => Ok(()),
         }
@@ -78,13 +81,18 @@ impl PagingDevice {
 }
 
 /// Reads all `[[paging_device]]`.
-pub(super) fn read(root: &Section<'_>, base: &Path, bed: Bed) -> Result<Vec<PagingDevice>, ConfigError> {
+pub(super) fn read(
+    root: &Section<'_>,
+    base: &Path,
+    bed: Bed,
+) -> Result<Vec<PagingDevice>, ConfigError> {
     let mut devices: Vec<PagingDevice> = Vec::new();
     let sections = root.sections("paging_device")?;
     for section in &sections {
         let device = one(section, base, bed)?;
-        let is_it =
-            |other: &PagingDevice| device.image().zip(other.image()).is_some_and(|(one, other)| is_same_file(&one, &other));
+        let is_it = |other: &PagingDevice| {
+            device.image().zip(other.image()).is_some_and(|(one, other)| is_same_file(&one, &other))
+        };
         if devices.iter().any(is_it) {
             return Err(section.error("image", "is another paging device already"));
         }
@@ -103,7 +111,11 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
             // Neither file exists yet: compare the folder's numbers and the file name.
             let place = |path: &Path| {
                 Some((
-                    numbers(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?,
+                    numbers(
+                        path.parent()
+                            .filter(|p| !p.as_os_str().is_empty())
+                            .unwrap_or(Path::new(".")),
+                    )?,
                     path.file_name()?.to_owned(),
                 ))
             };
@@ -116,7 +128,9 @@ fn is_same_file(one: &Path, other: &Path) -> bool {
 fn one(section: &Section<'_>, base: &Path, bed: Bed) -> Result<PagingDevice, ConfigError> {
     section.only(&["image", "size", "spaces", "memory"])?;
     match (section.text("image")?, section.pages("memory")?) {
-        (None, Some(bytes)) => Ok(PagingDevice { device: DeviceBacking::Memory, bytes, spaces: Vec::new() }),
+        (None, Some(bytes)) => {
+            Ok(PagingDevice { device: DeviceBacking::Memory, bytes, spaces: Vec::new() })
+        }
         (Some(_), None) if bed == Bed::Bochs => {
             Err(section.error("image", "Bochs has no virtio disks: write memory = \"…\" instead"))
         }
@@ -129,32 +143,43 @@ fn image(section: &Section<'_>, base: &Path) -> Result<PagingDevice, ConfigError
     let path = base.join(section.required_text("image")?);
     let spaces = spaces(section)?;
     let wanted = match section.pages("size")? {
-        None if !spaces.is_empty() && !path.exists() => {
-            Some(volume::least_size(&spaces).map_err(|error| section.error("spaces", &format!("{error:#}")))?)
-        }
+        None if !spaces.is_empty() && !path.exists() => Some(
+            volume::least_size(&spaces)
+                .map_err(|error| section.error("spaces", &format!("{error:#}")))?,
+        ),
         wanted => wanted,
     };
     let bytes = match (fs::metadata(&path), wanted) {
         (Ok(file), _) if !file.is_file() => Err(format!("{}: is no regular file", path.display())),
-        (Ok(file), Some(bytes)) if file.len() != bytes => {
-            Err(format!("{} has {} already, not {}", path.display(), size::format(file.len()), size::format(bytes)))
-        }
+        (Ok(file), Some(bytes)) if file.len() != bytes => Err(format!(
+            "{} has {} already, not {}",
+            path.display(),
+            size::format(file.len()),
+            size::format(bytes)
+        )),
         (Ok(file), _) => Ok(file.len()),
         (Err(_), Some(bytes)) => Ok(bytes),
-        (Err(e), None) => Err(format!("{}: {e} (with a size = \"…\" or spaces = [\"…\"] beside it, it is made)", path.display())),
+        (Err(e), None) => Err(format!(
+            "{}: {e} (with a size = \"…\" or spaces = [\"…\"] beside it, it is made)",
+            path.display()
+        )),
     };
     let bytes = bytes.map_err(|message| section.error("image", &message))?;
     if path.exists() {
         let there = there(section, &path)?;
         if !spaces.is_empty() && spaces != there {
             let there: Vec<_> = there.iter().map(|bytes| size::format(*bytes)).collect();
-            let there = if there.is_empty() { "no partition table".to_owned() } else { there.join(", ") };
-            return Err(section.error("spaces", &format!("{} has others already: {there}", path.display())));
+            let there =
+                if there.is_empty() { "no partition table".to_owned() } else { there.join(", ") };
+            return Err(
+                section.error("spaces", &format!("{} has others already: {there}", path.display()))
+            );
         }
         return Ok(PagingDevice { device: DeviceBacking::Image(path), bytes, spaces: there });
     }
     if !spaces.is_empty() {
-        volume::fits(bytes, &spaces).map_err(|error| section.error("spaces", &format!("{error:#}")))?;
+        volume::fits(bytes, &spaces)
+            .map_err(|error| section.error("spaces", &format!("{error:#}")))?;
     }
     Ok(PagingDevice { device: DeviceBacking::Image(path), bytes, spaces })
 }
@@ -162,9 +187,8 @@ fn image(section: &Section<'_>, base: &Path) -> Result<PagingDevice, ConfigError
 /// Reads the sizes of the spaces that are asked for.
 fn spaces(section: &Section<'_>) -> Result<Vec<u64>, ConfigError> {
     let one = |text: &String| match size::parse(text) {
-        Ok(bytes) if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) => {
-            Err(section.error("spaces", &format!("{text} is no multiple of {}", size::format(PAGE_SIZE))))
-        }
+        Ok(bytes) if bytes == 0 || !bytes.is_multiple_of(PAGE_SIZE) => Err(section
+            .error("spaces", &format!("{text} is no multiple of {}", size::format(PAGE_SIZE)))),
         other => other.map_err(|message| section.error("spaces", &message)),
     };
     section.texts("spaces")?.iter().map(one).collect()
@@ -175,10 +199,14 @@ fn spaces(section: &Section<'_>) -> Result<Vec<u64>, ConfigError> {
 /// refuse them too.
 fn there(section: &Section<'_>, path: &Path) -> Result<Vec<u64>, ConfigError> {
     let wrong = |message: String| section.error("image", &message);
-    let disk = VolumeDisk::open(path, VolumeAccess::Read).map_err(|error| wrong(format!("{error:#}")))?;
+    let disk =
+        VolumeDisk::open(path, VolumeAccess::Read).map_err(|error| wrong(format!("{error:#}")))?;
     let slots = disk.slots().map_err(|error| wrong(format!("{error:#}; nothing touches it")))?;
     if slots.is_empty() {
-        let message = format!("{} has a partition table without a paging space; it belongs to another program", path.display());
+        let message = format!(
+            "{} has a partition table without a paging space; it belongs to another program",
+            path.display()
+        );
         return Err(wrong(message));
     }
     let mut sizes = Vec::new();
@@ -195,11 +223,17 @@ fn refuse_foreign(section: &Section<'_>, image: &SpaceImage) -> Result<(), Confi
     let name = image.name();
     let what = match image.class() {
         Ok(DeviceContent::Blank | DeviceContent::Space(_)) => return Ok(()),
-        Ok(DeviceContent::Foreign(foreign)) => format!("{name} holds {foreign}; `tidepool volume format` would overwrite it"),
-        Ok(DeviceContent::Newer(error)) => {
-            format!("{name} is used by a newer version of this program ({error}); nothing touches it")
+        Ok(DeviceContent::Foreign(foreign)) => {
+            format!("{name} holds {foreign}; `tidepool volume format` would overwrite it")
         }
-        Ok(DeviceContent::Damaged(damage)) => format!("{name} has a damaged space record ({damage}); nothing touches it"),
+        Ok(DeviceContent::Newer(error)) => {
+            format!(
+                "{name} is used by a newer version of this program ({error}); nothing touches it"
+            )
+        }
+        Ok(DeviceContent::Damaged(damage)) => {
+            format!("{name} has a damaged space record ({damage}); nothing touches it")
+        }
         Err(error) => format!("{error:#}"),
     };
     Err(section.error("image", &what))

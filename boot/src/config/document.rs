@@ -22,12 +22,22 @@ pub struct ConfigError {
 impl ConfigError {
     /// Makes an error about the file as a whole.
     pub fn file(path: &Path, message: &str) -> Self {
-        Self { file: path.display().to_string(), line: None, key: None, message: message.to_owned() }
+        Self {
+            file: path.display().to_string(),
+            line: None,
+            key: None,
+            message: message.to_owned(),
+        }
     }
 
     /// Makes an error about a line of the file, without a key.
     pub fn line(path: &Path, line: usize, message: &str) -> Self {
-        Self { file: path.display().to_string(), line: Some(line), key: None, message: message.to_owned() }
+        Self {
+            file: path.display().to_string(),
+            line: Some(line),
+            key: None,
+            message: message.to_owned(),
+        }
     }
 }
 
@@ -118,8 +128,11 @@ impl<'d> Section<'d> {
     /// # Errors
     /// Names the first key that is not among `known`.
     pub fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
-        let unknown = self.table.keys().map(Spanned::get_ref).find(|key| !known.contains(&key.as_ref()));
-        unknown.map_or(Ok(()), |key| Err(self.error(key, &format!("unknown key (known: {})", known.join(", ")))))
+        let unknown =
+            self.table.keys().map(Spanned::get_ref).find(|key| !known.contains(&key.as_ref()));
+        unknown.map_or(Ok(()), |key| {
+            Err(self.error(key, &format!("unknown key (known: {})", known.join(", "))))
+        })
     }
 
     fn get(&self, key: &str) -> Option<&'d DeValue<'d>> {
@@ -150,10 +163,13 @@ impl<'d> Section<'d> {
     /// Where it is something else.
     pub fn texts(&self, key: &str) -> Result<Vec<String>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
-        let array = value.as_array().ok_or_else(|| self.wrong_type(key, value, "a list of texts"))?;
+        let array =
+            value.as_array().ok_or_else(|| self.wrong_type(key, value, "a list of texts"))?;
         let text = |item: &Spanned<DeValue<'_>>| {
             let item = item.get_ref();
-            item.as_str().map(str::to_owned).ok_or_else(|| self.wrong_type(key, item, "a list of texts"))
+            item.as_str()
+                .map(str::to_owned)
+                .ok_or_else(|| self.wrong_type(key, item, "a list of texts"))
         };
         array.iter().map(text).collect()
     }
@@ -164,7 +180,8 @@ impl<'d> Section<'d> {
     /// Where it is something else.
     pub fn number(&self, key: &str) -> Result<Option<u64>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let number = value.as_integer().and_then(|n| u64::from_str_radix(n.as_str(), n.radix()).ok());
+        let number =
+            value.as_integer().and_then(|n| u64::from_str_radix(n.as_str(), n.radix()).ok());
         number.map(Some).ok_or_else(|| self.wrong_type(key, value, "a whole number from 0 on"))
     }
 
@@ -174,13 +191,19 @@ impl<'d> Section<'d> {
     /// Where it is something else.
     pub fn pages(&self, key: &str) -> Result<Option<u64>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let text = value.as_str().ok_or_else(|| self.wrong_type(key, value, "a size like \"256 MiB\""))?;
+        let text =
+            value.as_str().ok_or_else(|| self.wrong_type(key, value, "a size like \"256 MiB\""))?;
         let bytes = size::parse(text).map_err(|message| self.error(key, &message))?;
         if bytes == 0 {
-            return Err(self.error(key, &format!("{text} is too small: the least is {}", size::format(PAGE_SIZE))));
+            return Err(self.error(
+                key,
+                &format!("{text} is too small: the least is {}", size::format(PAGE_SIZE)),
+            ));
         }
         if !bytes.is_multiple_of(PAGE_SIZE) {
-            return Err(self.error(key, &format!("{text} is no multiple of {}", size::format(PAGE_SIZE))));
+            return Err(
+                self.error(key, &format!("{text} is no multiple of {}", size::format(PAGE_SIZE)))
+            );
         }
         Ok(Some(bytes))
     }
@@ -189,12 +212,18 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is something else.
-    pub fn duration(&self, key: &str, bounds: RangeInclusive<Duration>) -> Result<Option<u64>, ConfigError> {
+    pub fn duration(
+        &self,
+        key: &str,
+        bounds: RangeInclusive<Duration>,
+    ) -> Result<Option<u64>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        let text = value.as_str().ok_or_else(|| self.wrong_type(key, value, "a time like \"2 s\""))?;
+        let text =
+            value.as_str().ok_or_else(|| self.wrong_type(key, value, "a time like \"2 s\""))?;
         let time = duration::parse(text).map_err(|message| self.error(key, &message))?;
         if !bounds.contains(&time) {
-            let (least, most) = (duration::format(*bounds.start()), duration::format(*bounds.end()));
+            let (least, most) =
+                (duration::format(*bounds.start()), duration::format(*bounds.end()));
             return Err(self.error(key, &format!("“{text}” is not within {least} and {most}")));
         }
         // The longest time allowed, a day, is below 2^64 ns.
@@ -213,11 +242,18 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Names the allowed words where the value is none of them.
-    pub fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Result<Option<T>, ConfigError> {
+    pub fn choice<T: Copy>(
+        &self,
+        key: &str,
+        words: &[(&str, T)],
+    ) -> Result<Option<T>, ConfigError> {
         let Some(text) = self.text(key)? else { return Ok(None) };
-        let known = || words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
+        let known =
+            || words.iter().map(|(word, _)| format!("\"{word}\"")).collect::<Vec<_>>().join(", ");
         let found = words.iter().find(|(word, _)| *word == text);
-        found.map(|(_, value)| Some(*value)).ok_or_else(|| self.error(key, &format!("\"{text}\" is none of {}", known())))
+        found
+            .map(|(_, value)| Some(*value))
+            .ok_or_else(|| self.error(key, &format!("\"{text}\" is none of {}", known())))
     }
 
     /// Returns the table `[key]`.
@@ -235,11 +271,17 @@ impl<'d> Section<'d> {
     /// Where it is something else.
     pub fn sections(&self, key: &str) -> Result<Vec<Section<'d>>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
-        let array = value.as_array().ok_or_else(|| self.wrong_type(key, value, &format!("a list of tables: [[{key}]]")))?;
+        let array = value
+            .as_array()
+            .ok_or_else(|| self.wrong_type(key, value, &format!("a list of tables: [[{key}]]")))?;
         array.iter().map(|item| self.below(key, item)).collect()
     }
 
-    fn below(&self, key: &str, value: &'d Spanned<DeValue<'d>>) -> Result<Section<'d>, ConfigError> {
+    fn below(
+        &self,
+        key: &str,
+        value: &'d Spanned<DeValue<'d>>,
+    ) -> Result<Section<'d>, ConfigError> {
         let wrong = || self.wrong_type(key, value.get_ref(), &format!("a table: [{key}]"));
         let table = value.get_ref().as_table().ok_or_else(wrong)?;
         Ok(Section { text: self.text, path: self.name(key), table, at: value.span() })

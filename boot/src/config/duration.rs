@@ -14,7 +14,10 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     let Some((number, scale)) = quantity::split(text, UNITS) else {
         return Err(format!("“{text}” is no time: write a whole number and ms, s or min"));
     };
-    number.checked_mul(scale).map(Duration::from_millis).ok_or_else(|| format!("“{text}” is beyond 64 bits"))
+    number
+        .checked_mul(scale)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("“{text}” is beyond 64 bits"))
 }
 
 /// Formats a time of whole milliseconds in the largest unit that needs no fraction.
@@ -35,7 +38,10 @@ mod tests {
             let time = Duration::from_millis(millis);
             assert_eq!(parse(&format(time)), Ok(time));
         }
-        assert_eq!((parse("2s"), parse("2 min")), (Ok(Duration::from_secs(2)), Ok(Duration::from_secs(120))));
+        assert_eq!(
+            (parse("2s"), parse("2 min")),
+            (Ok(Duration::from_secs(2)), Ok(Duration::from_secs(120)))
+        );
     }
 
     #[test]

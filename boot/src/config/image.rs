@@ -56,7 +56,9 @@ pub fn check_kernel(path: &Path) -> Result<KernelFormat, String> {
     if is_bzimage(&bytes) {
         return Ok(KernelFormat::BzImage);
     }
-    if has_pvh_note::<FileHeader64<Endianness>>(&bytes) || has_pvh_note::<FileHeader32<Endianness>>(&bytes) {
+    if has_pvh_note::<FileHeader64<Endianness>>(&bytes)
+        || has_pvh_note::<FileHeader32<Endianness>>(&bytes)
+    {
         return Ok(KernelFormat::Pvh);
     }
     Err(format!("{}: neither a bzImage nor an ELF file with a PVH note", path.display()))
@@ -72,11 +74,19 @@ pub fn check_initrd(path: &Path, kernel: KernelFormat) -> Result<(), String> {
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(INITRD_HEAD).read_to_end(&mut head));
     read.map_err(|e| format!("{}: {e}", path.display()))?;
-    let is_known = || INITRDS.iter().any(|(at, magic)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+    let is_known = || {
+        INITRDS
+            .iter()
+            .any(|(at, magic)| head.get(*at..).is_some_and(|rest| rest.starts_with(magic)))
+    };
     if kernel == KernelFormat::Pvh || is_known() {
         return Ok(());
     }
-    Err(format!("{}: neither a cpio archive, a compressed one, nor a file system that Linux takes as initrd", path.display()))
+    Err(format!(
+        "{}: neither a cpio archive, a compressed one, nor a file system that Linux takes as \
+         initrd",
+        path.display()
+    ))
 }
 
 /// Returns whether this is a bzImage (Linux's `Documentation/arch/x86/boot.rst`: boot flag at
@@ -88,7 +98,8 @@ fn is_bzimage(bytes: &[u8]) -> bool {
 fn has_pvh_note<H: FileHeader<Endian = Endianness>>(bytes: &[u8]) -> bool {
     let Ok(elf) = ElfFile::<H>::parse(bytes) else { return false };
     let endian = elf.endian();
-    let segments = elf.elf_program_headers().iter().filter(|segment| segment.p_type(endian) == PT_NOTE);
+    let segments =
+        elf.elf_program_headers().iter().filter(|segment| segment.p_type(endian) == PT_NOTE);
     let mut notes = segments.filter_map(|segment| segment.notes(endian, bytes).ok().flatten());
     notes.any(|mut notes| {
         while let Ok(Some(note)) = notes.next() {

@@ -27,18 +27,25 @@ const MOST_BANDWIDTH: u64 = 1_000_000_000_000_000;
 const MOST_ARCHIVE: u64 = 1 << 30;
 
 /// Checks the number of paging devices and spaces.
-pub(super) fn devices(sections: &[Section<'_>], devices: &[PagingDevice]) -> Result<(), ConfigError> {
+pub(super) fn devices(
+    sections: &[Section<'_>],
+    devices: &[PagingDevice],
+) -> Result<(), ConfigError> {
     let mut spaces = 0;
     for (place, (section, device)) in sections.iter().zip(devices).enumerate() {
         let key = if device.image().is_some() { "image" } else { "memory" };
         if place == MAX_DISKS {
-            let message = format!("{} paging devices, but the hypervisor drives {MAX_DISKS} at most", devices.len());
+            let message = format!(
+                "{} paging devices, but the hypervisor drives {MAX_DISKS} at most",
+                devices.len()
+            );
             return Err(section.error(key, &message));
         }
         spaces += device.space_count();
         if spaces > MAX_SPACES {
             let key = if device.spaces.is_empty() { key } else { "spaces" };
-            let message = format!("{spaces} paging spaces, but the hypervisor uses {MAX_SPACES} at most");
+            let message =
+                format!("{spaces} paging spaces, but the hypervisor uses {MAX_SPACES} at most");
             return Err(section.error(key, &message));
         }
     }
@@ -49,9 +56,10 @@ pub(super) fn devices(sections: &[Section<'_>], devices: &[PagingDevice]) -> Res
 pub(super) fn partitions(sections: &[Section<'_>]) -> Result<(), ConfigError> {
     const MOST: usize = ObjectTable::CAPACITY;
     match sections.get(MOST) {
-        Some(section) => {
-            Err(section.error("name", &format!("{} partitions, but the hypervisor runs {MOST} at most", sections.len())))
-        }
+        Some(section) => Err(section.error(
+            "name",
+            &format!("{} partitions, but the hypervisor runs {MOST} at most", sections.len()),
+        )),
         None => Ok(()),
     }
 }
@@ -60,21 +68,33 @@ pub(super) fn partitions(sections: &[Section<'_>]) -> Result<(), ConfigError> {
 pub(super) fn command_line<'d>(section: &Section<'d>) -> Result<&'d str, ConfigError> {
     let cmdline = section.text("cmdline")?.unwrap_or("");
     match cmdline.chars().find(|c| c.is_control()) {
-        Some(odd) => Err(section.error("cmdline", &format!("holds a control character ({})", odd.escape_default()))),
+        Some(odd) => Err(section
+            .error("cmdline", &format!("holds a control character ({})", odd.escape_default()))),
         None => Ok(cmdline),
     }
 }
 
 /// Plans the start of a partition as the hypervisor will do it.
-pub(super) fn start(section: &Section<'_>, kernel: &Path, initrd: Option<&Path>, cmdline: &str) -> Result<(), ConfigError> {
+pub(super) fn start(
+    section: &Section<'_>,
+    kernel: &Path,
+    initrd: Option<&Path>,
+    cmdline: &str,
+) -> Result<(), ConfigError> {
     let bytes = section.required_pages("memory")?;
-    let layout = RamLayout::new(bytes)
-        .ok_or_else(|| section.error("memory", &format!("{} is not between 4 KiB and 16 TiB", size::format(bytes))))?;
-    let wrong = |path: &Path, error: std::io::Error| section.error("kernel", &format!("{}: {error}", path.display()));
+    let layout = RamLayout::new(bytes).ok_or_else(|| {
+        section.error("memory", &format!("{} is not between 4 KiB and 16 TiB", size::format(bytes)))
+    })?;
+    let wrong = |path: &Path, error: std::io::Error| {
+        section.error("kernel", &format!("{}: {error}", path.display()))
+    };
     let images = PartitionImages {
         kernel: fs::read(kernel).map_err(|error| wrong(kernel, error))?,
         // Only the initrd's length matters, and zeros that are never touched take no memory.
-        initrd: initrd.map(|path| fs::metadata(path).map(|data| vec![0; data.len() as usize])).transpose().unwrap_or(None),
+        initrd: initrd
+            .map(|path| fs::metadata(path).map(|data| vec![0; data.len() as usize]))
+            .transpose()
+            .unwrap_or(None),
     };
     let names = KernelModules {
         image: PartitionImages::KERNEL.to_owned(),
@@ -82,18 +102,31 @@ pub(super) fn start(section: &Section<'_>, kernel: &Path, initrd: Option<&Path>,
     };
     // The longest command line that any incarnation gets.
     let cmdline = command_line::with_added(cmdline, Added::LONGEST);
-    let request = LoadRequest { kernel: &names, cmdline: &cmdline, layout: &layout, acpi: &AcpiTables::new() };
+    let request = LoadRequest {
+        kernel: &names,
+        cmdline: &cmdline,
+        layout: &layout,
+        acpi: &AcpiTables::new(),
+    };
     let Err(error) = loaders::plan(&images, &request) else { return Ok(()) };
     Err(match error {
         LoadError::MemoryTooSmall(least) => {
-            let message = format!("{} is too small: kernel and initrd need {}", size::format(bytes), mib(least));
+            let message = format!(
+                "{} is too small: kernel and initrd need {}",
+                size::format(bytes),
+                mib(least)
+            );
             section.error("memory", &message)
         }
         LoadError::CommandLineTooLong(most) => {
-            let longest = u64::from(most).saturating_sub(command_line::with_added("", Added::LONGEST).len() as u64 + 1);
+            let longest = u64::from(most)
+                .saturating_sub(command_line::with_added("", Added::LONGEST).len() as u64 + 1);
             section.error(
                 "cmdline",
-                &format!("is too long: this kernel takes {longest} bytes beside the hypervisor's own parameters"),
+                &format!(
+                    "is too long: this kernel takes {longest} bytes beside the hypervisor's own \
+                     parameters"
+                ),
             )
         }
         error => section.error("kernel", &format!("{}: {error}", kernel.display())),
@@ -122,26 +155,46 @@ impl ImageSource for PartitionImages {
 }
 
 /// Checks the machine as a whole: its memory, its CPUs, the archive.
-pub(super) fn machine(root: &Section<'_>, bed: Bed, bytes: u64, cpus: u32, archive: u64) -> Result<(), ConfigError> {
+pub(super) fn machine(
+    root: &Section<'_>,
+    bed: Bed,
+    bytes: u64,
+    cpus: u32,
+    archive: u64,
+) -> Result<(), ConfigError> {
     let machine = root.section("machine")?;
     let said = |section: &Option<Section<'_>>, key: &str, message: &str| {
-        section.as_ref().map_or_else(|| root.error(key, message), |section| section.error(key, message))
+        section
+            .as_ref()
+            .map_or_else(|| root.error(key, message), |section| section.error(key, message))
     };
     if bytes > direct_map::LIMIT {
-        let message =
-            format!("a machine of {}, but the hypervisor reaches {}", size::readable(bytes), size::format(direct_map::LIMIT));
+        let message = format!(
+            "a machine of {}, but the hypervisor reaches {}",
+            size::readable(bytes),
+            size::format(direct_map::LIMIT)
+        );
         return Err(said(&root.section("pool")?, "memory", &message));
     }
     // Under QEMU's own emulation the boot CPU runs no guests.
     let most = if bed == Bed::Qemu { percpu::MAX_CPUS as u32 - 1 } else { percpu::MAX_CPUS as u32 };
     if cpus > most {
-        return Err(said(&machine, "cpus", &format!("must be 1 to {most} in the bed {}", bed.name())));
+        return Err(said(
+            &machine,
+            "cpus",
+            &format!("must be 1 to {most} in the bed {}", bed.name()),
+        ));
     }
     if archive > MOST_ARCHIVE {
-        let message = format!("all kernels and initrds together have {}, more than {}", mib(archive), mib(MOST_ARCHIVE));
+        let message = format!(
+            "all kernels and initrds together have {}, more than {}",
+            mib(archive),
+            mib(MOST_ARCHIVE)
+        );
         return Err(root.error("partition", &message));
     }
-    let bandwidth = machine.as_ref().map(|machine| machine.pages("disk_bandwidth")).transpose()?.flatten();
+    let bandwidth =
+        machine.as_ref().map(|machine| machine.pages("disk_bandwidth")).transpose()?.flatten();
     match bandwidth {
         Some(bytes) if bytes > MOST_BANDWIDTH => {
             Err(said(&machine, "disk_bandwidth", "is more than QEMU's largest limit for a disk"))
@@ -153,7 +206,8 @@ pub(super) fn machine(root: &Section<'_>, bed: Bed, bytes: u64, cpus: u32, archi
 /// Checks the names of self-tests.
 pub(super) fn self_tests(root: &Section<'_>, names: &[String]) -> Result<(), ConfigError> {
     match names.iter().find(|name| !SELF_TESTS.contains(&name.as_str())) {
-        Some(name) => Err(root.error("self_tests", &format!("unknown: “{name}” (known: {})", SELF_TESTS.join(", ")))),
+        Some(name) => Err(root
+            .error("self_tests", &format!("unknown: “{name}” (known: {})", SELF_TESTS.join(", ")))),
         None => Ok(()),
     }
 }

@@ -4,8 +4,8 @@
 //!  text ──document──> values with lines ──machine, devices, partition──> checked against each other ──> Plan
 //! ```
 //!
-//! Every error names file, line and key, and comes before anything is started, made or overwritten. The format is
-//! described in `docs/configuration.md`.
+//! Every error names file, line and key, and comes before anything is started, made or overwritten.
+//! The format is described in `docs/configuration.md`.
 
 mod bounds;
 mod devices;
@@ -39,7 +39,8 @@ use std::time::Duration;
 const LEAST_POOL: u64 = 4 << 20;
 /// Range of `disk_timeout`. A shorter time would fail healthy disks under load; a longer time would
 /// leave a partition hanging on a dead disk.
-const DISK_TIMEOUTS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(600);
+const DISK_TIMEOUTS: RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_secs(600);
 /// Memory of the machine besides the computed parts: the hypervisor, the least heap, disk buffers,
 /// firmware.
 const MACHINE_RESERVE: u64 = 64 << 20;
@@ -72,10 +73,14 @@ impl BootPlan {
     /// Names the unknown partition, and the known ones.
     pub fn route_consoles<'n>(&mut self, names: impl Iterator<Item = &'n str>) -> Result<()> {
         for name in names {
-            let known: Vec<_> = self.config.partitions.iter().map(|partition| partition.name.clone()).collect();
+            let known: Vec<_> =
+                self.config.partitions.iter().map(|partition| partition.name.clone()).collect();
             let found = self.config.partitions.iter_mut().find(|partition| partition.name == name);
             let Some(partition) = found else {
-                anyhow::bail!("--console {name}: no such partition (there are: {})", known.join(", "));
+                anyhow::bail!(
+                    "--console {name}: no such partition (there are: {})",
+                    known.join(", ")
+                );
             };
             partition.console = kernel::config::ConsoleRoute::Programs;
         }
@@ -126,26 +131,46 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<BootPlan> {
 fn text_of(path: &Path) -> Result<String, ConfigError> {
     let unreadable = |error| ConfigError::file(path, &format!("cannot be read: {error}"));
     let mut bytes = Vec::new();
-    std::fs::File::open(path).and_then(|file| file.take(LARGEST_TEXT + 1).read_to_end(&mut bytes)).map_err(unreadable)?;
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST_TEXT + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
     if bytes.len() as u64 > LARGEST_TEXT {
-        return Err(ConfigError::file(path, &format!("is no configuration: more than {}", size::format(LARGEST_TEXT))));
+        return Err(ConfigError::file(
+            path,
+            &format!("is no configuration: more than {}", size::format(LARGEST_TEXT)),
+        ));
     }
     String::from_utf8(bytes).map_err(|error| {
         let good = error.utf8_error().valid_up_to();
         let line = 1 + error.as_bytes()[..good].iter().filter(|byte| **byte == b'\n').count();
-        ConfigError::line(path, line, &format!("is no text: byte {:#04x} is not UTF-8", error.as_bytes()[good]))
+        ConfigError::line(
+            path,
+            line,
+            &format!("is no text: byte {:#04x} is not UTF-8", error.as_bytes()[good]),
+        )
     })
 }
 
 fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<PagingDevice>)> {
     let document = Document::parse(name, text)?;
     let root = document.root();
-    root.only(&["pool", "machine", "paging_device", "partition", "at_end", "disk_timeout", "self_tests"])?;
+    root.only(&[
+        "pool",
+        "machine",
+        "paging_device",
+        "partition",
+        "at_end",
+        "disk_timeout",
+        "self_tests",
+    ])?;
     let devices = devices::read(&root, base, bed)?;
     let mut archive = ModuleArchive::default();
-    let partition::Partitions { all: partitions, warnings } = partition::read(&root, base, &devices, &mut archive)?;
+    let partition::Partitions { all: partitions, warnings } =
+        partition::read(&root, base, &devices, &mut archive)?;
     if let Some(first) = partitions.first().filter(|_| devices.is_empty()) {
-        return Err(root.error("paging_device", &format!("none, but partition “{}” needs one", first.name)).into());
+        return Err(root
+            .error("paging_device", &format!("none, but partition “{}” needs one", first.name))
+            .into());
     }
     let config = Config {
         version: VERSION,
@@ -162,12 +187,19 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
     let (machine_mib, cpus) = machine(&root, &config, &devices, archived)?;
     limits::machine(&root, bed, machine_mib << 20, cpus, archived)?;
     limits::self_tests(&root, &config.self_tests)?;
-    let disk_bandwidth = root.section("machine")?.map(|machine| machine.pages("disk_bandwidth")).transpose()?.flatten();
+    let disk_bandwidth = root
+        .section("machine")?
+        .map(|machine| machine.pages("disk_bandwidth"))
+        .transpose()?
+        .flatten();
     let cpu = cpu(&root)?;
     archive.add(kernel::config::MODULE, ModuleSource::Bytes(config.to_module()));
     let disks = devices.iter().filter_map(PagingDevice::image).collect();
     let warnings = warnings.iter().map(ToString::to_string).collect();
-    Ok((BootPlan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings }, devices))
+    Ok((
+        BootPlan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings },
+        devices,
+    ))
 }
 
 /// Returns the plan of a machine without partitions, which stops at once.
@@ -179,31 +211,48 @@ pub fn nothing(bed: Bed) -> Result<BootPlan> {
 }
 
 fn pool(root: &Section<'_>) -> Result<u64, ConfigError> {
-    let pool = root.section("pool")?.ok_or_else(|| root.error("pool", "missing: say how much memory all partitions share"))?;
+    let pool = root
+        .section("pool")?
+        .ok_or_else(|| root.error("pool", "missing: say how much memory all partitions share"))?;
     pool.only(&["memory"])?;
     let bytes = pool.required_pages("memory")?;
     if bytes < LEAST_POOL {
-        return Err(pool.error("memory", &format!("{} is too small (least: {})", size::format(bytes), size::format(LEAST_POOL))));
+        return Err(pool.error(
+            "memory",
+            &format!("{} is too small (least: {})", size::format(bytes), size::format(LEAST_POOL)),
+        ));
     }
     Ok(bytes)
 }
 
 /// Returns the machine's MiB and CPUs: as configured, if the memory holds everything, else just
 /// enough.
-fn machine(root: &Section<'_>, config: &Config, devices: &[PagingDevice], archive: u64) -> Result<(u64, u32), ConfigError> {
+fn machine(
+    root: &Section<'_>,
+    config: &Config,
+    devices: &[PagingDevice],
+    archive: u64,
+) -> Result<(u64, u32), ConfigError> {
     let needs = needs(config, devices);
     let beside = beside(config, &needs, archive);
-    let least = config.pool_bytes.saturating_add(beside).checked_next_multiple_of(1 << 20).unwrap_or(u64::MAX);
+    let least = config
+        .pool_bytes
+        .saturating_add(beside)
+        .checked_next_multiple_of(1 << 20)
+        .unwrap_or(u64::MAX);
     let Some(machine) = root.section("machine")? else { return Ok((least >> 20, 2)) };
     machine.only(&["memory", "cpus", "cpu", "disk_bandwidth"])?;
     let bytes = machine.pages("memory")?.unwrap_or(least);
     if bytes < least {
-        let [pool, beside, tables, bytes] = [config.pool_bytes, beside, needs.total(), bytes].map(size::in_mib);
+        let [pool, beside, tables, bytes] =
+            [config.pool_bytes, beside, needs.total(), bytes].map(size::in_mib);
         let message = format!(
-            "{pool} does not fit into a machine of {bytes}: the rest needs {beside}, {tables} of it for the tables of frames and \
-             of partitions' pages"
+            "{pool} does not fit into a machine of {bytes}: the rest needs {beside}, {tables} of \
+             it for the tables of frames and of partitions' pages"
         );
-        return Err(root.section("pool")?.map_or_else(|| root.error("pool", &message), |p| p.error("memory", &message)));
+        return Err(root
+            .section("pool")?
+            .map_or_else(|| root.error("pool", &message), |p| p.error("memory", &message)));
     }
     let cpus = machine.number("cpus")?.unwrap_or(2);
     let cpus = u32::try_from(cpus).ok().filter(|n| (1..=8).contains(n));
@@ -221,7 +270,8 @@ fn needs(config: &Config, devices: &[PagingDevice]) -> MemoryNeeds {
 /// with the rest.
 fn beside(config: &Config, needs: &MemoryNeeds, archive: u64) -> u64 {
     let disks = config.memory_disks.iter().fold(0_u64, |sum, bytes| sum.saturating_add(*bytes));
-    let fixed = MACHINE_RESERVE.saturating_add(archive).saturating_add(disks).saturating_add(needs.total());
+    let fixed =
+        MACHINE_RESERVE.saturating_add(archive).saturating_add(disks).saturating_add(needs.total());
     let all = config.pool_bytes.saturating_add(fixed);
     fixed.saturating_add(heap::bytes_for(all.saturating_add(all / 16)) - heap::bytes_for(0))
 }

@@ -59,7 +59,8 @@ pub(super) fn read(
         section.only(KEYS)?;
         let partition = one(section, base, archive, &mut warnings)?;
         if partitions.iter().any(|p| p.name == partition.name) {
-            return Err(section.error("name", &format!("“{}” is another partition already", partition.name)));
+            return Err(section
+                .error("name", &format!("“{}” is another partition already", partition.name)));
         }
         fits(section, &partition, devices)?;
         partitions.push(partition);
@@ -76,7 +77,11 @@ pub(super) fn read(
 
 /// Checks that every partition can have a space of its own while it runs. Both lists are sorted,
 /// largest first: the partitions fit together if each fits the space at its own place in the list.
-fn fit_together(sections: &[Section<'_>], partitions: &[PartitionConfig], devices: &[PagingDevice]) -> Result<(), ConfigError> {
+fn fit_together(
+    sections: &[Section<'_>],
+    partitions: &[PartitionConfig],
+    devices: &[PagingDevice],
+) -> Result<(), ConfigError> {
     if devices.is_empty() {
         return Ok(());
     }
@@ -88,12 +93,16 @@ fn fit_together(sections: &[Section<'_>], partitions: &[PartitionConfig], device
         match spaces.get(place) {
             None => {
                 let (count, spaces) = (partitions.len(), spaces.len());
-                return Err(
-                    section.error("name", &format!("{count} partitions, but only {spaces} paging spaces: each needs one"))
-                );
+                return Err(section.error(
+                    "name",
+                    &format!("{count} partitions, but only {spaces} paging spaces: each needs one"),
+                ));
             }
             Some(&space) if partition.memory_bytes > space => {
-                return Err(section.error("memory", "the paging spaces that are large enough are needed by other partitions"));
+                return Err(section.error(
+                    "memory",
+                    "the paging spaces that are large enough are needed by other partitions",
+                ));
             }
             Some(_) => {}
         }
@@ -102,17 +111,28 @@ fn fit_together(sections: &[Section<'_>], partitions: &[PartitionConfig], device
 }
 
 /// Warns where no space can be kept for each partition's next incarnation.
-fn too_few_to_keep(sections: &[Section<'_>], partitions: &[PartitionConfig], devices: &[PagingDevice]) -> Option<ConfigError> {
+fn too_few_to_keep(
+    sections: &[Section<'_>],
+    partitions: &[PartitionConfig],
+    devices: &[PagingDevice],
+) -> Option<ConfigError> {
     let pages = |bytes: u64| u32::try_from(bytes / PAGE_SIZE).unwrap_or(u32::MAX);
-    let spaces: Vec<_> = devices.iter().flat_map(PagingDevice::partition_sizes).map(pages).collect();
-    let need = |partition: &PartitionConfig| SpaceNeed { pages: pages(partition.memory_bytes), count: own_spaces(partition) };
+    let spaces: Vec<_> =
+        devices.iter().flat_map(PagingDevice::partition_sizes).map(pages).collect();
+    let need = |partition: &PartitionConfig| SpaceNeed {
+        pages: pages(partition.memory_bytes),
+        count: own_spaces(partition),
+    };
     let needs: Vec<_> = partitions.iter().map(need).collect();
     let least = shortfall(&needs, &spaces)?;
-    let (section, partition) = sections.iter().zip(partitions).find(|(_, partition)| pages(partition.memory_bytes) == least)?;
+    let (section, partition) = sections
+        .iter()
+        .zip(partitions)
+        .find(|(_, partition)| pages(partition.memory_bytes) == least)?;
     let (wanted, there) = (needs.iter().map(|need| need.count).sum::<usize>(), spaces.len());
     let message = format!(
-        "“{}” may have to wait after a crash: to keep one for each partition's next incarnation takes {wanted} paging spaces that \
-         fit, and there are {there}",
+        "“{}” may have to wait after a crash: to keep one for each partition's next incarnation \
+         takes {wanted} paging spaces that fit, and there are {there}",
         partition.name
     );
     Some(section.error("memory", &message))
@@ -126,21 +146,28 @@ fn one(
 ) -> Result<PartitionConfig, ConfigError> {
     let kernel = base.join(section.required_text("kernel")?);
     let initrd = section.text("initrd")?.map(|name| base.join(name));
-    let checked = image::check_kernel(&kernel).map_err(|message| section.error("kernel", &message)).and_then(|format| {
-        let initrd = initrd.as_deref().map_or(Ok(()), |path| image::check_initrd(path, format));
-        initrd.map_err(|message| section.error("initrd", &message))
-    });
+    let checked = image::check_kernel(&kernel)
+        .map_err(|message| section.error("kernel", &message))
+        .and_then(|format| {
+            let initrd = initrd.as_deref().map_or(Ok(()), |path| image::check_initrd(path, format));
+            initrd.map_err(|message| section.error("initrd", &message))
+        });
     let cmdline = limits::command_line(section)?;
-    let checked = checked.and_then(|()| limits::start(section, &kernel, initrd.as_deref(), cmdline));
-    let mut add = |path: PathBuf| if checked.is_ok() { module(archive, path) } else { ABSENT.to_owned() };
+    let checked =
+        checked.and_then(|()| limits::start(section, &kernel, initrd.as_deref(), cmdline));
+    let mut add =
+        |path: PathBuf| if checked.is_ok() { module(archive, path) } else { ABSENT.to_owned() };
     let kernel = KernelModules { image: add(kernel), initrd: initrd.map(add) };
     warnings.extend(checked.err());
     if section.number("vcpus")?.unwrap_or(1) != 1 {
         return Err(section.error("vcpus", "only one vCPU a partition: more are not supported yet"));
     }
     let dump = section.choice("dump", &[("aided", DumpPolicy::Aided), ("off", DumpPolicy::Off)])?;
-    let restarts =
-        [("threshold", RestartPolicy::Threshold), ("immediate", RestartPolicy::Immediate), ("never", RestartPolicy::Never)];
+    let restarts = [
+        ("threshold", RestartPolicy::Threshold),
+        ("immediate", RestartPolicy::Immediate),
+        ("never", RestartPolicy::Never),
+    ];
     Ok(PartitionConfig {
         name: name(section)?,
         memory_bytes: section.required_pages("memory")?,
@@ -166,17 +193,25 @@ fn name(section: &Section<'_>) -> Result<String, ConfigError> {
     Err(section.error("name", "must be at most 31 letters, digits, - and _, and not empty"))
 }
 
-fn fits(section: &Section<'_>, partition: &PartitionConfig, devices: &[PagingDevice]) -> Result<(), ConfigError> {
+fn fits(
+    section: &Section<'_>,
+    partition: &PartitionConfig,
+    devices: &[PagingDevice],
+) -> Result<(), ConfigError> {
     let memory = partition.memory_bytes;
     let largest = devices.iter().map(PagingDevice::largest_partition).max().unwrap_or(memory);
     if memory > largest {
         let (memory, largest) = (size::format(memory), size::readable(largest));
-        return Err(section.error("memory", &format!("{memory} is larger than every paging space (largest: {largest})")));
+        return Err(section.error(
+            "memory",
+            &format!("{memory} is larger than every paging space (largest: {largest})"),
+        ));
     }
     match partition.boot_memory_bytes {
-        Some(bytes) if bytes > memory => {
-            Err(section.error("boot_memory", &format!("{} is more than the partition has", size::format(bytes))))
-        }
+        Some(bytes) if bytes > memory => Err(section.error(
+            "boot_memory",
+            &format!("{} is more than the partition has", size::format(bytes)),
+        )),
         _ => Ok(()),
     }
 }

@@ -10,7 +10,9 @@ const UNITS: &[(&str, u32)] = &[("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 1
 /// The fault as text, to be placed behind the key.
 pub fn parse(text: &str) -> Result<u64, String> {
     let Some((number, shift)) = quantity::split(text, UNITS) else {
-        return Err(format!("“{text}” is no size: write a whole number and B, KiB, MiB, GiB or TiB"));
+        return Err(format!(
+            "“{text}” is no size: write a whole number and B, KiB, MiB, GiB or TiB"
+        ));
     };
     number.checked_mul(1 << shift).ok_or_else(|| format!("“{text}” is beyond 64 bits"))
 }

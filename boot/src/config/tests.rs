@@ -8,7 +8,8 @@ struct ConfigFolder(PathBuf);
 
 impl ConfigFolder {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tidepool-config-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("tidepool-config-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("vmlinuz"), bzimage()).unwrap();
         fs::write(path.join("initrd"), b"\x1f\x8b and so on").unwrap();
@@ -81,7 +82,8 @@ fn a_good_file_becomes_a_plan_and_its_image_is_made() {
 fn a_disk_has_the_time_that_is_said_or_half_a_minute() {
     let folder = ConfigFolder::new("patience");
     assert_eq!(folder.read(GOOD).unwrap().config.disk_timeout_ns, 30_000_000_000);
-    let plan = folder.read(&GOOD.replacen("[pool]", "disk_timeout = \"250 ms\"\n[pool]", 1)).unwrap();
+    let plan =
+        folder.read(&GOOD.replacen("[pool]", "disk_timeout = \"250 ms\"\n[pool]", 1)).unwrap();
     assert_eq!(plan.config.disk_timeout_ns, 250_000_000);
 }
 
@@ -89,7 +91,8 @@ fn a_disk_has_the_time_that_is_said_or_half_a_minute() {
 fn the_machine_grows_with_the_tables_of_frames_and_of_pages() {
     let folder = ConfigFolder::new("tables");
     let mib = |pool: &str, memory: &str, size: &str| {
-        let text = GOOD.replace("128 MiB", pool).replacen("256 MiB", memory, 1).replace("288 MiB", size);
+        let text =
+            GOOD.replace("128 MiB", pool).replacen("256 MiB", memory, 1).replace("288 MiB", size);
         folder.read(&text).map(|plan| plan.machine_mib)
     };
     let small = mib("128 MiB", "256 MiB", "288 MiB").unwrap();
@@ -108,13 +111,21 @@ fn the_machine_grows_with_the_tables_of_frames_and_of_pages() {
 fn a_machine_without_room_for_the_tables_is_refused() {
     let folder = ConfigFolder::new("no-room");
     let large = GOOD.replacen("256 MiB", "128 GiB", 1).replace("288 MiB", "132 GiB");
-    let error = folder.read(&large.replacen("[pool]", "[machine]\nmemory = \"512 MiB\"\n[pool]", 1)).unwrap_err();
+    let error = folder
+        .read(&large.replacen("[pool]", "[machine]\nmemory = \"512 MiB\"\n[pool]", 1))
+        .unwrap_err();
     assert!(
-        error.starts_with("demo.toml:5: pool.memory: 128 MiB does not fit into a machine of 512 MiB: the rest needs "),
+        error.starts_with(
+            "demo.toml:5: pool.memory: 128 MiB does not fit into a machine of 512 MiB: the rest \
+             needs "
+        ),
         "{error}"
     );
     assert!(error.contains("tables of frames"), "{error}");
-    assert!(!folder.0.join("a.img").exists(), "nothing is made for a configuration that is refused");
+    assert!(
+        !folder.0.join("a.img").exists(),
+        "nothing is made for a configuration that is refused"
+    );
     // Sums beyond 64 bits are refused like any other.
     let error = folder.read(&GOOD.replacen(
         "[pool]\nmemory = \"128 MiB\"",
@@ -127,7 +138,9 @@ fn a_machine_without_room_for_the_tables_is_refused() {
 #[test]
 fn a_machine_shows_the_cpu_that_is_asked_for() {
     let folder = ConfigFolder::new("model");
-    let plan = folder.read(&GOOD.replacen("[pool]", "[machine]\ncpu = \"corei7_ivy_bridge_3770k\"\n[pool]", 1)).unwrap();
+    let plan = folder
+        .read(&GOOD.replacen("[pool]", "[machine]\ncpu = \"corei7_ivy_bridge_3770k\"\n[pool]", 1))
+        .unwrap();
     assert_eq!(plan.cpu.as_deref(), Some("corei7_ivy_bridge_3770k"));
 }
 
@@ -141,9 +154,14 @@ fn the_console_of_a_partition_that_is_named_goes_to_programs() {
     let mut tar = tar::Archive::new(fs::File::open(&path).unwrap());
     let mut module = Vec::new();
     let mut entries = tar.entries().unwrap().map(Result::unwrap);
-    let mut entry = entries.find(|entry| entry.path().unwrap().to_str() == Some(kernel::config::MODULE)).unwrap();
+    let mut entry = entries
+        .find(|entry| entry.path().unwrap().to_str() == Some(kernel::config::MODULE))
+        .unwrap();
     std::io::Read::read_to_end(&mut entry, &mut module).unwrap();
-    assert_eq!(Config::from_module(&module).unwrap().partitions[0].console, kernel::config::ConsoleRoute::Programs);
+    assert_eq!(
+        Config::from_module(&module).unwrap().partitions[0].console,
+        kernel::config::ConsoleRoute::Programs
+    );
     let error = plan.route_consoles(["web"].into_iter()).unwrap_err().to_string();
     assert_eq!(error, "--console web: no such partition (there are: debian)");
 }
@@ -155,7 +173,8 @@ fn the_archive_holds_what_the_configuration_names() {
     let path = folder.0.join("archive.tar");
     plan.archive.write(&path).unwrap();
     let mut tar = tar::Archive::new(fs::File::open(&path).unwrap());
-    let names: Vec<_> = tar.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+    let names: Vec<_> =
+        tar.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
     let kernel = &plan.config.partitions[0].kernel;
     assert_eq!(names, [kernel.image.clone(), kernel.initrd.clone().unwrap(), "config".to_owned()]);
 }
@@ -165,42 +184,97 @@ fn the_archive_holds_what_the_configuration_names() {
 fn every_mistake_names_file_line_and_key() {
     let folder = ConfigFolder::new("mistakes");
     let rows = [
-        ("dump = \"aided\"", "dmup = \"aided\"", "demo.toml:15: partition.dmup: unknown key (known: name, memory, kernel"),
-        ("dump = \"aided\"", "dump = true", "demo.toml:15: partition.dump: must be text in quotes, not boolean"),
-        ("\"aided\"", "\"yes\"", "demo.toml:15: partition.dump: \"yes\" is none of \"aided\", \"off\""),
+        (
+            "dump = \"aided\"",
+            "dmup = \"aided\"",
+            "demo.toml:15: partition.dmup: unknown key (known: name, memory, kernel",
+        ),
+        (
+            "dump = \"aided\"",
+            "dump = true",
+            "demo.toml:15: partition.dump: must be text in quotes, not boolean",
+        ),
+        (
+            "\"aided\"",
+            "\"yes\"",
+            "demo.toml:15: partition.dump: \"yes\" is none of \"aided\", \"off\"",
+        ),
         ("128 MiB", "128 MB", "demo.toml:3: pool.memory: “128 MB” is no size"),
         ("128 MiB", "1000 B", "demo.toml:3: pool.memory: 1000 B is no multiple of 4 KiB"),
         ("128 MiB", "0 MiB", "demo.toml:3: pool.memory: 0 MiB is too small: the least is 4 KiB"),
         ("128 MiB", "1 MiB", "demo.toml:3: pool.memory: 1 MiB is too small (least: 4 MiB)"),
-        ("memory = \"256 MiB\"", "memory = 256", "demo.toml:11: partition.memory: must be a size like \"256 MiB\", not integer"),
-        ("256 MiB", "300 MiB", "demo.toml:11: partition.memory: 300 MiB is larger than every paging space (largest: "),
+        (
+            "memory = \"256 MiB\"",
+            "memory = 256",
+            "demo.toml:11: partition.memory: must be a size like \"256 MiB\", not integer",
+        ),
+        (
+            "256 MiB",
+            "300 MiB",
+            "demo.toml:11: partition.memory: 300 MiB is larger than every paging space (largest: ",
+        ),
         ("\"vmlinuz\"", "\"missing\"", "demo.toml:12: partition.kernel: "),
         ("\"vmlinuz\"", "\"text\"", "demo.toml:12: partition.kernel: "),
         ("\"initrd\"", "\"text\"", "demo.toml:13: partition.initrd: "),
         ("kernel = \"vmlinuz\"\n", "", "demo.toml:9: partition.kernel: missing"),
         ("\"debian\"", "\"the debian\"", "demo.toml:10: partition.name: must be at most 31"),
-        ("restart =", "vcpus = 2\nrestart =", "demo.toml:16: partition.vcpus: only one vCPU a partition"),
-        ("restart =", "boot_memory = \"1 GiB\"\nrestart =", "demo.toml:16: partition.boot_memory: 1 GiB is more than"),
+        (
+            "restart =",
+            "vcpus = 2\nrestart =",
+            "demo.toml:16: partition.vcpus: only one vCPU a partition",
+        ),
+        (
+            "restart =",
+            "boot_memory = \"1 GiB\"\nrestart =",
+            "demo.toml:16: partition.boot_memory: 1 GiB is more than",
+        ),
         ("\"a.img\"\nsize = \"288 MiB\"", "\"b.img\"", "demo.toml:5: paging_device.image: "),
-        ("memory = \"64 MiB\"", "image = \"a.img\"", "demo.toml:8: paging_device.image: is another paging device already"),
+        (
+            "memory = \"64 MiB\"",
+            "image = \"a.img\"",
+            "demo.toml:8: paging_device.image: is another paging device already",
+        ),
         ("memory = \"64 MiB\"", "", "demo.toml:7: paging_device.image: say either image"),
-        ("[pool]", "[machine]\nmemory = \"100 MiB\"\n[pool]", "demo.toml:5: pool.memory: 128 MiB does not fit into a machine"),
-        ("[pool]", "[machine]\ncpu = \"max, count=8\"\n[pool]", "demo.toml:3: machine.cpu: must be the emulator's name"),
+        (
+            "[pool]",
+            "[machine]\nmemory = \"100 MiB\"\n[pool]",
+            "demo.toml:5: pool.memory: 128 MiB does not fit into a machine",
+        ),
+        (
+            "[pool]",
+            "[machine]\ncpu = \"max, count=8\"\n[pool]",
+            "demo.toml:3: machine.cpu: must be the emulator's name",
+        ),
         ("[pool]\n", "[pool\n", "demo.toml:2: "),
-        ("[pool]", "disk_timeout = 2\n[pool]", "demo.toml:2: disk_timeout: must be a time like \"2 s\", not integer"),
+        (
+            "[pool]",
+            "disk_timeout = 2\n[pool]",
+            "demo.toml:2: disk_timeout: must be a time like \"2 s\", not integer",
+        ),
         (
             "[pool]",
             "disk_timeout = \"2 sec\"\n[pool]",
             "demo.toml:2: disk_timeout: “2 sec” is no time: write a whole number and ms",
         ),
-        ("[pool]", "disk_timeout = \"99 ms\"\n[pool]", "demo.toml:2: disk_timeout: “99 ms” is not within 100 ms and 10 min"),
-        ("[pool]", "disk_timeout = \"11 min\"\n[pool]", "demo.toml:2: disk_timeout: “11 min” is not within 100 ms and 10 min"),
+        (
+            "[pool]",
+            "disk_timeout = \"99 ms\"\n[pool]",
+            "demo.toml:2: disk_timeout: “99 ms” is not within 100 ms and 10 min",
+        ),
+        (
+            "[pool]",
+            "disk_timeout = \"11 min\"\n[pool]",
+            "demo.toml:2: disk_timeout: “11 min” is not within 100 ms and 10 min",
+        ),
     ];
     // Create the image first, so that each row fails for its own reason only.
     folder.read(GOOD).unwrap();
     for (from, to, expected) in rows {
         assert!(GOOD.contains(from), "{from}");
-        let error = folder.read(&GOOD.replacen(from, to, 1)).err().unwrap_or_else(|| panic!("accepted: {to}"));
+        let error = folder
+            .read(&GOOD.replacen(from, to, 1))
+            .err()
+            .unwrap_or_else(|| panic!("accepted: {to}"));
         assert!(error.starts_with(expected), "{to}\n  gave     {error}\n  expected {expected}");
     }
 }
@@ -210,7 +284,10 @@ fn two_partitions_of_one_name_are_refused() {
     let folder = ConfigFolder::new("names");
     let second = &GOOD[GOOD.find("[[partition]]").unwrap()..];
     let error = folder.read(&format!("{GOOD}{second}")).unwrap_err();
-    assert!(error.starts_with("demo.toml:18: partition.name: “debian” is another partition already"), "{error}");
+    assert!(
+        error.starts_with("demo.toml:18: partition.name: “debian” is another partition already"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -231,7 +308,10 @@ fn foreign_data_is_named_and_stays() {
     data[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
     fs::write(folder.0.join("a.img"), &data).unwrap();
     let error = folder.read(GOOD).unwrap_err();
-    assert!(error.starts_with("demo.toml:5: paging_device.image: ") && error.contains("ext4"), "{error}");
+    assert!(
+        error.starts_with("demo.toml:5: paging_device.image: ") && error.contains("ext4"),
+        "{error}"
+    );
     assert!(fs::read(folder.0.join("a.img")).unwrap() == data);
 }
 
@@ -257,7 +337,10 @@ fn an_image_that_cannot_be_made_is_told_with_its_line() {
     let folder = ConfigFolder::new("unmade");
     for image in ["nofolder/a.img", "/proc/a.img"] {
         let error = folder.read(&GOOD.replace("a.img", image)).unwrap_err();
-        assert!(error.starts_with("demo.toml:5: paging_device.image: ") && error.contains(image), "{error}");
+        assert!(
+            error.starts_with("demo.toml:5: paging_device.image: ") && error.contains(image),
+            "{error}"
+        );
     }
     assert!(!folder.0.join("nofolder").exists());
 }
@@ -266,7 +349,10 @@ fn an_image_that_cannot_be_made_is_told_with_its_line() {
 fn bochs_has_no_virtio_disks() {
     let folder = ConfigFolder::new("bochs");
     let error = read("demo.toml", GOOD, &folder.0, Bed::Bochs).unwrap_err().to_string();
-    assert!(error.starts_with("demo.toml:5: paging_device.image: Bochs has no virtio disks"), "{error}");
+    assert!(
+        error.starts_with("demo.toml:5: paging_device.image: Bochs has no virtio disks"),
+        "{error}"
+    );
 }
 
 /// [`GOOD`] with its image on a partition table.
@@ -284,7 +370,11 @@ fn an_image_with_spaces_is_made_once_and_then_has_to_be_as_described() {
     // An existing device needs no description.
     folder.read(&GOOD.replacen("size = \"288 MiB\"\n", "", 1)).unwrap();
     let error = folder.read(&with_spaces("\"272 MiB\"")).unwrap_err();
-    assert!(error.starts_with("demo.toml:6: paging_device.spaces: ") && error.ends_with("already: 272 MiB, 8 MiB"), "{error}");
+    assert!(
+        error.starts_with("demo.toml:6: paging_device.spaces: ")
+            && error.ends_with("already: 272 MiB, 8 MiB"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -293,14 +383,27 @@ fn spaces_that_cannot_be_are_named_before_anything_is_made() {
     let rows = [
         ("\"272 MB\"", "demo.toml:6: paging_device.spaces: “272 MB” is no size"),
         ("\"1000 B\"", "demo.toml:6: paging_device.spaces: 1000 B is no multiple of 4 KiB"),
-        ("\"272 MiB\", \"4 KiB\"", "demo.toml:6: paging_device.spaces: a space of 4 KiB is too small for a page"),
+        (
+            "\"272 MiB\", \"4 KiB\"",
+            "demo.toml:6: paging_device.spaces: a space of 4 KiB is too small for a page",
+        ),
         ("\"272 MiB\"]\nsize = [", "demo.toml:7: paging_device.size: must be a size"),
-        ("\"272 MiB\"]\nsize = \"272 MiB\" #", "demo.toml:6: paging_device.spaces: the spaces need 274 MiB"),
+        (
+            "\"272 MiB\"]\nsize = \"272 MiB\" #",
+            "demo.toml:6: paging_device.spaces: the spaces need 274 MiB",
+        ),
         // Larger than each space, but not than the device.
-        ("\"140 MiB\", \"140 MiB\"", "demo.toml:11: partition.memory: 256 MiB is larger than every paging space"),
+        (
+            "\"140 MiB\", \"140 MiB\"",
+            "demo.toml:11: partition.memory: 256 MiB is larger than every paging space",
+        ),
     ];
     for (spaces, expected) in rows {
-        let error = folder.read(&with_spaces(spaces).replacen("memory = \"64 MiB\"", "memory = \"8 MiB\"", 1));
+        let error = folder.read(&with_spaces(spaces).replacen(
+            "memory = \"64 MiB\"",
+            "memory = \"8 MiB\"",
+            1,
+        ));
         let error = error.err().unwrap_or_else(|| panic!("accepted: {spaces}"));
         assert!(error.starts_with(expected), "{spaces}\n  gave     {error}\n  expected {expected}");
         assert!(!folder.0.join("a.img").exists());
@@ -319,7 +422,11 @@ fn a_partition_table_that_is_not_ours_or_damaged_is_refused() {
     folder.read(&text).unwrap();
     file.write_all_at(b"x", (274 << 20) - 512).unwrap();
     let error = folder.read(&text).unwrap_err();
-    assert!(error.starts_with("demo.toml:5: paging_device.image: ") && error.contains("damaged partition table"), "{error}");
+    assert!(
+        error.starts_with("demo.toml:5: paging_device.image: ")
+            && error.contains("damaged partition table"),
+        "{error}"
+    );
 }
 
 /// [`GOOD`] with a second partition, and enough room for both.
@@ -334,21 +441,32 @@ fn a_kernel_that_is_missing_keeps_only_its_own_partition_from_starting() {
     let plan = folder.read(&text).unwrap();
     assert_eq!(plan.config.partitions.len(), 2);
     // The second warning: two spaces are too few to keep one for each next incarnation.
-    assert!(plan.warnings.len() == 2 && plan.warnings[0].starts_with("demo.toml:20: partition.kernel: "), "{:?}", plan.warnings);
+    assert!(
+        plan.warnings.len() == 2
+            && plan.warnings[0].starts_with("demo.toml:20: partition.kernel: "),
+        "{:?}",
+        plan.warnings
+    );
     assert!(plan.warnings[1].contains("next incarnation"), "{:?}", plan.warnings);
     let error = folder.read(&text.replace("\"vmlinuz\"", "\"text\"")).unwrap_err();
-    assert!(error.starts_with("demo.toml:12: partition.kernel: "), "where nothing could run it is an error: {error}");
+    assert!(
+        error.starts_with("demo.toml:12: partition.kernel: "),
+        "where nothing could run it is an error: {error}"
+    );
 }
 
 #[test]
 fn more_partitions_than_spaces_are_refused_before_anything_starts() {
     let folder = ConfigFolder::new("spaces");
-    let more = |name| format!("[[partition]]\nname = \"{name}\"\nmemory = \"32 MiB\"\nkernel = \"vmlinuz\"\n");
+    let more = |name| {
+        format!("[[partition]]\nname = \"{name}\"\nmemory = \"32 MiB\"\nkernel = \"vmlinuz\"\n")
+    };
     let text = two(&(more("b") + &more("c")));
     let error = folder.read(&text).unwrap_err();
     assert!(error.contains("partition.name: 3 partitions, but only 2 paging spaces"), "{error}");
     assert!(!folder.0.join("a.img").exists());
-    let large = two(&more("b").replace("32 MiB", "256 MiB")).replace("\"288 MiB\"\n[[partition]]", "\"64 MiB\"\n[[partition]]");
+    let large = two(&more("b").replace("32 MiB", "256 MiB"))
+        .replace("\"288 MiB\"\n[[partition]]", "\"64 MiB\"\n[[partition]]");
     let error = folder.read(&large).unwrap_err();
     assert!(error.contains("partition.memory: the paging spaces that are large enough"), "{error}");
 }
@@ -378,14 +496,32 @@ fn one_image_by_two_names_is_one_disk() {
     std::os::unix::fs::symlink("there.img", folder.0.join("link.img")).unwrap();
     fs::hard_link(folder.0.join("there.img"), folder.0.join("hard.img")).unwrap();
     let two = |one: &str, other: &str| {
-        let device = |name: &str| format!("[[paging_device]]\nimage = \"{name}\"\nsize = \"288 MiB\"\n");
-        let text = GOOD.replacen("[[partition]]", &format!("{}{}[[partition]]", device(one), device(other)), 1);
+        let device =
+            |name: &str| format!("[[paging_device]]\nimage = \"{name}\"\nsize = \"288 MiB\"\n");
+        let text = GOOD.replacen(
+            "[[partition]]",
+            &format!("{}{}[[partition]]", device(one), device(other)),
+            1,
+        );
         folder.read(&text).map(|_| ()).map_err(|error| error.to_string())
     };
-    fs::File::options().write(true).open(folder.0.join("there.img")).unwrap().set_len(288 << 20).unwrap();
-    for (one, other) in [("there.img", "link.img"), ("there.img", "hard.img"), ("n.img", "sub/../n.img"), ("./n.img", "n.img")] {
+    fs::File::options()
+        .write(true)
+        .open(folder.0.join("there.img"))
+        .unwrap()
+        .set_len(288 << 20)
+        .unwrap();
+    for (one, other) in [
+        ("there.img", "link.img"),
+        ("there.img", "hard.img"),
+        ("n.img", "sub/../n.img"),
+        ("./n.img", "n.img"),
+    ] {
         let error = two(one, other).unwrap_err();
-        assert!(error.contains("paging_device.image: is another paging device already"), "{one} {other}: {error}");
+        assert!(
+            error.contains("paging_device.image: is another paging device already"),
+            "{one} {other}: {error}"
+        );
     }
     two("there.img", "sub/there.img").unwrap();
 }
@@ -396,7 +532,8 @@ fn memory_devices(count: usize) -> String {
 }
 
 fn partitions(count: usize) -> String {
-    let one = |n| format!("[[partition]]\nname = \"p{n}\"\nmemory = \"22 MiB\"\nkernel = \"vmlinuz\"\n");
+    let one =
+        |n| format!("[[partition]]\nname = \"p{n}\"\nmemory = \"22 MiB\"\nkernel = \"vmlinuz\"\n");
     (0..count).map(one).collect()
 }
 
@@ -405,10 +542,17 @@ fn what_the_hypervisor_has_no_room_for_names_file_line_and_key() {
     let folder = ConfigFolder::new("limits");
     let pool = "[pool]\nmemory = \"64 MiB\"\n";
     let spaces = |count: usize| {
-        format!("[[paging_device]]\nimage = \"s{count}.img\"\nspaces = [{}]\n", vec!["\"32 MiB\""; count].join(", "))
+        format!(
+            "[[paging_device]]\nimage = \"s{count}.img\"\nspaces = [{}]\n",
+            vec!["\"32 MiB\""; count].join(", ")
+        )
     };
     let many = |count: usize| {
-        (0..count / 16).map(|_| spaces(16)).enumerate().map(|(n, text)| text.replace("s16", &format!("s{n}"))).collect::<String>()
+        (0..count / 16)
+            .map(|_| spaces(16))
+            .enumerate()
+            .map(|(n, text)| text.replace("s16", &format!("s{n}")))
+            .collect::<String>()
     };
     let rows = [
         (
@@ -419,15 +563,36 @@ fn what_the_hypervisor_has_no_room_for_names_file_line_and_key() {
             format!("{pool}{}{}{}", many(64), memory_devices(1), partitions(1)),
             "paging_device.memory: 65 paging spaces, but the hypervisor uses 64 at most",
         ),
-        (format!("{pool}{}{}", many(64), partitions(65)), "partition.name: 65 partitions, but the hypervisor runs 64 at most"),
+        (
+            format!("{pool}{}{}", many(64), partitions(65)),
+            "partition.name: 65 partitions, but the hypervisor runs 64 at most",
+        ),
         (format!("{pool}self_tests = 3\n"), "pool.self_tests: unknown key"),
-        (format!("self_tests = [\"pgaer\"]\n{pool}"), "demo.toml:1: self_tests: unknown: “pgaer” (known: pager, raw-disk)"),
-        (format!("{pool}[machine]\ncpus = 8\n"), "demo.toml:4: machine.cpus: must be 1 to 7 in the bed qemu"),
-        (format!("{pool}[machine]\ndisk_bandwidth = \"1000 TiB\"\n"), "demo.toml:4: machine.disk_bandwidth: is more than QEMU"),
+        (
+            format!("self_tests = [\"pgaer\"]\n{pool}"),
+            "demo.toml:1: self_tests: unknown: “pgaer” (known: pager, raw-disk)",
+        ),
+        (
+            format!("{pool}[machine]\ncpus = 8\n"),
+            "demo.toml:4: machine.cpus: must be 1 to 7 in the bed qemu",
+        ),
+        (
+            format!("{pool}[machine]\ndisk_bandwidth = \"1000 TiB\"\n"),
+            "demo.toml:4: machine.disk_bandwidth: is more than QEMU",
+        ),
         ("[pool]\nmemory = \"1 TiB\"\n".to_owned(), "demo.toml:2: pool.memory: a machine of "),
-        (GOOD.replace("256 MiB", "16 MiB"), "partition.memory: 16 MiB is too small: kernel and initrd need 21 MiB"),
-        (GOOD.replace("console=ttyS0", &"x".repeat(2047)), "partition.cmdline: is too long: this kernel takes 1970 bytes"),
-        (GOOD.replace("console=ttyS0", "a\\nb"), "partition.cmdline: holds a control character (\\n)"),
+        (
+            GOOD.replace("256 MiB", "16 MiB"),
+            "partition.memory: 16 MiB is too small: kernel and initrd need 21 MiB",
+        ),
+        (
+            GOOD.replace("console=ttyS0", &"x".repeat(2047)),
+            "partition.cmdline: is too long: this kernel takes 1970 bytes",
+        ),
+        (
+            GOOD.replace("console=ttyS0", "a\\nb"),
+            "partition.cmdline: holds a control character (\\n)",
+        ),
     ];
     for (text, error) in rows {
         let said = folder.read(&text).unwrap_err();
@@ -441,9 +606,12 @@ fn what_the_hypervisor_has_no_room_for_names_file_line_and_key() {
 #[test]
 fn a_restart_limit_is_a_number_and_a_time() {
     let folder = ConfigFolder::new("restart-limit");
-    let read = |line: &str| folder.read(&format!("{GOOD}{line}\n")).map(|plan| plan.config.partitions[0].restart_limit);
+    let read = |line: &str| {
+        folder.read(&format!("{GOOD}{line}\n")).map(|plan| plan.config.partitions[0].restart_limit)
+    };
     assert_eq!(read(""), Ok(None));
-    let limit = |restarts, seconds: u64| RestartLimit { restarts, time_ns: seconds * 1_000_000_000 };
+    let limit =
+        |restarts, seconds: u64| RestartLimit { restarts, time_ns: seconds * 1_000_000_000 };
     assert_eq!(read("restart_limit = \"5 in 10 min\""), Ok(Some(limit(5, 600))));
     assert_eq!(read("restart_limit = \"64 in 1 s\""), Ok(Some(limit(64, 1))));
     for (value, wanted) in [
@@ -456,7 +624,10 @@ fn a_restart_limit_is_a_number_and_a_time() {
         ("\"5 in 10 ms\"", "the time is not within"),
     ] {
         let error = read(&format!("restart_limit = {value}")).unwrap_err();
-        assert!(error.starts_with("demo.toml:") && error.contains("partition.restart_limit"), "{error}");
+        assert!(
+            error.starts_with("demo.toml:") && error.contains("partition.restart_limit"),
+            "{error}"
+        );
         assert!(error.contains(wanted), "{value}: {error}");
     }
 }
@@ -464,10 +635,15 @@ fn a_restart_limit_is_a_number_and_a_time() {
 #[test]
 fn a_bound_of_dumps_is_at_least_one_and_skips() {
     let folder = ConfigFolder::new("dumps");
-    let read = |lines: &str| folder.read(&format!("{GOOD}{lines}\n")).map(|plan| plan.config.partitions[0].dump_bound);
+    let read = |lines: &str| {
+        folder.read(&format!("{GOOD}{lines}\n")).map(|plan| plan.config.partitions[0].dump_bound)
+    };
     assert_eq!(read(""), Ok(None));
     assert_eq!(read("dumps = 2"), Ok(Some(DumpBound { most: 2, when_full: DumpOverflow::Skip })));
-    assert_eq!(read("dumps = 2\nwhen_full = \"skip\""), Ok(Some(DumpBound { most: 2, when_full: DumpOverflow::Skip })));
+    assert_eq!(
+        read("dumps = 2\nwhen_full = \"skip\""),
+        Ok(Some(DumpBound { most: 2, when_full: DumpOverflow::Skip }))
+    );
     let drops = DumpBound { most: 1, when_full: DumpOverflow::DropOldest };
     assert_eq!(read("dumps = 1\nwhen_full = \"drop-oldest\""), Ok(Some(drops)));
     for (lines, wanted) in [
@@ -488,7 +664,11 @@ fn too_few_spaces_to_keep_one_for_each_next_incarnation_are_a_warning() {
     let spare = "[[paging_device]]\nimage = \"spare.img\"\nsize = \"288 MiB\"\n[[partition]]";
     let warnings = |text: &str| folder.read(text).unwrap().warnings;
     let few = warnings(GOOD);
-    assert!(few.len() == 1 && few[0].starts_with("demo.toml:11: partition.memory: “debian” may have to wait"), "{few:?}");
+    assert!(
+        few.len() == 1
+            && few[0].starts_with("demo.toml:11: partition.memory: “debian” may have to wait"),
+        "{few:?}"
+    );
     // The other space is too small for this partition.
     assert!(few[0].contains("takes 2 paging spaces that fit, and there are 2"), "{few:?}");
     assert_eq!(warnings(&GOOD.replace("[[partition]]", spare)), [""; 0]);

@@ -33,9 +33,16 @@ use std::path::{Path, PathBuf};
 ///
 /// # Errors
 /// Where the folder cannot be written.
-pub fn write_configuration(folder: &Path, bed: Bed, scale: &DemoScale, kernel: &Path, initrd: &Path) -> Result<PathBuf> {
+pub fn write_configuration(
+    folder: &Path,
+    bed: Bed,
+    scale: &DemoScale,
+    kernel: &Path,
+    initrd: &Path,
+) -> Result<PathBuf> {
     fs::create_dir_all(folder)?;
-    let mut text = "# The demonstration's configuration; `tidepool boot` takes such a file.\n".to_owned();
+    let mut text =
+        "# The demonstration's configuration; `tidepool boot` takes such a file.\n".to_owned();
     if bed != Bed::Bochs {
         // The speed of a memory-backed disk would be meaningless.
         text += "self_tests = [\"raw-disk\"]\n";
@@ -75,11 +82,12 @@ fn partition(scale: &DemoScale, index: u64, kernel: &Path, initrd: &Path) -> Str
         cmdline += &format!(" worker.mib={mib}");
     }
     if index == 0 {
-        cmdline += &format!(" worker.crash_after={} worker.dirty_mib={}", scale.passes, scale.dirty_mib);
+        cmdline +=
+            &format!(" worker.crash_after={} worker.dirty_mib={}", scale.passes, scale.dirty_mib);
     }
     format!(
-        "[[partition]]\nname = \"{}\"\nmemory = \"{}\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline = \"{cmdline}\"\n\
-         dump = \"aided\"\nrestart = \"threshold\"\n\n",
+        "[[partition]]\nname = \"{}\"\nmemory = \"{}\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline \
+         = \"{cmdline}\"\ndump = \"aided\"\nrestart = \"threshold\"\n\n",
         DemoScale::name(index),
         format_size(scale.memory),
         kernel.display(),

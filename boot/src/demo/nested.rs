@@ -87,15 +87,19 @@ fn configuration(folder: &Path, vmlinuz: &Path, initrd: &Path, small: &Path) -> 
         if image.exists() {
             std::fs::remove_file(&image)?;
         }
-        text += &format!("[[paging_device]]\nimage = \"{number}.img\"\nsize = \"{} MiB\"\n", mib + SPARE);
+        text += &format!(
+            "[[paging_device]]\nimage = \"{number}.img\"\nsize = \"{} MiB\"\n",
+            mib + SPARE
+        );
     }
     let (vmlinuz, initrd, small) = (vmlinuz.display(), initrd.display(), small.display());
     text += &format!(
-        "[[partition]]\nname = \"{SMALL}\"\nmemory = \"{small_mib} MiB\"\nkernel = \"{small}\"\n\
-         cmdline = \"key={SMALL_KEY} passes=1 rewrite=4 crash=1\"\n\
-         [[partition]]\nname = \"{DEBIAN}\"\nmemory = \"{debian_mib} MiB\"\nkernel = \"{vmlinuz}\"\ninitrd = \"{initrd}\"\n\
-         cmdline = \"console=ttyS0 quiet worker.key={DEBIAN_KEY} worker.mib=16 worker.crash_after=1 worker.dirty_mib=4\"\n\
-         restart = \"threshold\"\nboot_memory = \"16 MiB\"\n"
+        "[[partition]]\nname = \"{SMALL}\"\nmemory = \"{small_mib} MiB\"\nkernel = \
+         \"{small}\"\ncmdline = \"key={SMALL_KEY} passes=1 rewrite=4 \
+         crash=1\"\n[[partition]]\nname = \"{DEBIAN}\"\nmemory = \"{debian_mib} MiB\"\nkernel = \
+         \"{vmlinuz}\"\ninitrd = \"{initrd}\"\ncmdline = \"console=ttyS0 quiet \
+         worker.key={DEBIAN_KEY} worker.mib=16 worker.crash_after=1 worker.dirty_mib=4\"\nrestart \
+         = \"threshold\"\nboot_memory = \"16 MiB\"\n"
     );
     Ok(text)
 }
@@ -125,14 +129,21 @@ impl NestedStory {
     }
 
     fn verdict_of_small(&self) -> Option<&str> {
-        let of_small = |event: &&Event| event.name() == "guest" && event.0["partition"] == SMALL && event.0["kind"] != "log";
+        let of_small = |event: &&Event| {
+            event.name() == "guest" && event.0["partition"] == SMALL && event.0["kind"] != "log"
+        };
         self.events.iter().find(of_small).and_then(|event| event.0["kind"].as_str())
     }
 
     /// Returns whether a partition's restart was reported before its dump was complete.
     fn is_early(&self, partition: &str) -> bool {
-        let place = |name: &str| self.events.iter().position(|event| event.name() == name && event.0["partition"] == partition);
-        place("restart").is_some_and(|restart| place("dump_complete").is_none_or(|complete| restart < complete))
+        let place = |name: &str| {
+            self.events
+                .iter()
+                .position(|event| event.name() == name && event.0["partition"] == partition)
+        };
+        place("restart")
+            .is_some_and(|restart| place("dump_complete").is_none_or(|complete| restart < complete))
     }
 
     /// Returns whether Debian's drain is in progress.
@@ -146,7 +157,9 @@ impl NestedStory {
         let of_small = event.0["partition"] == SMALL;
         match event.0["text"].as_str() {
             Some(text) if of_small && event.name() == "guest" => drop(self.small.said(at, text)),
-            _ if of_small && event.name() == "start" => self.small.begin(event.0["incarnation"].as_u64().unwrap_or(0)),
+            _ if of_small && event.name() == "start" => {
+                self.small.begin(event.0["incarnation"].as_u64().unwrap_or(0))
+            }
             _ => {}
         }
     }
@@ -155,7 +168,9 @@ impl NestedStory {
     fn line(&mut self, at: f64, line: &str) -> bool {
         let behind = |what: &str| line.split_once(what).map(|(_, rest)| rest.trim_end());
         if let Some(text) = behind("worker: ") {
-            let filled: Option<u64> = text.strip_prefix("filled pages ").and_then(|rest| rest.split(' ').next()?.parse().ok());
+            let filled: Option<u64> = text
+                .strip_prefix("filled pages ")
+                .and_then(|rest| rest.split(' ').next()?.parse().ok());
             self.filled.extend(filled);
             return self.debian.said(at, text);
         }
@@ -167,8 +182,12 @@ impl NestedStory {
 
     /// Returns a counter's sum over all incarnations of a partition.
     fn counter(&self, partition: &str, name: &str) -> u64 {
-        let stats = self.events.iter().filter(|event| event.name() == "stats" && event.0["partition"] == partition);
-        let last: BTreeMap<_, _> = stats.map(|event| (event.0["incarnation"].as_u64(), event.0[name].as_u64())).collect();
+        let stats = self
+            .events
+            .iter()
+            .filter(|event| event.name() == "stats" && event.0["partition"] == partition);
+        let last: BTreeMap<_, _> =
+            stats.map(|event| (event.0["incarnation"].as_u64(), event.0[name].as_u64())).collect();
         last.values().flatten().sum()
     }
 }
@@ -213,20 +232,30 @@ fn follow(running: &mut RunningMachine, start: Instant) -> Result<NestedStory> {
     Ok(story)
 }
 
-fn judge(running: &mut RunningMachine, bed: Bed, story: &NestedStory, disks: &[PathBuf]) -> Result<DemoVerdict> {
+fn judge(
+    running: &mut RunningMachine,
+    bed: Bed,
+    story: &NestedStory,
+    disks: &[PathBuf],
+) -> Result<DemoVerdict> {
     let mut verdict = DemoVerdict::default();
     let [debian_mib, small_mib, pool_mib] = MIB;
     verdict.overcommit((debian_mib + small_mib) * 100 / pool_mib);
     for name in [DEBIAN, SMALL] {
-        let reason = story.find(name, "crash").and_then(|crash| crash.0["reason"].as_str()).unwrap_or("none");
+        let reason = story
+            .find(name, "crash")
+            .and_then(|crash| crash.0["reason"].as_str())
+            .unwrap_or("none");
         verdict.claim(&format!("{name}: crash"), reason, reason != "none" && reason != "page lost");
-        let restart = story.find(name, "restart").with_context(|| format!("{name} did not restart"))?;
+        let restart =
+            story.find(name, "restart").with_context(|| format!("{name} did not restart"))?;
         verdict.restart(&format!("{name}: "), restart, story.is_early(name));
     }
     for (name, worker) in [(DEBIAN, &story.debian), (SMALL, &story.small)] {
         let (ins, outs) = (story.counter(name, "page_ins"), story.counter(name, "page_outs"));
         verdict.row(name, [worker.incarnation, ins, outs, worker.verified, worker.wrong], None);
-        verdict.hold(&format!("{name}: every page right"), worker.verified > 0 && worker.wrong == 0);
+        verdict
+            .hold(&format!("{name}: every page right"), worker.verified > 0 && worker.wrong == 0);
     }
     verdict.hold("debian: pages go out", story.counter(DEBIAN, "page_outs") > 0);
     verdict.hold("debian: pages come back", story.counter(DEBIAN, "page_ins") > 0);
@@ -241,8 +270,15 @@ fn judge(running: &mut RunningMachine, bed: Bed, story: &NestedStory, disks: &[P
             running.nested()?.bring_out(number, image)?;
         }
         let blocks = Dump::open(image, VolumeAccess::Read)?.verify()?;
-        let text = format!("{} right, {} zero, {} wrong, {} missing", blocks.right, blocks.zero, blocks.wrong, blocks.missing);
-        verdict.claim(&format!("{name}: blocks of the dump"), text, blocks.wrong + blocks.missing == 0 && blocks.header_current);
+        let text = format!(
+            "{} right, {} zero, {} wrong, {} missing",
+            blocks.right, blocks.zero, blocks.wrong, blocks.missing
+        );
+        verdict.claim(
+            &format!("{name}: blocks of the dump"),
+            text,
+            blocks.wrong + blocks.missing == 0 && blocks.header_current,
+        );
     }
     Ok(verdict)
 }
@@ -263,13 +299,24 @@ fn read_where_it_is(
     };
     let key = if name == DEBIAN { DEBIAN_KEY } else { SMALL_KEY };
     let said = running.beside(&format!("{checker} {disk} {key}"), ANSWER)?;
-    let holds = name != DEBIAN || story.filled.first().is_some_and(|pages| said.contains(&format!(" pages {pages} wrong 0 ")));
+    let holds = name != DEBIAN
+        || story
+            .filled
+            .first()
+            .is_some_and(|pages| said.contains(&format!(" pages {pages} wrong 0 ")));
     verdict.claim(&format!("{name}: pages in the dump"), said.trim(), holds);
     if name == DEBIAN {
         let log = format!("{disk}.log");
-        let script = format!("makedumpfile --dump-dmesg {disk} {log} > /dev/null && grep 'Kernel panic' {log} && rm {log}");
+        let script = format!(
+            "makedumpfile --dump-dmesg {disk} {log} > /dev/null && grep 'Kernel panic' {log} && \
+             rm {log}"
+        );
         let said = running.beside(&script, ANSWER)?;
-        verdict.claim("debian: kernel log, by makedumpfile", said.trim(), said.contains("sysrq triggered crash"));
+        verdict.claim(
+            "debian: kernel log, by makedumpfile",
+            said.trim(),
+            said.contains("sysrq triggered crash"),
+        );
     }
     Ok(())
 }

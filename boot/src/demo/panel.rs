@@ -32,7 +32,9 @@ impl Panel {
     }
 
     pub fn x(&self, seconds: f64) -> f64 {
-        self.edges.left + (seconds - self.time.0) / (self.time.1 - self.time.0) * (self.edges.right - self.edges.left)
+        self.edges.left
+            + (seconds - self.time.0) / (self.time.1 - self.time.0)
+                * (self.edges.right - self.edges.left)
     }
 
     fn y(&self, pages: f64) -> f64 {
@@ -43,7 +45,10 @@ impl Panel {
     pub fn clip(&self) -> String {
         let Edges { left, right, top, base } = self.edges;
         let (width, height) = (right - left, base - top);
-        format!("<clipPath id=\"c{top}\"><rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height}\"/></clipPath>\n")
+        format!(
+            "<clipPath id=\"c{top}\"><rect x=\"{left}\" y=\"{top}\" width=\"{width}\" \
+             height=\"{height}\"/></clipPath>\n"
+        )
     }
 
     /// Returns the range of the ascending times that lie inside, plus one on either side for lines
@@ -62,7 +67,11 @@ impl Panel {
         let lower = times[seen.clone()].iter().zip(&below[seen]).rev().map(point);
         let points: Vec<String> = upper.chain(lower).collect();
         let clip = format!("clip-path=\"url(#c{})\"", self.edges.top);
-        format!("<polygon points=\"{}\" fill=\"{colour}\" stroke=\"white\" stroke-width=\"0.4\" {clip}/>\n", points.join(" "))
+        format!(
+            "<polygon points=\"{}\" fill=\"{colour}\" stroke=\"white\" stroke-width=\"0.4\" \
+             {clip}/>\n",
+            points.join(" ")
+        )
     }
 
     /// Draws the promised memory beyond the pool of `pages` pages: an empty area with its size,
@@ -74,12 +83,21 @@ impl Panel {
             return text;
         }
         let (width, height) = (right - left, line - top);
-        let _ =
-            writeln!(text, "<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height:.1}\" fill=\"url(#promised)\"/>");
-        let _ = writeln!(text, "<path d=\"M{left} {line:.1}H{right}\" stroke=\"black\" stroke-width=\"1.5\"/>");
+        let _ = writeln!(
+            text,
+            "<rect x=\"{left}\" y=\"{top}\" width=\"{width}\" height=\"{height:.1}\" \
+             fill=\"url(#promised)\"/>"
+        );
+        let _ = writeln!(
+            text,
+            "<path d=\"M{left} {line:.1}H{right}\" stroke=\"black\" stroke-width=\"1.5\"/>"
+        );
         let (x, y) = (right - 12.0, top + height / 2.0 + 4.0);
         let style = "paint-order=\"stroke\" stroke=\"white\" stroke-width=\"4\"";
-        let _ = writeln!(text, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"end\" {style}>{name}</text>");
+        let _ = writeln!(
+            text,
+            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"end\" {style}>{name}</text>"
+        );
         text
     }
 
@@ -89,7 +107,12 @@ impl Panel {
         for quarter in 0..=4 {
             let pages = self.pages * f64::from(quarter) / 4.0;
             let (y, mib) = (self.y(pages), pages / PAGES_PER_MIB);
-            let _ = writeln!(text, "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{mib:.0}</text>", left - 8.0, y + 4.0);
+            let _ = writeln!(
+                text,
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{mib:.0}</text>",
+                left - 8.0,
+                y + 4.0
+            );
             let _ = writeln!(text, "<path d=\"M{left} {y:.1}H{right}\" stroke=\"#00000022\"/>");
         }
         let step = nice_step(self.time.1 - self.time.0);
@@ -98,11 +121,24 @@ impl Panel {
         // Leave room for the unit at the right edge.
         while at <= self.time.1 && self.x(at) < right - 60.0 {
             let x = self.x(at);
-            let _ = writeln!(text, "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at:.digits$}</text>", base + 17.0);
+            let _ = writeln!(
+                text,
+                "<text x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{at:.digits$}</text>",
+                base + 17.0
+            );
             at += step;
         }
-        let _ = writeln!(text, "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">seconds</text>", base + 17.0);
-        let _ = writeln!(text, "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">MiB</text>", left - 8.0, top - 14.0);
+        let _ = writeln!(
+            text,
+            "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">seconds</text>",
+            base + 17.0
+        );
+        let _ = writeln!(
+            text,
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"end\">MiB</text>",
+            left - 8.0,
+            top - 14.0
+        );
         text
     }
 
@@ -120,10 +156,16 @@ impl Panel {
                 from = y - 10.0;
                 let leaves = x + 4.0 + CHARACTER * name.chars().count() as f64 > right + 20.0;
                 let (x, anchor) = if leaves { (x - 4.0, "end") } else { (x + 4.0, "start") };
-                let _ =
-                    writeln!(text, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-weight=\"bold\">{name}</text>");
+                let _ = writeln!(
+                    text,
+                    "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" \
+                     font-weight=\"bold\">{name}</text>"
+                );
             }
-            let _ = writeln!(text, "<path d=\"M{x:.1} {from}V{base}\" stroke=\"black\" stroke-dasharray=\"4 3\"/>");
+            let _ = writeln!(
+                text,
+                "<path d=\"M{x:.1} {from}V{base}\" stroke=\"black\" stroke-dasharray=\"4 3\"/>"
+            );
         }
         text
     }
@@ -158,8 +200,13 @@ mod tests {
     #[test]
     fn names_stand_above_the_frame_the_first_one_highest() {
         let panel = Panel::of(EDGES, (0.0, 10.0), 1).unwrap();
-        let svg = panel.marks(&[(1.0, "first".into()), (2.0, String::new()), (3.0, "second".into())]);
-        let heights: Vec<f64> = svg.split(" y=\"").skip(1).map(|rest| rest.split('"').next().unwrap().parse().unwrap()).collect();
+        let svg =
+            panel.marks(&[(1.0, "first".into()), (2.0, String::new()), (3.0, "second".into())]);
+        let heights: Vec<f64> = svg
+            .split(" y=\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap().parse().unwrap())
+            .collect();
         assert_eq!(heights, [100.0 + 10.0 - 2.0 * ROW, 100.0 + 10.0 - ROW]);
         assert!(heights.iter().all(|y| *y < EDGES.top));
     }

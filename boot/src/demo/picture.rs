@@ -80,15 +80,29 @@ impl PoolSeries {
         match event.name() {
             "pool" => {
                 let (total, free, image) = (number("pages"), number("free"), number("image"));
-                self.samples.push(PoolSample { seconds, total, free, image, resident: BTreeMap::new(), is_between: false });
+                self.samples.push(PoolSample {
+                    seconds,
+                    total,
+                    free,
+                    image,
+                    resident: BTreeMap::new(),
+                    is_between: false,
+                });
             }
             "stats" => {
-                if let (Some(sample), Some(name)) = (self.samples.last_mut(), event.0["partition"].as_str()) {
+                if let (Some(sample), Some(name)) =
+                    (self.samples.last_mut(), event.0["partition"].as_str())
+                {
                     // Between crash and restart the partition has no frames but those of its image.
-                    let between = ["crashed", "waiting"].map(|state| event.0["state"] == state).contains(&true);
+                    let between = ["crashed", "waiting"]
+                        .map(|state| event.0["state"] == state)
+                        .contains(&true);
                     sample.is_between |= between;
-                    sample.resident.insert(name.to_owned(), if between { 0 } else { number("resident") });
-                    let pages: u64 = ["resident", "paged", "zero", "untouched"].map(number).iter().sum();
+                    sample
+                        .resident
+                        .insert(name.to_owned(), if between { 0 } else { number("resident") });
+                    let pages: u64 =
+                        ["resident", "paged", "zero", "untouched"].map(number).iter().sum();
                     let promised = self.promised.entry(name.to_owned()).or_default();
                     *promised = pages.max(*promised);
                 }
@@ -106,7 +120,9 @@ impl PoolSeries {
     /// At a crash all frames of the partition become the dump image's at once. Adds two samples, so
     /// that this is a step in the picture.
     fn hand_over(&mut self, event: &Event, seconds: f64) {
-        let (Some(last), Some(name)) = (self.samples.last(), event.0["partition"].as_str()) else { return };
+        let (Some(last), Some(name)) = (self.samples.last(), event.0["partition"].as_str()) else {
+            return;
+        };
         let resident = event.0["resident"].as_u64().unwrap_or(0);
         let mut sample = PoolSample { seconds, ..last.clone() };
         sample.resident.insert(name.to_owned(), resident);
@@ -140,8 +156,10 @@ impl PoolSeries {
         let (first, last) = (self.samples.first()?.seconds, self.samples.last()?.seconds);
         // A mark may be before the first sample.
         let first = self.marks.iter().map(|mark| mark.seconds).fold(first, f64::min);
-        let times = || self.marks.iter().filter(|mark| mark.partition == focus).map(|mark| mark.seconds);
-        let (start, end) = (times().fold(last, f64::min) - AROUND, times().fold(first, f64::max) + AROUND);
+        let times =
+            || self.marks.iter().filter(|mark| mark.partition == focus).map(|mark| mark.seconds);
+        let (start, end) =
+            (times().fold(last, f64::min) - AROUND, times().fold(first, f64::max) + AROUND);
         let span = (start.max(first), end.min(last));
         // Each mark is named in one of the two panels, in the one with more room for it.
         let (inside, outside): (Vec<&Mark>, Vec<&Mark>) =
@@ -150,10 +168,15 @@ impl PoolSeries {
         let pages = pool.max(self.promised.values().sum());
 
         let top = TOP + ROW * outside.len() as f64;
-        let whole = Panel::of(Edges { left: LEFT, right: RIGHT, top, base: top + WHOLE }, (first, last), pages)?;
+        let whole = Panel::of(
+            Edges { left: LEFT, right: RIGHT, top, base: top + WHOLE },
+            (first, last),
+            pages,
+        )?;
         let joint = whole.edges.base + GAP;
         let top = joint + JOINT + ROW * inside.len() as f64;
-        let piece = Panel::of(Edges { left: LEFT, right: RIGHT, top, base: top + PIECE }, span, pages);
+        let piece =
+            Panel::of(Edges { left: LEFT, right: RIGHT, top, base: top + PIECE }, span, pages);
         let height = piece.as_ref().map_or(whole.edges.base, |piece| piece.edges.base) + FOOT;
         let layers = self.layers(focus);
         let mut svg = head(height) + &legend(&layers);
@@ -187,12 +210,14 @@ impl PoolSeries {
         let mut below = vec![0.0; times.len()];
         let mut svg = panel.clip();
         for (_, colour, pages) in layers {
-            let above: Vec<f64> = below.iter().zip(pages).map(|(below, pages)| below + pages).collect();
+            let above: Vec<f64> =
+                below.iter().zip(pages).map(|(below, pages)| below + pages).collect();
             svg += &panel.area(&times, &below, &above, colour);
             below = above;
         }
         let promised: u64 = self.promised.values().sum();
-        let name = format!("promised to {} partitions: {} MiB", self.promised.len(), promised / 256);
+        let name =
+            format!("promised to {} partitions: {} MiB", self.promised.len(), promised / 256);
         svg + &panel.axes() + &panel.marks(marks) + &panel.promise(pool, &name)
     }
 
@@ -201,12 +226,18 @@ impl PoolSeries {
     /// at the same place.
     fn layers(&self, focus: &str) -> Vec<Layer> {
         let of = |pages: &dyn Fn(&PoolSample) -> f64| self.samples.iter().map(pages).collect();
-        let mut names: Vec<&String> = self.samples.iter().flat_map(|sample| sample.resident.keys()).collect();
+        let mut names: Vec<&String> =
+            self.samples.iter().flat_map(|sample| sample.resident.keys()).collect();
         names.sort();
         names.dedup();
-        let layer = |(name, colour): (&&String, &&'static str)| ((*name).clone(), *colour, of(&|sample| sample.of(name)));
-        let (mut layers, top): (Vec<_>, Vec<_>) =
-            names.iter().zip(COLOURS.iter().cycle()).map(layer).partition(|(name, ..)| name != focus);
+        let layer = |(name, colour): (&&String, &&'static str)| {
+            ((*name).clone(), *colour, of(&|sample| sample.of(name)))
+        };
+        let (mut layers, top): (Vec<_>, Vec<_>) = names
+            .iter()
+            .zip(COLOURS.iter().cycle())
+            .map(layer)
+            .partition(|(name, ..)| name != focus);
         layers.push(("dump image".to_owned(), IMAGE, of(&PoolSample::image)));
         layers.extend(top);
         layers.push(("free".to_owned(), FREE, of(&|sample| sample.free as f64)));
@@ -219,10 +250,11 @@ type Layer = (String, &'static str, Vec<f64>);
 
 fn head(height: f64) -> String {
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <pattern id=\"promised\" width=\"8\" height=\"8\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
-         <path d=\"M0 0V8\" stroke=\"#00000018\" stroke-width=\"3\"/></pattern>\n\
-         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>\n"
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         font-family=\"sans-serif\" font-size=\"12\">\n<pattern id=\"promised\" width=\"8\" \
+         height=\"8\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\"><path \
+         d=\"M0 0V8\" stroke=\"#00000018\" stroke-width=\"3\"/></pattern>\n<rect \
+         width=\"{WIDTH}\" height=\"{height}\" fill=\"white\"/>\n"
     )
 }
 
@@ -232,17 +264,23 @@ fn join(whole: &Panel, span: (f64, f64), top: f64) -> String {
     let Edges { top: upper, base, .. } = whole.edges;
     let (width, height, bottom) = (end - start, base - upper, top + JOINT - 8.0);
     format!(
-        "<rect x=\"{start:.1}\" y=\"{upper}\" width=\"{width:.1}\" height=\"{height}\" fill=\"none\" stroke=\"black\"/>\n\
-         <path d=\"M{start:.1} {base}L{start:.1} {top}L{LEFT} {bottom}H{RIGHT}L{end:.1} {top}V{base}\" fill=\"#00000010\" stroke=\"#00000066\"/>\n"
+        "<rect x=\"{start:.1}\" y=\"{upper}\" width=\"{width:.1}\" height=\"{height}\" \
+         fill=\"none\" stroke=\"black\"/>\n<path d=\"M{start:.1} {base}L{start:.1} {top}L{LEFT} \
+         {bottom}H{RIGHT}L{end:.1} {top}V{base}\" fill=\"#00000010\" stroke=\"#00000066\"/>\n"
     )
 }
 
 fn legend(layers: &[Layer]) -> String {
     let (mut text, mut x) = (String::new(), LEFT);
-    let _ = writeln!(text, "<text x=\"{x}\" y=\"18\" font-weight=\"bold\">Frames of the pool</text>");
+    let _ =
+        writeln!(text, "<text x=\"{x}\" y=\"18\" font-weight=\"bold\">Frames of the pool</text>");
     x += 150.0;
     for (name, colour, _) in layers {
-        let _ = writeln!(text, "<rect x=\"{x:.0}\" y=\"8\" width=\"12\" height=\"12\" fill=\"{colour}\" stroke=\"#00000044\"/>");
+        let _ = writeln!(
+            text,
+            "<rect x=\"{x:.0}\" y=\"8\" width=\"12\" height=\"12\" fill=\"{colour}\" \
+             stroke=\"#00000044\"/>"
+        );
         let _ = writeln!(text, "<text x=\"{:.0}\" y=\"18\">{name}</text>", x + 17.0);
         x += 34.0 + 7.0 * name.len() as f64;
     }
@@ -257,10 +295,13 @@ mod tests {
     fn series() -> PoolSeries {
         let mut series = PoolSeries::default();
         for t in 0..3_u64 {
+            series.event(&Event(json!({
+                "event": "pool", "t": t * 1_000_000_000, "pages": 1024, "free": 256,
+                "image": 256 * t / 2
+            })));
             series.event(&Event(
-                json!({"event": "pool", "t": t * 1_000_000_000, "pages": 1024, "free": 256, "image": 256 * t / 2}),
+                json!({"event": "stats", "partition": "a", "resident": 512, "paged": 1536}),
             ));
-            series.event(&Event(json!({"event": "stats", "partition": "a", "resident": 512, "paged": 1536})));
         }
         series.event(&Event(json!({"event": "crash", "partition": "a", "t": 1_500_000_000})));
         series
@@ -271,15 +312,23 @@ mod tests {
         let svg = series().svg("a").unwrap();
         // Each layer is there twice, in the whole and in the piece around the crash.
         assert_eq!((svg.matches("<polygon").count(), svg.matches("crash 1.5 s").count()), (6, 1));
-        assert!(svg.contains(">a</text>") && svg.contains(">free</text>") && svg.ends_with("</svg>\n"));
+        assert!(
+            svg.contains(">a</text>") && svg.contains(">free</text>") && svg.ends_with("</svg>\n")
+        );
     }
 
     #[test]
     fn a_crash_hands_the_frames_over_at_once() {
         let mut series = series();
-        series.event(&Event(json!({"event": "crash", "partition": "a", "t": 3_000_000_000_u64, "resident": 500})));
-        series.event(&Event(json!({"event": "pool", "t": 4_000_000_000_u64, "pages": 1024, "image": 400})));
-        series.event(&Event(json!({"event": "stats", "partition": "a", "state": "crashed", "resident": 400})));
+        series.event(&Event(
+            json!({"event": "crash", "partition": "a", "t": 3_000_000_000_u64, "resident": 500}),
+        ));
+        series.event(&Event(
+            json!({"event": "pool", "t": 4_000_000_000_u64, "pages": 1024, "image": 400}),
+        ));
+        series.event(&Event(
+            json!({"event": "stats", "partition": "a", "state": "crashed", "resident": 400}),
+        ));
         let held = |sample: &PoolSample| (sample.seconds, sample.resident["a"], sample.image);
         let held: Vec<_> = series.samples.iter().rev().take(3).map(held).collect();
         assert_eq!(held, [(4.0, 0, 400), (3.0, 0, 756), (3.0, 500, 256)]);
@@ -288,41 +337,71 @@ mod tests {
     /// Returns the points of the polygons of a colour; those of the whole come first.
     fn points(svg: &str, colour: &str) -> Vec<Vec<(f64, f64)>> {
         let fill = format!("fill=\"{colour}\"");
-        let polygons = svg.lines().filter(|line| line.starts_with("<polygon") && line.contains(&fill));
-        let parse = |point: &str| point.split_once(',').map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()));
-        polygons.map(|line| line.split('"').nth(1).unwrap().split(' ').filter_map(parse).collect()).collect()
+        let polygons =
+            svg.lines().filter(|line| line.starts_with("<polygon") && line.contains(&fill));
+        let parse = |point: &str| {
+            point.split_once(',').map(|(x, y)| (x.parse().unwrap(), y.parse().unwrap()))
+        };
+        polygons
+            .map(|line| line.split('"').nth(1).unwrap().split(' ').filter_map(parse).collect())
+            .collect()
     }
 
     #[test]
     fn the_partition_that_crashes_changes_its_colour_in_place() {
         let mut series = PoolSeries::default();
-        let stats = |name: &str, resident: u64| json!({"event": "stats", "partition": name, "resident": resident});
+        let stats = |name: &str, resident: u64| {
+            json!({
+                "event": "stats", "partition": name, "resident": resident
+            })
+        };
         for (t, a, image) in [(0, 500, 0), (1, 500, 0), (3, 0, 500), (4, 0, 0)] {
-            series.event(&Event(json!({"event": "pool", "t": t * 1_000_000_000_u64, "pages": 1000, "image": image})));
+            series.event(&Event(
+                json!({"event": "pool", "t": t * 1_000_000_000_u64, "pages": 1000, "image": image}),
+            ));
             for (name, pages) in [("a", a), ("b", 300)] {
                 series.event(&Event(stats(name, pages)));
             }
             if t == 1 {
-                series.event(&Event(json!({"event": "crash", "partition": "a", "t": 2_000_000_000_u64, "resident": 500})));
+                series.event(&Event(json!({
+                    "event": "crash", "partition": "a", "t": 2_000_000_000_u64,
+                    "resident": 500
+                })));
             }
         }
         let svg = series.svg("a").unwrap();
         let at = |colour: &str, x: f64| -> (f64, f64) {
-            let heights = points(&svg, colour)[0].iter().filter(|(px, _)| (px - x).abs() < 0.2).map(|p| p.1).collect::<Vec<_>>();
-            (heights.iter().copied().fold(f64::MAX, f64::min), heights.iter().copied().fold(f64::MIN, f64::max))
+            let heights = points(&svg, colour)[0]
+                .iter()
+                .filter(|(px, _)| (px - x).abs() < 0.2)
+                .map(|p| p.1)
+                .collect::<Vec<_>>();
+            (
+                heights.iter().copied().fold(f64::MAX, f64::min),
+                heights.iter().copied().fold(f64::MIN, f64::max),
+            )
         };
         let crash = LEFT + (RIGHT - LEFT) / 2.0;
-        assert_eq!(at(COLOURS[0], crash), at(IMAGE, crash), "both reach from the neighbour's top to the stack's");
+        assert_eq!(
+            at(COLOURS[0], crash),
+            at(IMAGE, crash),
+            "both reach from the neighbour's top to the stack's"
+        );
         assert_eq!(at(COLOURS[1], crash).0, at(IMAGE, crash).1);
     }
 
     #[test]
     fn frames_that_no_counter_knows_after_a_crash_are_the_images() {
         let mut series = PoolSeries::default();
-        series.event(&Event(json!({"event": "pool", "t": 1_000_000_000_u64, "pages": 1000, "free": 100, "image": 0})));
+        series.event(&Event(json!({
+            "event": "pool", "t": 1_000_000_000_u64, "pages": 1000, "free": 100,
+            "image": 0
+        })));
         series.event(&Event(json!({"event": "stats", "partition": "b", "resident": 300})));
         assert_eq!(series.samples[0].image(), 0.0);
-        series.event(&Event(json!({"event": "stats", "partition": "a", "state": "crashed", "resident": 0})));
+        series.event(&Event(
+            json!({"event": "stats", "partition": "a", "state": "crashed", "resident": 0}),
+        ));
         assert_eq!(series.samples[0].image(), 600.0);
     }
 

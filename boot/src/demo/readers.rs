@@ -82,8 +82,13 @@ impl Readers {
     pub fn crash(&self, image: &Path, commands: &str) -> Result<String> {
         let script = scratch(image, "crash");
         std::fs::write(&script, format!("{commands}quit\n"))?;
-        let output =
-            run(Command::new("crash").arg("-s").arg("-i").arg(&script).arg(&self.vmlinux).arg(image).stdin(Stdio::null()));
+        let output = run(Command::new("crash")
+            .arg("-s")
+            .arg("-i")
+            .arg(&script)
+            .arg(&self.vmlinux)
+            .arg(image)
+            .stdin(Stdio::null()));
         let _ = std::fs::remove_file(&script);
         Ok(text(&output?))
     }
@@ -93,11 +98,18 @@ impl Readers {
     ///
     /// # Errors
     /// With gdb's output.
-    pub fn gdb(&self, image: &Path, selection: Selection, tidepool: &str, commands: &[&str]) -> Result<String> {
-        let dump = Dump::of(VolumeDisk::open(image, VolumeAccess::Read)?.space(match selection {
-            Selection::Whole => None,
-            Selection::Space(number) => Some(number),
-        })?)?;
+    pub fn gdb(
+        &self,
+        image: &Path,
+        selection: Selection,
+        tidepool: &str,
+        commands: &[&str],
+    ) -> Result<String> {
+        let dump =
+            Dump::of(VolumeDisk::open(image, VolumeAccess::Read)?.space(match selection {
+                Selection::Whole => None,
+                Selection::Space(number) => Some(number),
+            })?)?;
         let mut gdb = crate::dump::gdb::command(&dump, Some(&self.vmlinux), tidepool)?;
         gdb.args(["-nx", "-batch"]);
         commands.iter().for_each(|command| _ = gdb.args(["-ex", command]));

@@ -9,8 +9,15 @@ pub const FILE: &str = "run.txt";
 /// The README has a run's output between these two lines.
 const MARKS: [&str; 2] = ["<!-- the run: begin -->", "<!-- the run: end -->"];
 /// Lines of the story that the README shows are those with these words, about a dozen.
-const SHOWN: [&str; 7] =
-    ["the hypervisor runs", " is up, ", "worker: crash", "crashed (", "restarting", "incarnation 2 starts", "dump is complete"];
+const SHOWN: [&str; 7] = [
+    "the hypervisor runs",
+    " is up, ",
+    "worker: crash",
+    "crashed (",
+    "restarting",
+    "incarnation 2 starts",
+    "dump is complete",
+];
 
 /// Lines of a story and the tables behind it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -67,14 +74,19 @@ mod tests {
     #[test]
     fn an_excerpt_has_the_turns_of_the_story_and_all_tables() {
         let mut record = RunRecord::default();
-        for line in ["  1.0 s  the hypervisor runs: SVM", "  2.0 s  a: worker: pass 1", "  3.0 s  a: crashed (panic): 5 pages"] {
+        for line in [
+            "  1.0 s  the hypervisor runs: SVM",
+            "  2.0 s  a: worker: pass 1",
+            "  3.0 s  a: crashed (panic): 5 pages",
+        ] {
             record.line(line.to_owned());
         }
         record.tables("  partition  wrong\n  a  0\n\n");
         let excerpt = record.excerpt();
         assert_eq!(
             excerpt,
-            "```console\n$ cargo run\n  1.0 s  the hypervisor runs: SVM\n  3.0 s  a: crashed (panic): 5 pages\n\n  partition  wrong\n  a  0\n```\n"
+            "```console\n$ cargo run\n  1.0 s  the hypervisor runs: SVM\n  3.0 s  a: crashed \
+             (panic): 5 pages\n\n  partition  wrong\n  a  0\n```\n"
         );
         let readme = format!("# A\n{}\nold\n{}\nB\n", MARKS[0], MARKS[1]);
         let new = replace(&readme, &excerpt).unwrap();

@@ -40,8 +40,9 @@ pub struct DemoScale {
     /// proportion as in a real machine, and the drain's percentage of the disk's speed shows
     /// whether the disk or the hypervisor limits it.
     pub disk_bandwidth: Option<u64>,
-    /// Percentage of the raw disk's speed that the drain reaches on a quiet machine. A slower drain is
-    /// remarked; one with less than a quarter of it breaks the claim. `None`: it is only reported.
+    /// Percentage of the raw disk's speed that the drain reaches on a quiet machine. A slower drain
+    /// is remarked; one with less than a quarter of it breaks the claim. `None`: it is only
+    /// reported.
     pub drain_percent: Option<u64>,
     /// Passes of the first worker after the restart until the story is over; 0: do not wait for its
     /// kernel to boot.

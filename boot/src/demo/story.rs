@@ -47,7 +47,9 @@ pub struct DemoStory {
 impl DemoStory {
     /// Begins a story without events.
     pub fn new(scale: DemoScale) -> Self {
-        let workers = (0..scale.partitions).map(|index| (DemoScale::name(index), WorkerProgress::default())).collect();
+        let workers = (0..scale.partitions)
+            .map(|index| (DemoScale::name(index), WorkerProgress::default()))
+            .collect();
         Self {
             scale,
             workers,
@@ -77,7 +79,11 @@ impl DemoStory {
         let number = |member: &str| event.0[member].as_u64().unwrap_or(0);
         let text = |member: &str| event.0[member].as_str().unwrap_or("").to_owned();
         let told = match event.name() {
-            "boot" => Some(format!("the hypervisor runs: {}, {} CPUs", text("backend"), number("guest_cpus"))),
+            "boot" => Some(format!(
+                "the hypervisor runs: {}, {} CPUs",
+                text("backend"),
+                number("guest_cpus")
+            )),
             "start" => Some(format!("incarnation {} starts", number("incarnation"))),
             "waiting" => Some(format!("waiting: {}", text("what"))),
             "bench" => self.measured(&text("id"), number("average")),
@@ -89,7 +95,8 @@ impl DemoStory {
             }
             "dump_complete" => {
                 self.complete = Some((at, event.clone()));
-                self.verified_then = self.workers.iter().map(|(name, w)| (name.clone(), w.verified)).collect();
+                self.verified_then =
+                    self.workers.iter().map(|(name, w)| (name.clone(), w.verified)).collect();
                 Some(format!("the dump is complete: {} bytes written", number("bytes_written")))
             }
             "stats" => {
@@ -100,7 +107,9 @@ impl DemoStory {
             "error" => self.fail(format!("{}: {}", text("place"), text("message"))),
             "panic" => self.fail(format!("the hypervisor panicked: {}", text("message"))),
             "stopped" => self.fail(format!("stopped: {}", text("how"))),
-            "end" if number("status") != 0 => self.fail("the hypervisor ended with an error".to_owned()),
+            "end" if number("status") != 0 => {
+                self.fail("the hypervisor ended with an error".to_owned())
+            }
             _ => None,
         };
         self.series.event(event);
@@ -129,7 +138,10 @@ impl DemoStory {
             return self.fail(format!("crashed ({reason}), which nobody asked for"));
         }
         self.crash = Some((at, event.clone()));
-        Some(format!("crashed ({reason}): {} pages resident, {} paged", event.0["resident"], event.0["paged"]))
+        Some(format!(
+            "crashed ({reason}): {} pages resident, {} paged",
+            event.0["resident"], event.0["paged"]
+        ))
     }
 
     fn fail(&mut self, what: String) -> Option<String> {
@@ -140,9 +152,11 @@ impl DemoStory {
     /// Takes a console line that came at `host_s`; returns the line to show to people.
     pub fn line(&mut self, host_s: f64, line: &str) -> Option<String> {
         let at = self.moment(host_s);
-        let (name, line) = line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("", line));
+        let (name, line) =
+            line.strip_prefix('[').and_then(|rest| rest.split_once("] ")).unwrap_or(("", line));
         let only = self.scale.partitions == 1;
-        let worker = if only { self.workers.values_mut().next() } else { self.workers.get_mut(name) }?;
+        let worker =
+            if only { self.workers.values_mut().next() } else { self.workers.get_mut(name) }?;
         let told = if let Some(text) = behind(line, "init: Linux ") {
             worker.begin(text.rsplit(' ').next()?.parse().ok()?);
             format!("Linux {text}")
@@ -165,7 +179,8 @@ impl DemoStory {
             false => self.verified_then.get(name).is_some_and(|&then| worker.verified > then),
         };
         let recovered = self.complete.as_ref().is_some_and(|(at, _)| self.now >= at + RECOVERY_S);
-        self.failure.is_some() || (recovered && self.restart.is_some() && self.workers.iter().all(works))
+        self.failure.is_some()
+            || (recovered && self.restart.is_some() && self.workers.iter().all(works))
     }
 
     /// Returns whether the drain is in progress.
@@ -199,7 +214,10 @@ mod tests {
     fn the_story_is_over_when_the_dump_is_complete_and_all_work() {
         let mut story = story();
         for event in ["crash", "restart", "dump_complete"] {
-            story.event(1.0, &Event(json!({"event": event, "partition": "debian-1", "reason": "panic"})));
+            story.event(
+                1.0,
+                &Event(json!({"event": event, "partition": "debian-1", "reason": "panic"})),
+            );
         }
         assert!(!story.is_over() && !story.complete_before_restart);
         story.line(2.0, "[debian-1] init: Linux 6.1.0 is up, incarnation 2");
@@ -214,10 +232,14 @@ mod tests {
 
     #[test]
     fn up_to_the_dump_nobody_waits_for_a_boot() {
-        let mut story =
-            DemoStory::new(DemoScale { partitions: 1, clock: PaceClock::Machine, ..DemoScale::of(Bed::Qemu) }.to_the_dump());
+        let mut story = DemoStory::new(
+            DemoScale { partitions: 1, clock: PaceClock::Machine, ..DemoScale::of(Bed::Qemu) }
+                .to_the_dump(),
+        );
         for (event, t) in [("crash", 1_u64), ("restart", 2), ("dump_complete", 3), ("pool", 12)] {
-            let event = json!({"event": event, "partition": "debian-1", "reason": "panic", "t": t * 1_000_000_000});
+            let event = json!({
+                "event": event, "partition": "debian-1", "reason": "panic", "t": t * 1_000_000_000
+            });
             story.event(500.0, &Event(event));
             assert!(!story.is_over());
         }
@@ -228,7 +250,10 @@ mod tests {
     #[test]
     fn a_crash_that_nobody_asked_for_ends_it() {
         let mut story = story();
-        story.event(1.0, &Event(json!({"event": "crash", "partition": "debian-2", "reason": "triple fault"})));
+        story.event(
+            1.0,
+            &Event(json!({"event": "crash", "partition": "debian-2", "reason": "triple fault"})),
+        );
         assert!(story.is_over() && story.crash.is_none());
     }
 
@@ -244,7 +269,10 @@ mod tests {
     fn counters_are_summed_over_incarnations() {
         let mut story = story();
         for (incarnation, page_ins) in [(1, 5), (1, 7), (2, 3)] {
-            let stats = json!({"event": "stats", "partition": "debian-1", "incarnation": incarnation, "page_ins": page_ins});
+            let stats = json!({
+                "event": "stats", "partition": "debian-1", "incarnation": incarnation,
+                "page_ins": page_ins
+            });
             story.event(1.0, &Event(stats));
         }
         assert_eq!(story.counter("debian-1", "page_ins"), 10);

@@ -52,7 +52,15 @@ impl DemoVerdict {
 
     /// Returns one row for each partition.
     pub fn table(&self) -> TextTable {
-        let head = ["partition", "incarnations", "page-ins", "page-outs", "pages verified", "wrong", "slower in the drain"];
+        let head = [
+            "partition",
+            "incarnations",
+            "page-ins",
+            "page-outs",
+            "pages verified",
+            "wrong",
+            "slower in the drain",
+        ];
         let mut table = TextTable::new(&head);
         self.table.iter().for_each(|row| table.row(row));
         table
@@ -62,7 +70,10 @@ impl DemoVerdict {
     /// much slower the partition was while another one drained.
     pub fn row(&mut self, partition: &str, counts: [u64; 5], slower: Option<String>) {
         let counts = counts.iter().map(u64::to_string);
-        let row = [partition.to_owned()].into_iter().chain(counts).chain([slower.unwrap_or_else(|| "-".to_owned())]);
+        let row = [partition.to_owned()]
+            .into_iter()
+            .chain(counts)
+            .chain([slower.unwrap_or_else(|| "-".to_owned())]);
         self.table.push(row.collect());
     }
 
@@ -88,7 +99,11 @@ impl DemoVerdict {
     pub fn restart(&mut self, whose: &str, restart: &Event, early: bool) {
         let number = |member: &str| restart.0[member].as_u64().unwrap_or(0);
         let remaining = number("drain_remaining");
-        self.claim(&format!("{whose}pages still to drain at the restart"), remaining, remaining > 0 && early);
+        self.claim(
+            &format!("{whose}pages still to drain at the restart"),
+            remaining,
+            remaining > 0 && early,
+        );
         let (freed, needed) = (number("freed_from_image"), number("boot_memory"));
         let gate = restart.0["gate"].as_str().unwrap_or("");
         let text = format!("{gate}: {freed} of {needed} pages freed");
@@ -109,7 +124,11 @@ impl DemoVerdict {
     fn of_partition(&mut self, story: &DemoStory, name: &str) {
         let worker = &story.workers[name];
         let (ins, outs) = (story.counter(name, "page_ins"), story.counter(name, "page_outs"));
-        self.row(name, [worker.incarnation, ins, outs, worker.verified, worker.wrong], slowdown(story, name));
+        self.row(
+            name,
+            [worker.incarnation, ins, outs, worker.verified, worker.wrong],
+            slowdown(story, name),
+        );
         self.hold(&format!("{name}: pages go out and come back"), ins > 0 && outs > 0);
         self.hold(&format!("{name}: every page right"), worker.verified > 0 && worker.wrong == 0);
         if *name != DemoScale::name(0) {
@@ -119,14 +138,23 @@ impl DemoVerdict {
 
     /// Judges that a neighbour works on while the other partition crashes, drains and starts again.
     fn of_neighbour(&mut self, story: &DemoStory, name: &str) {
-        let (Some((crash, _)), Some((complete, _))) = (&story.crash, &story.complete) else { return };
+        let (Some((crash, _)), Some((complete, _))) = (&story.crash, &story.complete) else {
+            return;
+        };
         let worker = &story.workers[name];
         let pause = worker.longest_pause(*crash, *complete + RECOVERY_S);
-        self.hold(&format!("{name}: works on through the drain"), worker.incarnation == 1 && pause < RECOVERY_S);
+        self.hold(
+            &format!("{name}: works on through the drain"),
+            worker.incarnation == 1 && pause < RECOVERY_S,
+        );
     }
 
     fn of_restart(&mut self, story: &DemoStory) {
-        let reason = story.crash.as_ref().and_then(|(_, event)| event.0["reason"].as_str()).unwrap_or("none");
+        let reason = story
+            .crash
+            .as_ref()
+            .and_then(|(_, event)| event.0["reason"].as_str())
+            .unwrap_or("none");
         self.claim("crash reason", reason, story.crash.is_some());
         let Some((_, restart)) = &story.restart else {
             return self.claim("restart", "none", false);
@@ -148,37 +176,70 @@ impl DemoVerdict {
         match story.raw_speed.get(&number("disk")) {
             Some(&raw) => {
                 let percent = speed.saturating_mul(100) / raw.max(1);
-                let mut text = format!("{} MB/s, {percent} % of the raw disk's {} MB/s", speed / 1_000_000, raw / 1_000_000);
+                let mut text = format!(
+                    "{} MB/s, {percent} % of the raw disk's {} MB/s",
+                    speed / 1_000_000,
+                    raw / 1_000_000
+                );
                 if let Some(needed) = needed.filter(|needed| percent < *needed) {
-                    write!(text, " (a quiet machine: {needed} % and more)").expect("a string takes text");
+                    write!(text, " (a quiet machine: {needed} % and more)")
+                        .expect("a string takes text");
                 }
-                // A busy host slows the drain down and not the disk, so only a wide miss is a fault.
+                // A busy host slows the drain down and not the disk, so only a wide miss is a
+                // fault.
                 self.claim("drain speed", text, needed.is_none_or(|needed| percent >= needed / 4));
             }
-            None => self.claim("drain speed", format!("{} MB/s", speed / 1_000_000), needed.is_none()),
+            None => {
+                self.claim("drain speed", format!("{} MB/s", speed / 1_000_000), needed.is_none())
+            }
         }
     }
 
     /// Judges the dump by the readers' results, compared with the worker's memory.
     pub fn of_reading(&mut self, story: &DemoStory, reading: &Reading) {
         let blocks = reading.blocks;
-        let text = format!("{} right, {} zero, {} wrong, {} missing", blocks.right, blocks.zero, blocks.wrong, blocks.missing);
-        self.claim("blocks of the dump", text, blocks.wrong == 0 && blocks.missing == 0 && blocks.header_current);
+        let text = format!(
+            "{} right, {} zero, {} wrong, {} missing",
+            blocks.right, blocks.zero, blocks.wrong, blocks.missing
+        );
+        self.claim(
+            "blocks of the dump",
+            text,
+            blocks.wrong == 0 && blocks.missing == 0 && blocks.header_current,
+        );
         let panic = reading.log.lines().find(|line| line.contains("Kernel panic - not syncing"));
-        self.claim("makedumpfile: kernel log", panic.unwrap_or("no panic").trim(), reading.log.contains("sysrq triggered crash"));
+        self.claim(
+            "makedumpfile: kernel log",
+            panic.unwrap_or("no panic").trim(),
+            reading.log.contains("sysrq triggered crash"),
+        );
         let compressed = reading.compressed;
-        self.claim("makedumpfile: compressed copy", format!("{} KiB", compressed >> 10), compressed > 0);
-        let task = reading.crash.lines().find_map(|line| Some(line.split_once("COMMAND: ")?.1.trim()));
+        self.claim(
+            "makedumpfile: compressed copy",
+            format!("{} KiB", compressed >> 10),
+            compressed > 0,
+        );
+        let task =
+            reading.crash.lines().find_map(|line| Some(line.split_once("COMMAND: ")?.1.trim()));
         let is_there = reading.crash.contains("sysrq_handle_crash");
         self.claim("crash(8): panicking task", task.unwrap_or("none"), is_there && task.is_some());
         let drgn = &reading.drgn;
         let frames = drgn["backtrace"].as_array().map_or(&[][..], Vec::as_slice);
         let crashed = frames.iter().any(|frame| frame == "sysrq_handle_crash");
-        self.claim("drgn: tasks, panicking task", format!("{}, {}", drgn["tasks"], drgn["panicked"]), crashed);
-        let expected = story.workers.get(&DemoScale::name(0)).map_or(0, |worker| worker.first_pages);
+        self.claim(
+            "drgn: tasks, panicking task",
+            format!("{}, {}", drgn["tasks"], drgn["panicked"]),
+            crashed,
+        );
+        let expected =
+            story.workers.get(&DemoScale::name(0)).map_or(0, |worker| worker.first_pages);
         let (pages, wrong, missing) = (&drgn["pages"], &drgn["wrong"], &drgn["missing"]);
         let text = format!("{pages} of {expected} found, {wrong} wrong");
-        self.claim("drgn: the worker's pages", text, expected > 0 && *pages == expected && *wrong == 0 && *missing == 0);
+        self.claim(
+            "drgn: the worker's pages",
+            text,
+            expected > 0 && *pages == expected && *wrong == 0 && *missing == 0,
+        );
     }
 }
 
@@ -204,16 +265,32 @@ mod tests {
     use serde_json::json;
 
     fn story() -> DemoStory {
-        let mut story =
-            DemoStory::new(DemoScale { partitions: 2, memory: 256 << 20, pool: 256 << 20, ..DemoScale::of(Bed::Qemu) });
+        let mut story = DemoStory::new(DemoScale {
+            partitions: 2,
+            memory: 256 << 20,
+            pool: 256 << 20,
+            ..DemoScale::of(Bed::Qemu)
+        });
         let (one, two) = ("debian-1", "debian-2");
         let events = [
             json!({"event": "bench", "id": "raw-disk 0", "average": 100}),
             json!({"event": "crash", "partition": one, "reason": "pvpanic"}),
-            json!({"event": "restart", "gate": "threshold", "drain_remaining": 5, "freed_from_image": 9, "boot_memory": 9}),
-            json!({"event": "dump_complete", "disk": 0, "bytes_written": 80, "drain_ns": 1_000_000_000}),
-            json!({"event": "stats", "partition": one, "incarnation": 1, "page_ins": 1, "page_outs": 1}),
-            json!({"event": "stats", "partition": two, "incarnation": 1, "page_ins": 1, "page_outs": 1}),
+            json!({
+                "event": "restart", "gate": "threshold", "drain_remaining": 5,
+                "freed_from_image": 9, "boot_memory": 9
+            }),
+            json!({
+                "event": "dump_complete", "disk": 0, "bytes_written": 80,
+                "drain_ns": 1_000_000_000
+            }),
+            json!({
+                "event": "stats", "partition": one, "incarnation": 1, "page_ins": 1,
+                "page_outs": 1
+            }),
+            json!({
+                "event": "stats", "partition": two, "incarnation": 1, "page_ins": 1,
+                "page_outs": 1
+            }),
         ];
         for name in [one, two] {
             story.line(1.0, &format!("[{name}] init: Linux 6 is up, incarnation 1"));
@@ -234,9 +311,13 @@ mod tests {
             blocks: BlockVerdict { right: 1, header_current: true, ..BlockVerdict::default() },
             log: "Kernel panic - not syncing: sysrq triggered crash".to_owned(),
             compressed: 1,
-            crash: "PID: 1  TASK: ffff8a2bc11e0000  CPU: 0  COMMAND: \"init\"\n #1 [ffff] sysrq_handle_crash at ffff\n"
+            crash: "PID: 1  TASK: ffff8a2bc11e0000  CPU: 0  COMMAND: \"init\"\n #1 [ffff] \
+                    sysrq_handle_crash at ffff\n"
                 .to_owned(),
-            drgn: json!({"tasks": 40, "panicked": "init", "backtrace": ["panic", "sysrq_handle_crash"], "pages": 7, "wrong": 0, "missing": 0}),
+            drgn: json!({
+                "tasks": 40, "panicked": "init", "backtrace": ["panic", "sysrq_handle_crash"],
+                "pages": 7, "wrong": 0, "missing": 0
+            }),
         }
     }
 
@@ -273,7 +354,10 @@ mod tests {
         let quiet = slow.raw_speed[&0];
         slow.raw_speed.insert(0, quiet + quiet / 2);
         let remarked = verdict(&slow, &reading());
-        assert!(remarked.broken().is_empty() && remarked.facts().to_string().contains("(a quiet machine: "));
+        assert!(
+            remarked.broken().is_empty()
+                && remarked.facts().to_string().contains("(a quiet machine: ")
+        );
         slow.raw_speed.insert(0, quiet * 5);
         assert_eq!(broken(&slow, &reading()), ["drain speed"]);
         let mut stopped = story();

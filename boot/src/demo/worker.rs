@@ -59,7 +59,8 @@ impl WorkerProgress {
     /// Returns the longest time without a report between two moments.
     pub fn longest_pause(&self, from: f64, to: f64) -> f64 {
         let times = self.marks.iter().map(|mark| mark.0).filter(|at| (from..=to).contains(at));
-        let (last, longest) = times.fold((from, 0.0), |(before, longest), at| (at, f64::max(longest, at - before)));
+        let (last, longest) =
+            times.fold((from, 0.0), |(before, longest), at| (at, f64::max(longest, at - before)));
         f64::max(longest, to - last)
     }
 }
@@ -72,10 +73,16 @@ mod tests {
     fn passes_count_for_the_incarnation_that_made_them() {
         let mut worker = WorkerProgress::default();
         worker.begin(1);
-        assert!(worker.said(1.0, "pass 1 pages 100 wrong 0") && worker.said(2.0, "pass 2 pages 100 wrong 3"));
+        assert!(
+            worker.said(1.0, "pass 1 pages 100 wrong 0")
+                && worker.said(2.0, "pass 2 pages 100 wrong 3")
+        );
         worker.begin(2);
         worker.said(3.0, "pass 1 pages 90 wrong 0");
-        assert_eq!((worker.passes, worker.first_pages, worker.verified, worker.wrong), (1, 100, 290, 3));
+        assert_eq!(
+            (worker.passes, worker.first_pages, worker.verified, worker.wrong),
+            (1, 100, 290, 3)
+        );
     }
 
     #[test]
@@ -84,7 +91,10 @@ mod tests {
         for (at, seen) in [(0.0, 0), (1.0, 1000), (2.0, 2000), (3.0, 2100), (4.0, 2200)] {
             assert!(!worker.said(at, &format!("at {seen}")));
         }
-        assert_eq!((worker.pace(0.0, 2.0), worker.pace(2.0, 4.0), worker.pace(4.5, 5.0)), (Some(1000.0), Some(100.0), None));
+        assert_eq!(
+            (worker.pace(0.0, 2.0), worker.pace(2.0, 4.0), worker.pace(4.5, 5.0)),
+            (Some(1000.0), Some(100.0), None)
+        );
         assert_eq!(worker.longest_pause(0.5, 7.0), 3.0);
     }
 }

@@ -20,10 +20,14 @@ impl FromStr for DumpChoice {
     fn from_str(text: &str) -> Result<Self, String> {
         match DumpSelector::parse(text) {
             Some(named @ DumpSelector::Name { .. }) => Ok(Self::Named(named)),
-            Some(DumpSelector::Incarnation(_)) | None => text
-                .parse()
-                .map(Self::Space)
-                .map_err(|_| format!("“{text}” is neither a space's number nor the first eight digits of a dump's name")),
+            Some(DumpSelector::Incarnation(_)) | None => {
+                text.parse().map(Self::Space).map_err(|_| {
+                    format!(
+                        "“{text}” is neither a space's number nor the first eight digits of a \
+                         dump's name"
+                    )
+                })
+            }
         }
     }
 }
@@ -55,15 +59,23 @@ fn named(disk: &VolumeDisk, selector: DumpSelector) -> Result<SpaceImage> {
     match found.len() {
         1 => Ok(found.swap_remove(0)),
         0 if names.is_empty() => bail!("{}: holds no dump", disk.path().display()),
-        0 => bail!("{}: has no dump of this name (there are: {})", disk.path().display(), names.join(", ")),
-        _ => bail!("{}: several dumps' names begin so: {}", disk.path().display(), names.join(", ")),
+        0 => bail!(
+            "{}: has no dump of this name (there are: {})",
+            disk.path().display(),
+            names.join(", ")
+        ),
+        _ => {
+            bail!("{}: several dumps' names begin so: {}", disk.path().display(), names.join(", "))
+        }
     }
 }
 
 /// Returns the name of the dump on a space.
 fn name_of(image: &SpaceImage) -> Result<Option<Uuid>> {
     Ok(match image.class()? {
-        DeviceContent::Space(record) if record.state.holds_dump() => record.crash.map(|crash| crash.name),
+        DeviceContent::Space(record) if record.state.holds_dump() => {
+            record.crash.map(|crash| crash.name)
+        }
         _ => None,
     })
 }
@@ -76,8 +88,14 @@ mod tests {
     fn short_numbers_are_spaces_and_eight_digits_are_names() {
         assert_eq!("2".parse(), Ok(DumpChoice::Space(2)));
         assert_eq!("128".parse(), Ok(DumpChoice::Space(128)));
-        assert!(matches!("12345678".parse(), Ok(DumpChoice::Named(DumpSelector::Name { digits: 8, .. }))));
-        assert!(matches!("3f2a90c1-77b0".parse(), Ok(DumpChoice::Named(DumpSelector::Name { digits: 12, .. }))));
+        assert!(matches!(
+            "12345678".parse(),
+            Ok(DumpChoice::Named(DumpSelector::Name { digits: 8, .. }))
+        ));
+        assert!(matches!(
+            "3f2a90c1-77b0".parse(),
+            Ok(DumpChoice::Named(DumpSelector::Name { digits: 12, .. }))
+        ));
         for text in ["", "web", "-1", "3f2a", "3f2a90c1x"] {
             assert!(text.parse::<DumpChoice>().unwrap_err().contains("neither"), "{text}");
         }

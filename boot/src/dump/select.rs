@@ -30,14 +30,21 @@ pub fn select(disk: &VolumeDisk, number: u32, loader: BootLoader) -> Result<u32>
     let dump = Dump::of(disk.space(Some(number))?)?;
     ensure!(dump.image.number() > 0, "{}: the whole image is this dump already", dump.name());
     if dump.record.state == SpaceState::Draining {
-        bail!("{}: the drain was cut off; `tidepool dump header` makes a partial dump of it", dump.name());
+        bail!(
+            "{}: the drain was cut off; `tidepool dump header` makes a partial dump of it",
+            dump.name()
+        );
     }
     if disk.boot_code()? == BootCode::Foreign && loader == BootLoader::Keep {
         bail!("{}: the boot-code bytes hold a boot loader; --force overwrites it", dump.name());
     }
     let selection = SelectedRuns::of(&dump);
     dump.bitmap.check()?;
-    ensure!(selection.block_ranges().any(|range| !range.is_empty()), "{}: nothing of it is there", dump.name());
+    ensure!(
+        selection.block_ranges().any(|range| !range.is_empty()),
+        "{}: nothing of it is there",
+        dump.name()
+    );
     // Clear the old header first: a header must never describe blocks that are not written yet.
     disk.set_boot_code(&[0; BOOT_CODE_LEN])?;
     for range in selection.block_ranges() {
@@ -45,7 +52,11 @@ pub fn select(disk: &VolumeDisk, number: u32, loader: BootLoader) -> Result<u32>
     }
     dump.image.flush()?;
     let notes_len = dump.record.drain.notes_len;
-    disk.set_boot_code(&selection.encode(&dump.contents.layout, notes_len.into(), dump.image.area()))?;
+    disk.set_boot_code(&selection.encode(
+        &dump.contents.layout,
+        notes_len.into(),
+        dump.image.area(),
+    ))?;
     Ok(selection.left_out())
 }
 
@@ -61,7 +72,8 @@ impl Dump {
             let blocks = &mut blocks[..count as usize * zeros.len()];
             self.image.read(start, blocks)?;
             for (n, block) in blocks.chunks_exact(zeros.len()).enumerate() {
-                let is_zero = self.known_content(PageIndex(first + n as u32))? == DumpPageState::Zero;
+                let is_zero =
+                    self.known_content(PageIndex(first + n as u32))? == DumpPageState::Zero;
                 if is_zero && block != zeros {
                     self.image.write(start + n as u64 * PAGE_SIZE, &zeros)?;
                 }

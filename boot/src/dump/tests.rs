@@ -2,7 +2,9 @@ use super::*;
 use crate::volume::VolumeDisk;
 use kernel::mm::layout::RamLayout;
 use kernel::space::content::mark_block;
-use kernel::space::{CrashReason, DrainRecord, RecordFormat, RecordedCrash, Residue, SpaceOwner, Uuid};
+use kernel::space::{
+    CrashReason, DrainRecord, RecordFormat, RecordedCrash, Residue, SpaceOwner, Uuid,
+};
 use std::path::PathBuf;
 
 const CAPACITY: u64 = 8 << 20;
@@ -14,20 +16,32 @@ struct SampleDump(PathBuf);
 
 impl SampleDump {
     fn new(name: &str, state: SpaceState, progress: u32) -> Self {
-        let path = std::env::temp_dir().join(format!("tidepool-dump-{}-{name}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("tidepool-dump-{}-{name}", std::process::id()));
         std::fs::File::create(&path).unwrap().set_len(CAPACITY).unwrap();
-        let contents = SpaceContents::new(CAPACITY, &RamLayout::new(u64::from(PAGES) * PAGE_SIZE).unwrap()).unwrap();
+        let contents =
+            SpaceContents::new(CAPACITY, &RamLayout::new(u64::from(PAGES) * PAGE_SIZE).unwrap())
+                .unwrap();
         let image = SpaceImage::open(&path, VolumeAccess::Write).unwrap();
         let mut bitmap = vec![0; PAGES as usize / 8];
         for n in (0..PAGES).step_by(2) {
             let block = [n as u8 + 1; PAGE_SIZE as usize];
             mark_block(&mut bitmap, PageIndex(n));
             image.write(contents.layout.blocks().start + u64::from(n) * PAGE_SIZE, &block).unwrap();
-            image.write(contents.layout.checksums().start + 4 * u64::from(n), &crc32c(&block).0.to_le_bytes()).unwrap();
+            image
+                .write(
+                    contents.layout.checksums().start + 4 * u64::from(n),
+                    &crc32c(&block).0.to_le_bytes(),
+                )
+                .unwrap();
         }
         image.write(contents.layout.bitmap().start, &bitmap).unwrap();
-        let owner =
-            SpaceOwner { name: "test".try_into().unwrap(), partition: Uuid::from_name("test"), node: Uuid::NIL, epoch: 3 };
+        let owner = SpaceOwner {
+            name: "test".try_into().unwrap(),
+            partition: Uuid::from_name("test"),
+            node: Uuid::NIL,
+            epoch: 3,
+        };
         let drain = DrainRecord { progress, program_headers: 1, notes_len: 336 };
         let free = SpaceRecord::free(CAPACITY, Uuid::from_name("space"), Residue::Clean);
         let crash = Some(crash_of(name));
@@ -84,7 +98,17 @@ fn a_drain_that_was_cut_off_becomes_a_partial_dump_with_a_current_header() {
     assert!(!sample.open().verify().unwrap().header_current);
     assert_eq!(sample.open().finish().unwrap(), SpaceState::Partial);
     let verdict = sample.open().verify().unwrap();
-    assert_eq!(verdict, DumpVerdict { right: 32, wrong: 0, first_wrong: None, zero: 5, missing: 27, header_current: true });
+    assert_eq!(
+        verdict,
+        DumpVerdict {
+            right: 32,
+            wrong: 0,
+            first_wrong: None,
+            zero: 5,
+            missing: 27,
+            header_current: true
+        }
+    );
     // One segment for each pair of a block and a zero page in pages 0 to 9, then one for each
     // block.
     let header = header_of(&sample.open());
@@ -98,7 +122,10 @@ fn one_wrong_byte_in_a_block_is_found_and_named() {
     let start = dump.contents.layout.blocks().start;
     dump.image.write(start + 6 * PAGE_SIZE + 17, &[0]).unwrap();
     let verdict = dump.verify().unwrap();
-    assert_eq!((verdict.wrong, verdict.first_wrong, verdict.zero, verdict.missing), (1, Some(6), 32, 0));
+    assert_eq!(
+        (verdict.wrong, verdict.first_wrong, verdict.zero, verdict.missing),
+        (1, Some(6), 32, 0)
+    );
 }
 
 #[test]
@@ -131,7 +158,9 @@ fn on_a_partition(name: &str, state: SpaceState, progress: u32) -> SampleDump {
     second.write(0, &whole).unwrap();
     let dump = Dump::of(second).unwrap();
     let blocks = dump.contents.layout.blocks().start;
-    (1..PAGES).step_by(2).for_each(|n| dump.image.write(blocks + u64::from(n) * PAGE_SIZE, &[0xee; 4096]).unwrap());
+    (1..PAGES)
+        .step_by(2)
+        .for_each(|n| dump.image.write(blocks + u64::from(n) * PAGE_SIZE, &[0xee; 4096]).unwrap());
     sample
 }
 
@@ -148,10 +177,16 @@ impl SampleDump {
         assert!(bytes.starts_with(b"\x7fELF\x02\x01\x01") && word(32) == 64);
         let headers = (1..usize::from(bytes[56])).map(|n| 64 + 56 * n);
         let address = index * PAGE_SIZE;
-        let at = headers.into_iter().find(|&at| (word(at + 24)..word(at + 24) + word(at + 40)).contains(&address))?;
+        let at = headers
+            .into_iter()
+            .find(|&at| (word(at + 24)..word(at + 24) + word(at + 40)).contains(&address))?;
         let inside = address - word(at + 24);
         let start = (word(at + 8) + inside) as usize;
-        Some(if inside < word(at + 32) { bytes[start..start + 4096].to_vec() } else { vec![0; 4096] })
+        Some(if inside < word(at + 32) {
+            bytes[start..start + 4096].to_vec()
+        } else {
+            vec![0; 4096]
+        })
     }
 }
 
@@ -183,15 +218,27 @@ fn of_a_partial_dump_the_longest_runs_are_selected_and_the_rest_is_counted() {
 #[test]
 fn what_cannot_be_selected_is_refused_and_a_boot_loader_stays() {
     let sample = on_a_partition("select-refused", SpaceState::Complete, PAGES);
-    assert!(select(&sample.disk(), 1, BootLoader::Keep).unwrap_err().to_string().contains("holds no dump"));
+    assert!(
+        select(&sample.disk(), 1, BootLoader::Keep)
+            .unwrap_err()
+            .to_string()
+            .contains("holds no dump")
+    );
     assert!(select(&sample.disk(), 3, BootLoader::Keep).is_err());
     sample.disk().set_boot_code(&[0xeb; 440]).unwrap();
-    assert!(select(&sample.disk(), 2, BootLoader::Keep).unwrap_err().to_string().contains("boot loader"));
+    assert!(
+        select(&sample.disk(), 2, BootLoader::Keep)
+            .unwrap_err()
+            .to_string()
+            .contains("boot loader")
+    );
     deselect(&sample.disk(), 2).unwrap();
     assert!(std::fs::read(&sample.0).unwrap().starts_with(&[0xeb; 440]));
     select(&sample.disk(), 2, BootLoader::Replace).unwrap();
     let whole = SampleDump::new("select-whole", SpaceState::Complete, PAGES);
-    assert!(select(&whole.disk(), 0, BootLoader::Keep).unwrap_err().to_string().contains("already"));
+    assert!(
+        select(&whole.disk(), 0, BootLoader::Keep).unwrap_err().to_string().contains("already")
+    );
 }
 
 #[test]
@@ -205,11 +252,16 @@ fn only_the_selected_dump_takes_its_header_with_it() {
     assert!(sample.disk().table_faults().unwrap().is_empty());
 }
 
-/// Makes an image of the first release's record in this state, with the blocks, bitmap and checksums of [`SampleDump`].
+/// Makes an image of the first release's record in this state, with the blocks, bitmap and
+/// checksums of [`SampleDump`].
 fn of_first_release(state: &str) -> SampleDump {
     let lines = include_str!("../../../kernel/src/space/first_release.txt").lines();
-    let hex = lines.filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == state).unwrap().1;
-    let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap()).collect();
+    let hex =
+        lines.filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == state).unwrap().1;
+    let bytes: Vec<u8> = (0..hex.len())
+        .step_by(2)
+        .map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap())
+        .collect();
     let sample = SampleDump::new(&format!("first-{state}"), SpaceState::Draining, 10);
     let image = SpaceImage::open(&sample.0, VolumeAccess::Write).unwrap();
     image.write(CAPACITY - 8192, &[0; 8192]).unwrap();
@@ -224,8 +276,12 @@ fn a_dump_of_the_first_release_is_finished_verified_and_released_in_its_own_form
     let sample = of_first_release("draining");
     assert_eq!(sample.open().finish().unwrap(), SpaceState::Partial);
     let verdict = sample.open().verify().unwrap();
-    assert_eq!((verdict.right, verdict.zero, verdict.missing, verdict.header_current), (32, 5, 27, true));
-    let format = || SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().record().unwrap().format;
+    assert_eq!(
+        (verdict.right, verdict.zero, verdict.missing, verdict.header_current),
+        (32, 5, 27, true)
+    );
+    let format =
+        || SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().record().unwrap().format;
     assert_eq!(format(), RecordFormat::Original);
     sample.open().release().unwrap();
     assert_eq!(format(), RecordFormat::Original, "it is upgraded by its next activation");
@@ -240,7 +296,11 @@ fn a_dump_of_the_first_release_is_finished_verified_and_released_in_its_own_form
 fn a_crash_whose_pages_were_not_yet_described_has_none() {
     let sample = SampleDump::new("crashed", SpaceState::Crashed, 0);
     let verdict = sample.open().verify().unwrap();
-    assert_eq!((verdict.right, verdict.zero, verdict.missing), (0, 0, PAGES), "the bitmap there is an earlier one");
+    assert_eq!(
+        (verdict.right, verdict.zero, verdict.missing),
+        (0, 0, PAGES),
+        "the bitmap there is an earlier one"
+    );
     sample.open().release().unwrap();
 }
 
@@ -249,7 +309,9 @@ fn a_crash_whose_pages_were_not_yet_described_has_none() {
 fn tables_of_many_gib_are_looked_at_in_pieces() {
     const MANY: u32 = (8 << 20) + 4096;
     let path = std::env::temp_dir().join(format!("tidepool-dump-{}-windows", std::process::id()));
-    let contents = |capacity| SpaceContents::new(capacity, &RamLayout::new(u64::from(MANY) * PAGE_SIZE).unwrap());
+    let contents = |capacity| {
+        SpaceContents::new(capacity, &RamLayout::new(u64::from(MANY) * PAGE_SIZE).unwrap())
+    };
     let capacity = 36 << 30;
     std::fs::File::create(&path).unwrap().set_len(capacity).unwrap();
     let sample = SampleDump(path);
@@ -258,12 +320,24 @@ fn tables_of_many_gib_are_looked_at_in_pieces() {
     let layout = contents.layout;
     for n in [7, (8 << 20) - 1, 8 << 20, MANY - 1] {
         image.write(layout.bitmap().start + u64::from(n / 8), &[1 << (n % 8)]).unwrap();
-        image.write(layout.blocks().start + u64::from(n) * PAGE_SIZE, &[n as u8 | 1; 4096]).unwrap();
-        image.write(layout.checksums().start + 4 * u64::from(n), &crc32c(&[n as u8 | 1; 4096]).0.to_le_bytes()).unwrap();
+        image
+            .write(layout.blocks().start + u64::from(n) * PAGE_SIZE, &[n as u8 | 1; 4096])
+            .unwrap();
+        image
+            .write(
+                layout.checksums().start + 4 * u64::from(n),
+                &crc32c(&[n as u8 | 1; 4096]).0.to_le_bytes(),
+            )
+            .unwrap();
     }
     let record = SpaceRecord {
         state: SpaceState::Draining,
-        owner: Some(SpaceOwner { name: "big".try_into().unwrap(), partition: Uuid::from_name("b"), node: Uuid::NIL, epoch: 1 }),
+        owner: Some(SpaceOwner {
+            name: "big".try_into().unwrap(),
+            partition: Uuid::from_name("b"),
+            node: Uuid::NIL,
+            epoch: 1,
+        }),
         contents: Some(contents),
         drain: DrainRecord { progress: MANY, program_headers: 1, notes_len: 336 },
         residue: Residue::Stale,
@@ -275,7 +349,10 @@ fn tables_of_many_gib_are_looked_at_in_pieces() {
     drop(image);
     assert_eq!(sample.open().finish().unwrap(), SpaceState::Partial);
     let verdict = sample.open().verify().unwrap();
-    assert_eq!((verdict.right, verdict.wrong, verdict.missing, verdict.header_current), (4, 0, 0, true));
+    assert_eq!(
+        (verdict.right, verdict.wrong, verdict.missing, verdict.header_current),
+        (4, 0, 0, true)
+    );
     sample.open().image.write(layout.checksums().start + 4 * (8 << 20), &[0]).unwrap();
     assert_eq!(sample.open().verify().unwrap().first_wrong, Some(8 << 20));
 }
@@ -291,12 +368,24 @@ fn a_dump_is_found_by_its_name_or_the_beginning_of_it() {
     let other = if name.starts_with('0') { "11111111" } else { "00000000" };
     let error = DumpChoice::find(other.parse().ok(), &sample.disk()).err().unwrap().to_string();
     assert!(error.contains("no dump of this name") && error.contains(&name), "{error}");
-    assert!(DumpChoice::find(None, &sample.disk()).err().unwrap().to_string().contains("say which space"));
+    assert!(
+        DumpChoice::find(None, &sample.disk())
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("say which space")
+    );
     let whole = SampleDump::new("by-name-whole", SpaceState::Partial, 10);
     let name = Uuid::from_name("by-name-whole").to_string();
     assert_eq!(DumpChoice::find(name[..13].parse().ok(), &whole.disk()).unwrap().number(), 0);
     whole.open().release().unwrap();
-    assert!(DumpChoice::find(name.parse().ok(), &whole.disk()).err().unwrap().to_string().contains("holds no dump"));
+    assert!(
+        DumpChoice::find(name.parse().ok(), &whole.disk())
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("holds no dump")
+    );
 }
 
 #[test]
@@ -308,12 +397,21 @@ fn a_dump_that_was_cut_or_grown_says_so() {
         SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().describe().unwrap()
     };
     let grown = described(CAPACITY + (1 << 20));
-    assert!(grown.contains("was 8 MiB") && grown.contains("complete, made for test incarnation 3"), "{grown}");
+    assert!(
+        grown.contains("was 8 MiB") && grown.contains("complete, made for test incarnation 3"),
+        "{grown}"
+    );
     let restored = described(CAPACITY);
     assert_eq!(restored, "complete");
     let blocks = sample.open().contents.layout.blocks().start;
     let cut = described(blocks + 10 * PAGE_SIZE);
-    assert!(cut.starts_with("a dump that was cut: was ") && cut.contains("its record is gone"), "{cut}");
+    assert!(
+        cut.starts_with("a dump that was cut: was ") && cut.contains("its record is gone"),
+        "{cut}"
+    );
     std::fs::write(&sample.0, [b"\x7fELF\x02\x01\x01".as_slice(), &[1; 9000]].concat()).unwrap();
-    assert_eq!(SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().describe().unwrap(), "no paging space: an ELF file");
+    assert_eq!(
+        SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().describe().unwrap(),
+        "no paging space: an ELF file"
+    );
 }

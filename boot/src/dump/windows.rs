@@ -26,12 +26,22 @@ impl Window {
     /// Makes a window on the table in `extent` of an image. An empty extent means that there is no
     /// table.
     pub(super) fn new(extent: Extent) -> Self {
-        Self { extent, start: Cell::new(None), bytes: RefCell::default(), failure: RefCell::default() }
+        Self {
+            extent,
+            start: Cell::new(None),
+            bytes: RefCell::default(),
+            failure: RefCell::default(),
+        }
     }
 
     /// Passes to `look` the held bytes around byte `at` of the table, and the position of `at` in
     /// them; empty beyond the table's end.
-    pub(super) fn around<T>(&self, image: &SpaceImage, at: u64, look: impl FnOnce(&[u8], u64) -> T) -> T {
+    pub(super) fn around<T>(
+        &self,
+        image: &SpaceImage,
+        at: u64,
+        look: impl FnOnce(&[u8], u64) -> T,
+    ) -> T {
         if at >= self.extent.len {
             return look(&[], 0);
         }

@@ -1,4 +1,5 @@
-//! A cpio archive in the `newc` format, as Linux unpacks it (Linux: `driver-api/early-userspace/buffer-format`).
+//! A cpio archive in the `newc` format, as Linux unpacks it (Linux:
+//! `driver-api/early-userspace/buffer-format`).
 //!
 //! Written here so that no tool is needed and device nodes need no root rights. Owners and times
 //! are zero.
@@ -83,11 +84,17 @@ mod tests {
         archive.program("init", b"12345").unwrap();
         archive.character_device("dev/console", 5, 1).unwrap();
         let bytes = archive.finish().unwrap();
-        let field = |entry: usize, n: usize| std::str::from_utf8(&bytes[entry + 6 + 8 * n..][..8]).unwrap();
+        let field =
+            |entry: usize, n: usize| std::str::from_utf8(&bytes[entry + 6 + 8 * n..][..8]).unwrap();
         assert_eq!((field(0, 1), field(0, 6), field(0, 11)), ("000081ed", "00000005", "00000005"));
         assert_eq!(&bytes[110..115], b"init\0");
         assert_eq!(&bytes[116..124], b"12345\0\0\0");
-        assert_eq!((&bytes[124..130], field(124, 9), field(124, 10)), (b"070701".as_slice(), "00000005", "00000001"));
-        assert!(bytes.len().is_multiple_of(4) && bytes.windows(10).any(|w| w == TRAILER.as_bytes()));
+        assert_eq!(
+            (&bytes[124..130], field(124, 9), field(124, 10)),
+            (b"070701".as_slice(), "00000005", "00000001")
+        );
+        assert!(
+            bytes.len().is_multiple_of(4) && bytes.windows(10).any(|w| w == TRAILER.as_bytes())
+        );
     }
 }

@@ -41,7 +41,9 @@ pub fn make(vmlinuz: &Path, modules: &[PathBuf], path: &Path) -> Result<()> {
 
 /// Adds the files that are needed to boot.
 fn system<W: Write>(archive: &mut CpioArchive<W>, modules: &[PathBuf]) -> Result<()> {
-    ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"].iter().try_for_each(|name| archive.folder(name))?;
+    ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"]
+        .iter()
+        .try_for_each(|name| archive.folder(name))?;
     archive.character_device("dev/console", 5, 1)?;
     archive.program(BUSYBOX_PLACE, &busybox()?)?;
     archive.program("init", INIT)?;

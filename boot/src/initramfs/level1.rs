@@ -27,7 +27,9 @@ pub fn make(modules: &[PathBuf], path: &Path) -> Result<()> {
     let busybox = busybox()?;
     crate::atomic::write(path, |file| {
         let mut archive = CpioArchive::new(std::io::BufWriter::new(file));
-        ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"].iter().try_for_each(|name| archive.folder(name))?;
+        ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"]
+            .iter()
+            .try_for_each(|name| archive.folder(name))?;
         archive.character_device("dev/console", 5, 1)?;
         archive.program(BUSYBOX_PLACE, &busybox)?;
         archive.program("init", nested::AGENT)?;
@@ -60,7 +62,10 @@ pub fn fill(root: &Path) -> Result<()> {
     }
     for rom in ROMS {
         let paths = ROM_FOLDERS.iter().map(|folder| Path::new(folder).join(rom));
-        let path = paths.into_iter().find(|path| path.exists()).with_context(|| format!("{rom} is missing"))?;
+        let path = paths
+            .into_iter()
+            .find(|path| path.exists())
+            .with_context(|| format!("{rom} is missing"))?;
         put(root, &Path::new("/usr/share/qemu").join(rom), &read(&path)?)?;
     }
     Ok(())

@@ -33,7 +33,8 @@ impl Libraries {
         }
         for path in next {
             if let Entry::Vacant(vacant) = self.0.entry(path) {
-                let library = std::fs::read(vacant.key()).with_context(|| format!("{}", vacant.key().display()))?;
+                let library = std::fs::read(vacant.key())
+                    .with_context(|| format!("{}", vacant.key().display()))?;
                 let library = vacant.insert(library).clone();
                 self.add_for(&library)?;
             }
@@ -67,9 +68,13 @@ fn find(name: &str) -> Option<PathBuf> {
 /// Returns the dynamic linker that a program names; a library names none.
 fn interpreter(bytes: &[u8]) -> Result<Option<PathBuf>> {
     let elf = ElfFile64::<object::Endianness>::parse(bytes).context("no ELF file")?;
-    let segment = elf.elf_program_headers().iter().find(|segment| segment.p_type(elf.endian()) == PT_INTERP);
+    let segment =
+        elf.elf_program_headers().iter().find(|segment| segment.p_type(elf.endian()) == PT_INTERP);
     let Some(segment) = segment else { return Ok(None) };
-    let name = segment.data(elf.endian(), bytes).ok().context("the interpreter's name lies outside the file")?;
+    let name = segment
+        .data(elf.endian(), bytes)
+        .ok()
+        .context("the interpreter's name lies outside the file")?;
     Ok(Some(PathBuf::from(std::str::from_utf8(name)?.trim_end_matches('\0'))))
 }
 
@@ -81,7 +86,9 @@ fn needed(bytes: &[u8]) -> Result<Vec<String>> {
     let strings = sections.strings(endian, bytes, strings)?;
     let entries = entries.iter().take_while(|entry| entry.d_tag(endian) != DT_NULL);
     let names = entries.filter(|entry| entry.d_tag(endian) == DT_NEEDED);
-    names.map(|entry| Ok(String::from_utf8_lossy(entry.string(endian, strings)?).into_owned())).collect()
+    names
+        .map(|entry| Ok(String::from_utf8_lossy(entry.string(endian, strings)?).into_owned()))
+        .collect()
 }
 
 #[cfg(test)]

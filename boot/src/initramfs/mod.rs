@@ -40,7 +40,8 @@ pub fn make(kernel: &debian::DebianKernel, path: &Path) -> Result<()> {
     let busybox = busybox()?;
     let mut modules = Vec::new();
     for module in kernel.modules() {
-        let name = module.file_name().context("a module has a name")?.to_string_lossy().into_owned();
+        let name =
+            module.file_name().context("a module has a name")?.to_string_lossy().into_owned();
         modules.push((name, std::fs::read(&module)?));
     }
     crate::atomic::write(path, |file| {
@@ -62,9 +63,14 @@ pub fn make(kernel: &debian::DebianKernel, path: &Path) -> Result<()> {
 }
 
 fn busybox() -> Result<Vec<u8>> {
-    let path = BUSYBOX.iter().map(Path::new).find(|path| path.exists()).context("busybox is missing (Debian: busybox-static)")?;
+    let path = BUSYBOX
+        .iter()
+        .map(Path::new)
+        .find(|path| path.exists())
+        .context("busybox is missing (Debian: busybox-static)")?;
     let bytes = std::fs::read(path)?;
-    let elf = ElfFile64::<object::Endianness>::parse(bytes.as_slice()).with_context(|| format!("{}", path.display()))?;
+    let elf = ElfFile64::<object::Endianness>::parse(bytes.as_slice())
+        .with_context(|| format!("{}", path.display()))?;
     if elf.elf_program_headers().iter().any(|segment| segment.p_type(elf.endian()) == PT_INTERP) {
         bail!("{} needs shared libraries: install Debian's busybox-static instead", path.display());
     }

@@ -13,8 +13,11 @@ use std::path::Path;
 const INIT: &[u8] = include_bytes!("server.sh");
 /// Programs: the name in the initramfs and the name on the host. The server is the same binary as
 /// its file checker.
-const PROGRAMS: &[(&str, &str)] =
-    &[("redis-server", "redis-check-rdb"), ("redis-cli", "redis-cli"), ("redis-benchmark", "redis-benchmark")];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("redis-server", "redis-check-rdb"),
+    ("redis-cli", "redis-cli"),
+    ("redis-benchmark", "redis-benchmark"),
+];
 
 /// Writes the initramfs for `kernel` to `path`.
 ///
@@ -24,7 +27,8 @@ pub fn make(kernel: &debian::DebianKernel, path: &Path) -> Result<()> {
     let mut libraries = Libraries::default();
     let mut programs = Vec::new();
     for (there, here) in PROGRAMS {
-        let file = setup::program(here).with_context(|| format!("{here} is missing (Debian: redis-tools)"))?;
+        let file = setup::program(here)
+            .with_context(|| format!("{here} is missing (Debian: redis-tools)"))?;
         let bytes = read(&file)?;
         libraries.add_for(&bytes)?;
         programs.push((format!("bin/{there}"), bytes));
@@ -33,7 +37,9 @@ pub fn make(kernel: &debian::DebianKernel, path: &Path) -> Result<()> {
     programs.push((BUSYBOX_PLACE.to_owned(), busybox()?));
     crate::atomic::write(path, |file| {
         let mut archive = CpioArchive::new(std::io::BufWriter::new(file));
-        ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"].iter().try_for_each(|name| archive.folder(name))?;
+        ["bin", "dev", "proc", "sys", "tmp", "lib", "lib/modules"]
+            .iter()
+            .try_for_each(|name| archive.folder(name))?;
         archive.character_device("dev/console", 5, 1)?;
         archive.program("init", INIT)?;
         programs.iter().try_for_each(|(name, bytes)| archive.program(name, bytes))?;

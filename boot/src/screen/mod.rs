@@ -62,7 +62,9 @@ impl HostScreen {
     pub fn start(out: impl Write + Send + 'static) -> Result<Self> {
         let screen = Self(Arc::default());
         let theirs = screen.clone();
-        std::thread::Builder::new().name("screen".into()).spawn(move || theirs.paint(ScreenPainter::new(out)))?;
+        std::thread::Builder::new()
+            .name("screen".into())
+            .spawn(move || theirs.paint(ScreenPainter::new(out)))?;
         Ok(screen)
     }
 
@@ -107,7 +109,8 @@ impl HostScreen {
             if left.is_zero() {
                 return;
             }
-            queue = self.0.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
+            queue =
+                self.0.changed.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -158,7 +161,13 @@ impl HostScreen {
             let now = Instant::now();
             queue = match painter.due(now) {
                 Due::NotBefore => self.wait(queue),
-                Due::At(at) => self.0.changed.wait_timeout(queue, at - now).unwrap_or_else(PoisonError::into_inner).0,
+                Due::At(at) => {
+                    self.0
+                        .changed
+                        .wait_timeout(queue, at - now)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
                 Due::Now => {
                     drop(queue);
                     painter.show();
@@ -195,7 +204,8 @@ mod tests {
 
     impl Write for Gate {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            let mut state = self.0.1.wait_while(self.0.0.lock().unwrap(), |state| !state.is_open).unwrap();
+            let mut state =
+                self.0.1.wait_while(self.0.0.lock().unwrap(), |state| !state.is_open).unwrap();
             state.bytes.extend_from_slice(bytes);
             Ok(bytes.len())
         }
@@ -212,7 +222,11 @@ mod tests {
         (0..3).for_each(|n| screen.notice(Notice::new(format!("notice {n}"))));
         gate.open();
         screen.finish();
-        assert_eq!(gate.text(), "before\r\nprompt\r\ntidepool: notice 0\r\ntidepool: notice 1\r\ntidepool: notice 2\r\n");
+        assert_eq!(
+            gate.text(),
+            "before\r\nprompt\r\ntidepool: notice 0\r\ntidepool: notice 1\r\ntidepool: notice \
+             2\r\n"
+        );
     }
 
     #[test]

@@ -9,8 +9,21 @@ use std::path::{Path, PathBuf};
 /// Seconds between two lines about one drain.
 const DRAIN_INTERVAL: f64 = 10.0;
 /// Events that people need not see, and answers to commands.
-const SILENT: &[&str] =
-    &["boot", "disk", "space", "start", "entered", "guest", "stats", "pool", "bench", "self_test", "reply", "output", "console"];
+const SILENT: &[&str] = &[
+    "boot",
+    "disk",
+    "space",
+    "start",
+    "entered",
+    "guest",
+    "stats",
+    "pool",
+    "bench",
+    "self_test",
+    "reply",
+    "output",
+    "console",
+];
 
 /// A line for the screen.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,18 +74,30 @@ impl NoticeWriter {
         }
         let subject = if partition.is_empty() { told } else { format!("{partition}: {told}") };
         let seconds = number(event, "t") as f64 / 1e9;
-        let ended = matches!(event.name(), "crash" | "stopped") && self.raw.as_deref() == Some(partition);
-        Some(Notice { text: format!("{seconds:.1} s  {subject}"), ends_screen: ended || event.name() == "end" })
+        let ended =
+            matches!(event.name(), "crash" | "stopped") && self.raw.as_deref() == Some(partition);
+        Some(Notice {
+            text: format!("{seconds:.1} s  {subject}"),
+            ends_screen: ended || event.name() == "end",
+        })
     }
 
     fn learn(&mut self, event: &Event) {
         match event.name() {
             "disk" => {
-                let place = text(event, "serial").strip_prefix("disk").and_then(|n| n.parse::<usize>().ok());
-                let image = place.filter(|_| event.0["base"].is_null()).and_then(|n| self.images.get(n)).cloned();
+                let place = text(event, "serial")
+                    .strip_prefix("disk")
+                    .and_then(|n| n.parse::<usize>().ok());
+                let image = place
+                    .filter(|_| event.0["base"].is_null())
+                    .and_then(|n| self.images.get(n))
+                    .cloned();
                 self.disks.insert(number(event, "index"), image);
             }
-            "console" => self.raw = (text(event, "mode") == "raw").then(|| text(event, "partition").to_owned()),
+            "console" => {
+                self.raw =
+                    (text(event, "mode") == "raw").then(|| text(event, "partition").to_owned())
+            }
             _ => {}
         }
     }
@@ -82,7 +107,11 @@ impl NoticeWriter {
         Some(match event.name() {
             name if SILENT.contains(&name) => return None,
             "crash" => crashed(event),
-            "restart" => format!("restarts as incarnation {}{}", number("incarnation"), to_go(number("drain_remaining"))),
+            "restart" => format!(
+                "restarts as incarnation {}{}",
+                number("incarnation"),
+                to_go(number("drain_remaining"))
+            ),
             "restart_limit" => limited(event),
             "drain" => return self.drain(event),
             "dump_complete" => {
@@ -96,7 +125,8 @@ impl NoticeWriter {
             "dump_failed" => {
                 let (message, opener) = (text(event, "message"), self.opener(event));
                 format!(
-                    "the dump of incarnation {} failed ({message}); the written part is a partial dump: {opener}",
+                    "the dump of incarnation {} failed ({message}); the written part is a partial \
+                     dump: {opener}",
                     number("incarnation")
                 )
             }
@@ -108,13 +138,23 @@ impl NoticeWriter {
                 self.place(event),
                 text(event, "newer")
             ),
-            "released" => format!("{} is free again, incarnation {} was there", self.place(event), number("incarnation")),
+            "released" => format!(
+                "{} is free again, incarnation {} was there",
+                self.place(event),
+                number("incarnation")
+            ),
             "waiting" => format!("waits for {}", text(event, "what")),
-            "watching" => format!("{} is claimed by node {}: watched before it is used", self.place(event), text(event, "node")),
+            "watching" => format!(
+                "{} is claimed by node {}: watched before it is used",
+                self.place(event),
+                text(event, "node")
+            ),
             "stopped" => stopped(event),
             "error" => format!("error: {}: {}", text(event, "place"), text(event, "message")),
             "panic" => format!("the hypervisor panicked: {}", text(event, "message")),
-            "lost" => format!("{} events were lost: the hypervisor had no room for them", number("lines")),
+            "lost" => {
+                format!("{} events were lost: the hypervisor had no room for them", number("lines"))
+            }
             "end" if number("status") == 0 => "nothing runs any more: the machine ends".to_owned(),
             "end" => "the hypervisor ends with a failure".to_owned(),
             name => other(name, event),
@@ -155,7 +195,10 @@ impl NoticeWriter {
         let image = quoted(image);
         match number(event, "space") {
             0 => format!("`crash vmlinux {image}`"),
-            space => format!("when the machine is off, `tidepool dump select {image} {space} && crash vmlinux {image}`"),
+            space => format!(
+                "when the machine is off, `tidepool dump select {image} {space} && crash vmlinux \
+                 {image}`"
+            ),
         }
     }
 }
@@ -177,24 +220,34 @@ fn crashed(event: &Event) -> String {
         0 => String::new(),
         detail => format!(" {detail:#x}"),
     };
-    let (reason, resident, paged) = (text(event, "reason"), number(event, "resident"), number(event, "paged"));
+    let (reason, resident, paged) =
+        (text(event, "reason"), number(event, "resident"), number(event, "paged"));
     let incarnation = number(event, "incarnation");
     let words = match text(event, "text") {
         "" => String::new(),
         words if words == reason => String::new(),
         words => format!(", “{words}”"),
     };
-    format!("incarnation {incarnation} crashed ({reason}{detail}){words}: {resident} pages in memory, {paged} on disk")
+    format!(
+        "incarnation {incarnation} crashed ({reason}{detail}){words}: {resident} pages in memory, \
+         {paged} on disk"
+    )
 }
 
 fn skipped(event: &Event) -> String {
-    let (incarnation, kept, bound) = (number(event, "incarnation"), number(event, "kept"), number(event, "bound"));
-    format!("the crash of incarnation {incarnation} leaves no dump: {kept} are kept, and `dumps` allows {bound}")
+    let (incarnation, kept, bound) =
+        (number(event, "incarnation"), number(event, "kept"), number(event, "bound"));
+    format!(
+        "the crash of incarnation {incarnation} leaves no dump: {kept} are kept, and `dumps` \
+         allows {bound}"
+    )
 }
 
 fn limited(event: &Event) -> String {
     let (restarts, seconds) = (number(event, "restarts"), number(event, "time_ns") as f64 / 1e9);
-    format!("has reached its `restart_limit` of {restarts} restarts within {seconds} s: it stops now")
+    format!(
+        "has reached its `restart_limit` of {restarts} restarts within {seconds} s: it stops now"
+    )
 }
 
 fn stopped(event: &Event) -> String {
@@ -202,7 +255,9 @@ fn stopped(event: &Event) -> String {
     match (text(event, "how"), number(event, "code")) {
         ("reset", _) => format!("incarnation {incarnation} was reset and starts again"),
         (how, 0) => format!("incarnation {incarnation} stopped for good ({how})"),
-        (how, code) => format!("incarnation {incarnation} stopped for good ({how}, code {code:#x})"),
+        (how, code) => {
+            format!("incarnation {incarnation} stopped for good ({how}, code {code:#x})")
+        }
     }
 }
 
@@ -211,7 +266,8 @@ fn other(name: &str, event: &Event) -> String {
     let shown = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let members = event.0.as_object().into_iter().flatten();
     let members = members.filter(|(key, _)| !["t", "event", "partition"].contains(&key.as_str()));
-    let members: Vec<_> = members.map(|(key, value)| format!("{} {}", key.replace('_', " "), shown(value))).collect();
+    let members: Vec<_> =
+        members.map(|(key, value)| format!("{} {}", key.replace('_', " "), shown(value))).collect();
     format!("{}: {}", name.replace('_', " "), members.join(", "))
 }
 
@@ -228,7 +284,8 @@ mod tests {
     use serde_json::json;
 
     fn writer() -> NoticeWriter {
-        let mut writer = NoticeWriter::new(&["a.img".into(), "my b.img".into()], Some("web".into()));
+        let mut writer =
+            NoticeWriter::new(&["a.img".into(), "my b.img".into()], Some("web".into()));
         for (index, serial, base) in [(0, "disk1", None), (1, "disk0", None), (2, "", Some(4096))] {
             let disk = json!({"event": "disk", "index": index, "serial": serial, "base": base});
             assert_eq!(writer.event(&Event(disk)), None);
@@ -241,8 +298,10 @@ mod tests {
     }
 
     fn complete(disk: u64, space: u64) -> Value {
-        json!({"t": 1_500_000_000u64, "event": "dump_complete", "partition": "web", "incarnation": 3, "disk": disk, "space": space,
-            "bytes_written": 8192})
+        json!({
+            "t": 1_500_000_000u64, "event": "dump_complete", "partition": "web", "incarnation": 3,
+            "disk": disk, "space": space, "bytes_written": 8192
+        })
     }
 
     #[test]
@@ -250,24 +309,36 @@ mod tests {
         let head = "1.5 s  web: the dump of incarnation 3 is complete, 8 KiB written: ";
         assert_eq!(told(complete(1, 0)), format!("{head}`crash vmlinux a.img`"));
         assert_eq!(told(complete(0, 0)), format!("{head}`crash vmlinux 'my b.img'`"));
-        let select = "when the machine is off, `tidepool dump select a.img 2 && crash vmlinux a.img`";
+        let select =
+            "when the machine is off, `tidepool dump select a.img 2 && crash vmlinux a.img`";
         assert_eq!(told(complete(1, 2)), format!("{head}{select}"));
-        assert_eq!(told(complete(2, 0)), format!("{head}memory-backed disk 2, gone when the machine ends"));
+        assert_eq!(
+            told(complete(2, 0)),
+            format!("{head}memory-backed disk 2, gone when the machine ends")
+        );
     }
 
     #[test]
     fn a_crash_is_told_with_its_reason_and_ends_the_full_screen_of_its_own_console_only() {
         let crash = |partition: &str| {
-            json!({"t": 0, "event": "crash", "partition": partition, "incarnation": 1, "reason": "page lost",
-                "detail": 4096, "resident": 5, "paged": 7})
+            json!({
+                "t": 0, "event": "crash", "partition": partition, "incarnation": 1,
+                "reason": "page lost", "detail": 4096, "resident": 5, "paged": 7
+            })
         };
         let mut writer = writer();
         let mut own = crash("web");
         own["text"] = "Kernel panic - not syncing: x".into();
         let told = writer.event(&Event(own)).unwrap().text;
-        assert!(told.contains("crashed (page lost 0x1000), “Kernel panic - not syncing: x”: 5 pages"), "{told}");
+        assert!(
+            told.contains("crashed (page lost 0x1000), “Kernel panic - not syncing: x”: 5 pages"),
+            "{told}"
+        );
         let notice = writer.event(&Event(crash("web"))).unwrap();
-        assert_eq!(notice.text, "0.0 s  web: incarnation 1 crashed (page lost 0x1000): 5 pages in memory, 7 on disk");
+        assert_eq!(
+            notice.text,
+            "0.0 s  web: incarnation 1 crashed (page lost 0x1000): 5 pages in memory, 7 on disk"
+        );
         assert!(notice.ends_screen && !writer.event(&Event(crash("db"))).unwrap().ends_screen);
     }
 
@@ -275,8 +346,10 @@ mod tests {
     fn a_drain_is_told_at_first_and_then_every_ten_seconds() {
         let mut writer = writer();
         let mut at = |seconds: u64| {
-            let drain =
-                json!({"t": seconds * 1_000_000_000, "event": "drain", "partition": "web", "incarnation": 1, "remaining": 9});
+            let drain = json!({
+                "t": seconds * 1_000_000_000, "event": "drain", "partition": "web",
+                "incarnation": 1, "remaining": 9
+            });
             writer.event(&Event(drain)).is_some()
         };
         assert_eq!([1, 2, 10, 11, 12].map(&mut at), [true, false, false, true, false]);
@@ -284,35 +357,50 @@ mod tests {
 
     #[test]
     fn what_went_wrong_is_told() {
-        let error = json!({"t": 0, "event": "error", "place": "web", "message": "kernel: too large"});
+        let error =
+            json!({"t": 0, "event": "error", "place": "web", "message": "kernel: too large"});
         assert_eq!(told(error), "0.0 s  error: web: kernel: too large");
     }
 
     #[test]
     fn a_partition_that_stops_at_its_limit_is_told_with_the_key() {
-        let event = json!({"t": 0, "event": "restart_limit", "partition": "web", "incarnation": 4, "restarts": 3,
-            "time_ns": 60_000_000_000u64});
-        let text = "0.0 s  web: has reached its `restart_limit` of 3 restarts within 60 s: it stops now";
+        let event = json!({
+            "t": 0, "event": "restart_limit", "partition": "web", "incarnation": 4, "restarts": 3,
+            "time_ns": 60_000_000_000u64
+        });
+        let text =
+            "0.0 s  web: has reached its `restart_limit` of 3 restarts within 60 s: it stops now";
         assert_eq!(told(event), text);
     }
 
     #[test]
     fn a_dump_that_is_skipped_is_told_with_the_key() {
-        let event = json!({"t": 0, "event": "dump_skipped", "partition": "web", "incarnation": 4, "kept": 2, "bound": 2});
-        let text = "0.0 s  web: the crash of incarnation 4 leaves no dump: 2 are kept, and `dumps` allows 2";
+        let event = json!({
+            "t": 0, "event": "dump_skipped", "partition": "web", "incarnation": 4, "kept": 2,
+            "bound": 2
+        });
+        let text = "0.0 s  web: the crash of incarnation 4 leaves no dump: 2 are kept, and \
+                    `dumps` allows 2";
         assert_eq!(told(event), text);
     }
 
     #[test]
     fn a_dump_that_is_dropped_is_named_with_the_newer_one() {
-        let event = json!({"t": 0, "event": "dump_dropped", "partition": "web", "incarnation": 1, "dump": "aa", "newer": "bb",
-            "disk": 1, "space": 0});
-        assert_eq!(told(event), "0.0 s  web: the dump aa of incarnation 1 on a.img is dropped for the newer one bb");
+        let event = json!({
+            "t": 0, "event": "dump_dropped", "partition": "web", "incarnation": 1, "dump": "aa",
+            "newer": "bb", "disk": 1, "space": 0
+        });
+        assert_eq!(
+            told(event),
+            "0.0 s  web: the dump aa of incarnation 1 on a.img is dropped for the newer one bb"
+        );
     }
 
     #[test]
     fn an_event_of_a_later_version_is_told_by_its_members() {
-        let event = json!({"t": 0, "event": "page_moved", "partition": "web", "incarnation": 2, "reason": "bound"});
+        let event = json!({
+            "t": 0, "event": "page_moved", "partition": "web", "incarnation": 2, "reason": "bound"
+        });
         assert_eq!(told(event), "0.0 s  web: page moved: incarnation 2, reason bound");
     }
 

@@ -222,7 +222,11 @@ mod tests {
         painter.output(b"~\r\n", now);
         assert!(!text(&painter).contains("db crashed"));
         painter.output(b"\x1b[?1049l\r\n", now);
-        assert!(text(&painter).ends_with("\x1b[?1049l\r\ntidepool: db crashed\r\n"), "{}", text(&painter));
+        assert!(
+            text(&painter).ends_with("\x1b[?1049l\r\ntidepool: db crashed\r\n"),
+            "{}",
+            text(&painter)
+        );
     }
 
     #[test]
@@ -249,6 +253,8 @@ mod tests {
         painter.output(b"\x1b[?1049h", Instant::now());
         (0..WAITING + 3).for_each(|n| painter.notice(format!("{n}")));
         painter.finish();
-        assert!(text(&painter).ends_with("tidepool: 255\r\ntidepool: 3 more notices were left out\r\n"));
+        assert!(
+            text(&painter).ends_with("tidepool: 255\r\ntidepool: 3 more notices were left out\r\n")
+        );
     }
 }

@@ -117,7 +117,11 @@ mod tests {
 
     #[test]
     fn a_line_is_unfinished_until_its_end() {
-        assert!(after("").is_at_start() && after("one\r\n").is_at_start() && after("one\r\n\r").is_at_start());
+        assert!(
+            after("").is_at_start()
+                && after("one\r\n").is_at_start()
+                && after("one\r\n\r").is_at_start()
+        );
         assert!(!after("login: ").is_at_start());
         assert_eq!(after("one\r\nlogin: ").unfinished(), b"login: ");
     }
@@ -134,7 +138,8 @@ mod tests {
         for part in ["\x1b", "\x1b[", "\x1b[1;2", "\x1b]0;title", "\x1b]0;title\x1b", "\x1b("] {
             assert!(!after(part).is_between(), "{part:?}");
         }
-        for whole in ["x", "\x1b[1;2H", "\x1b]0;title\x07", "\x1b]0;title\x1b\\", "\x1b(B", "\x1bM"] {
+        for whole in ["x", "\x1b[1;2H", "\x1b]0;title\x07", "\x1b]0;title\x1b\\", "\x1b(B", "\x1bM"]
+        {
             assert!(after(whole).is_between(), "{whole:?}");
         }
     }

@@ -1,4 +1,5 @@
-//! Debian's cloud kernel, with modules and debug symbols of the same version, unpacked and never installed.
+//! Debian's cloud kernel, with modules and debug symbols of the same version, unpacked and never
+//! installed.
 //!
 //! The version is the newest that the archive offers at the first call. It is kept until its
 //! folder, `target/tidepool/debian`, is removed, so that dumps and symbols match.
@@ -95,7 +96,9 @@ pub fn kernel(permission: Permission) -> Result<DebianKernel> {
     );
     fetch(&kernel)?;
     // Written last: the file's presence means that the rest is complete.
-    atomic::write(&kernel.folder.join("version"), |file| Ok(writeln!(file, "{} {}", kernel.package, kernel.version)?))?;
+    atomic::write(&kernel.folder.join("version"), |file| {
+        Ok(writeln!(file, "{} {}", kernel.package, kernel.version)?)
+    })?;
     Ok(kernel)
 }
 
@@ -135,7 +138,8 @@ pub fn debug_symbols(kernel: &DebianKernel, permission: Permission) -> Result<Pa
     }
     let file = download::package(&name, &kernel.version, &kernel.folder.join("downloads"))?;
     eprintln!("tidepool: unpacking the debug symbols");
-    let wanted = |path: &str| path.contains("/usr/lib/debug/boot/vmlinux-").then(|| vmlinux.clone());
+    let wanted =
+        |path: &str| path.contains("/usr/lib/debug/boot/vmlinux-").then(|| vmlinux.clone());
     if download::unpack(&file, wanted)? != 1 {
         bail!("{name} holds no vmlinux where it should be");
     }
@@ -146,7 +150,11 @@ pub fn debug_symbols(kernel: &DebianKernel, permission: Permission) -> Result<Pa
 fn cached(folder: &std::path::Path) -> Option<DebianKernel> {
     let line = fs::read_to_string(folder.join("version")).ok()?;
     let (package, version) = line.trim().split_once(' ')?;
-    Some(DebianKernel { package: package.to_owned(), version: version.to_owned(), folder: folder.to_owned() })
+    Some(DebianKernel {
+        package: package.to_owned(),
+        version: version.to_owned(),
+        folder: folder.to_owned(),
+    })
 }
 
 /// Returns the package of the newest cloud kernel, and the newest version that is offered together
@@ -162,21 +170,29 @@ fn resolve() -> Result<(String, String)> {
         Err(error) => return Err(error.context("run `sudo apt-get update` first")),
     };
     let mut lines = dependencies.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
-    let package = lines.find(|name| name.starts_with("linux-image-")).context("no kernel behind the meta-package")?;
+    let package = lines
+        .find(|name| name.starts_with("linux-image-"))
+        .context("no kernel behind the meta-package")?;
     let symbols = versions(&format!("{package}-dbg"))?;
     let version = versions(package)?.into_iter().find(|version| symbols.contains(version));
-    let version = version.with_context(|| format!("{package} and its debug symbols have no version in common"))?;
+    let version = version
+        .with_context(|| format!("{package} and its debug symbols have no version in common"))?;
     Ok((package.to_owned(), version))
 }
 
 /// Returns the available versions of a package, newest first.
 fn versions(package: &str) -> Result<Vec<String>> {
     let table = apt_cache(&["madison", package])?;
-    Ok(table.lines().filter_map(|line| line.split('|').nth(1)).map(|version| version.trim().to_owned()).collect())
+    Ok(table
+        .lines()
+        .filter_map(|line| line.split('|').nth(1))
+        .map(|version| version.trim().to_owned())
+        .collect())
 }
 
 fn fetch(kernel: &DebianKernel) -> Result<()> {
-    let file = download::package(&kernel.package, &kernel.version, &kernel.folder.join("downloads"))?;
+    let file =
+        download::package(&kernel.package, &kernel.version, &kernel.folder.join("downloads"))?;
     unpack_kernel(kernel, &file)?;
     Ok(fs::remove_file(&file)?)
 }
@@ -186,7 +202,10 @@ fn fetch(kernel: &DebianKernel) -> Result<()> {
 ///
 /// # Errors
 /// Where they contain no kernel.
-pub fn unpack_other(packages: &[PathBuf], folder: &std::path::Path) -> Result<(PathBuf, Vec<PathBuf>)> {
+pub fn unpack_other(
+    packages: &[PathBuf],
+    folder: &std::path::Path,
+) -> Result<(PathBuf, Vec<PathBuf>)> {
     for package in packages {
         download::unpack(package, |path| name_of_other(path).map(|name| folder.join(name)))?;
     }
@@ -195,7 +214,11 @@ pub fn unpack_other(packages: &[PathBuf], folder: &std::path::Path) -> Result<(P
         let names: Vec<_> = packages.iter().map(|package| package.display().to_string()).collect();
         bail!("no kernel in {}", names.join(" and "));
     }
-    let named = |name: &str| [folder.join(name), folder.join(format!("{name}.xz"))].into_iter().find(|path| path.exists());
+    let named = |name: &str| {
+        [folder.join(name), folder.join(format!("{name}.xz"))]
+            .into_iter()
+            .find(|path| path.exists())
+    };
     Ok((vmlinuz, MODULES.iter().filter_map(|name| named(name)).collect()))
 }
 
@@ -206,13 +229,20 @@ fn name_of_other(path: &str) -> Option<&str> {
     if name == VMLINUZ || path.contains("/boot/vmlinuz-") {
         return Some(VMLINUZ);
     }
-    MODULES.iter().any(|module| name.strip_prefix(module).is_some_and(|rest| matches!(rest, "" | ".xz"))).then_some(name)
+    MODULES
+        .iter()
+        .any(|module| name.strip_prefix(module).is_some_and(|rest| matches!(rest, "" | ".xz")))
+        .then_some(name)
 }
 
 fn unpack_kernel(kernel: &DebianKernel, file: &std::path::Path) -> Result<()> {
     let place = |path: &str| {
         let name = path.rsplit('/').next()?;
-        let module = MODULES.iter().chain(HOST_MODULES).any(|module| *module == name).then(|| kernel.folder.join(name));
+        let module = MODULES
+            .iter()
+            .chain(HOST_MODULES)
+            .any(|module| *module == name)
+            .then(|| kernel.folder.join(name));
         if path.contains("/boot/vmlinuz-") { Some(kernel.vmlinuz()) } else { module }
     };
     download::unpack(file, place)?;
@@ -239,6 +269,16 @@ mod tests {
             "./usr/share/doc/vmlinuz/copyright",
         ];
         let names = paths.map(name_of_other);
-        assert_eq!(names, [Some(VMLINUZ), Some(VMLINUZ), Some("pvpanic.ko"), Some("qemu_fw_cfg.ko.xz"), None, None]);
+        assert_eq!(
+            names,
+            [
+                Some(VMLINUZ),
+                Some(VMLINUZ),
+                Some("pvpanic.ko"),
+                Some("qemu_fw_cfg.ko.xz"),
+                None,
+                None
+            ]
+        );
     }
 }

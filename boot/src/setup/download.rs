@@ -19,12 +19,17 @@ pub(super) fn package(name: &str, version: &str, folder: &Path) -> Result<PathBu
     let mut progress = ByteProgress::new(&format!("downloading {name}"), size(&exact)?);
     let mut command = Command::new("apt-get");
     command.current_dir(folder).args(["-q", "-o", "APT::Sandbox::User=root", "download", &exact]);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().context("apt-get cannot be started")?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .context("apt-get cannot be started")?;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
         }
-        progress.set(find(folder, name)?.and_then(|file| file.metadata().ok()).map_or(0, |m| m.len()));
+        progress
+            .set(find(folder, name)?.and_then(|file| file.metadata().ok()).map_or(0, |m| m.len()));
         std::thread::sleep(Duration::from_millis(200));
     };
     if !status.success() {
@@ -36,19 +41,31 @@ pub(super) fn package(name: &str, version: &str, folder: &Path) -> Result<PathBu
 fn find(folder: &Path, name: &str) -> Result<Option<PathBuf>> {
     let prefix = format!("{name}_");
     let files = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path());
-    Ok(files.into_iter().find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix))))
+    Ok(files
+        .into_iter()
+        .find(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&prefix))))
 }
 
 fn size(exact: &str) -> Result<u64> {
     let text = apt_cache(&["show", exact])?;
-    let size = text.lines().find_map(|line| line.strip_prefix("Size: ")).context("apt-cache tells no size")?;
+    let size = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Size: "))
+        .context("apt-cache tells no size")?;
     Ok(size.trim().parse()?)
 }
 
 pub(super) fn apt_cache(arguments: &[&str]) -> Result<String> {
-    let output = Command::new("apt-cache").args(arguments).output().context("apt-cache cannot be started")?;
+    let output = Command::new("apt-cache")
+        .args(arguments)
+        .output()
+        .context("apt-cache cannot be started")?;
     if !output.status.success() {
-        bail!("apt-cache {}: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+        bail!(
+            "apt-cache {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

@@ -71,7 +71,8 @@ impl SetupJob {
 /// Returns the names of everything that is missing for `jobs`.
 pub fn lacking(jobs: &[SetupJob]) -> Vec<String> {
     let packages = missing(jobs.iter().flat_map(|job| job.packages()));
-    let mut lacking: Vec<_> = packages.iter().map(|package| format!("Debian's {}", package.name)).collect();
+    let mut lacking: Vec<_> =
+        packages.iter().map(|package| format!("Debian's {}", package.name)).collect();
     if jobs.contains(&SetupJob::Boot(Bed::Nested)) && !debian::hosts() {
         lacking.push("Debian's cloud kernel with KVM".to_owned());
     }

@@ -38,20 +38,28 @@ pub(super) const STICK: &[Package] = &[
     package("mtools", "mformat"),
 ];
 pub(super) const UEFI: &[Package] = &[package("ovmf", crate::bed::qemu::OVMF)];
-pub(super) const GUEST: &[Package] = &[package("busybox-static", "busybox"), package("dpkg", "dpkg-deb")];
+pub(super) const GUEST: &[Package] =
+    &[package("busybox-static", "busybox"), package("dpkg", "dpkg-deb")];
 pub(super) const KEXEC: &[Package] = &[package("kexec-tools", "kexec")];
 /// A server, its client and its load generator; the package starts no service.
 pub(super) const SERVER: &[Package] = &[package("redis-tools", "redis-benchmark")];
 pub(super) const DUMP: &[Package] = &[package("makedumpfile", "makedumpfile")];
 /// Further readers of dumps.
-pub(super) const DEBUGGERS: &[Package] =
-    &[package("crash", "crash"), package("gdb", "gdb"), package("binutils", "readelf"), package("elfutils", "eu-readelf")];
-pub(super) const PYTHON: &[Package] =
-    &[package("python3", "/usr/bin/python3"), package("python3-venv", "/usr/share/doc/python3-venv")];
+pub(super) const DEBUGGERS: &[Package] = &[
+    package("crash", "crash"),
+    package("gdb", "gdb"),
+    package("binutils", "readelf"),
+    package("elfutils", "eu-readelf"),
+];
+pub(super) const PYTHON: &[Package] = &[
+    package("python3", "/usr/bin/python3"),
+    package("python3-venv", "/usr/share/doc/python3-venv"),
+];
 
 /// Returns those of `packages` that are not installed.
 pub fn missing(packages: impl IntoIterator<Item = &'static Package>) -> Vec<&'static Package> {
-    let mut missing: Vec<_> = packages.into_iter().filter(|package| !is_there(package.proof)).collect();
+    let mut missing: Vec<_> =
+        packages.into_iter().filter(|package| !is_there(package.proof)).collect();
     // Several jobs may need the same package.
     let mut seen = std::collections::BTreeSet::new();
     missing.retain(|package| seen.insert(package.name));
@@ -66,7 +74,10 @@ fn is_there(proof: &str) -> bool {
 pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(system).map(|folder| folder.join(name)).find(|file| file.is_file())
+    std::env::split_paths(&path)
+        .chain(system)
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
 }
 
 /// Lists and installs `packages`, where that is allowed and possible.
@@ -83,7 +94,10 @@ pub(super) fn install(packages: &[&Package], permission: Permission) -> Result<(
         bail!("missing: what Debian packages as {list}; install it with your system's own tools");
     }
     if !is_root()? {
-        bail!("missing packages; install them with\n\n    sudo apt-get install --yes --no-install-recommends {list}\n");
+        bail!(
+            "missing packages; install them with\n\n    sudo apt-get install --yes \
+             --no-install-recommends {list}\n"
+        );
     }
     eprintln!("tidepool: installing the Debian packages {list}");
     apt_get(&["update"])?;
@@ -91,7 +105,11 @@ pub(super) fn install(packages: &[&Package], permission: Permission) -> Result<(
 }
 
 pub(super) fn apt_get(arguments: &[&str]) -> Result<()> {
-    let status = Command::new("apt-get").args(["-q"]).args(arguments).env("DEBIAN_FRONTEND", "noninteractive").status();
+    let status = Command::new("apt-get")
+        .args(["-q"])
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .status();
     let status = status.context("apt-get cannot be started")?;
     if !status.success() {
         bail!("apt-get {} ended with {status}", arguments.join(" "));
@@ -110,10 +128,17 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named_and_refused() {
-        const NOWHERE: &[Package] = &[package("shell", "sh"), package("nothing", "no-such-program"), package("none", "/no/file")];
+        const NOWHERE: &[Package] = &[
+            package("shell", "sh"),
+            package("nothing", "no-such-program"),
+            package("none", "/no/file"),
+        ];
         let missing = missing(NOWHERE.iter().chain(NOWHERE));
         assert_eq!(missing.iter().map(|p| p.name).collect::<Vec<_>>(), ["nothing", "none"]);
         let error = install(&missing, Permission::Refuse).unwrap_err().to_string();
-        assert_eq!(error, "missing: the Debian packages nothing none; --no-install forbids fetching it");
+        assert_eq!(
+            error,
+            "missing: the Debian packages nothing none; --no-install forbids fetching it"
+        );
     }
 }

@@ -46,7 +46,8 @@ impl Drop for ByteProgress {
 
 fn bar(what: &str, total: u64) -> ProgressBar {
     let bar = ProgressBar::new(total).with_message(what.to_owned());
-    let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left");
+    let style =
+        ProgressStyle::with_template("{msg} [{bar:30}] {bytes} of {total_bytes}, {eta} left");
     if let Ok(style) = style {
         bar.set_style(style.progress_chars("=> "));
     }

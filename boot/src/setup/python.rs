@@ -30,7 +30,14 @@ pub fn drgn(permission: Permission) -> Result<PathBuf> {
     }
     eprintln!("tidepool: installing drgn from PyPI into {}", folder.display());
     run(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "drgn"]))?;
+    run(Command::new(&python).args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "drgn",
+    ]))?;
     if !imports_drgn(&python) {
         bail!("drgn was installed but does not start");
     }
@@ -38,7 +45,10 @@ pub fn drgn(permission: Permission) -> Result<PathBuf> {
 }
 
 fn imports_drgn(python: &Path) -> bool {
-    Command::new(python).args(["-c", "import drgn"]).output().is_ok_and(|output| output.status.success())
+    Command::new(python)
+        .args(["-c", "import drgn"])
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 fn run(command: &mut Command) -> Result<()> {

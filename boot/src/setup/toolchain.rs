@@ -34,7 +34,8 @@ pub(super) fn prepare(permission: Permission) -> Result<()> {
 
 fn has_target() -> Result<bool> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).current_dir(paths::workspace()).args(["--print", "sysroot"]).output();
+    let output =
+        Command::new(rustc).current_dir(paths::workspace()).args(["--print", "sysroot"]).output();
     let output = output.context("rustc cannot be started")?;
     let sysroot = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     Ok(sysroot.join("lib/rustlib/x86_64-unknown-none/lib").is_dir())

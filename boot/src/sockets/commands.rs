@@ -85,7 +85,9 @@ impl MachineCommands {
         }
         pending.next_id += 1;
         let text = match &mut pending.early {
-            Some(early) if early.len() >= EARLY => return Err("the hypervisor does not listen yet".to_owned()),
+            Some(early) if early.len() >= EARLY => {
+                return Err("the hypervisor does not listen yet".to_owned());
+            }
             Some(early) => {
                 early.push(text);
                 None
@@ -146,7 +148,10 @@ mod tests {
         commands.send(asker(1, json!(1)), &json!({"command": "stats"})).unwrap();
         commands.listens();
         commands.send(asker(1, json!(2)), &json!({"command": "list"})).unwrap();
-        assert_eq!([line(&mut machine), line(&mut machine)].map(|line| line["command"].clone()), ["stats", "list"]);
+        assert_eq!(
+            [line(&mut machine), line(&mut machine)].map(|line| line["command"].clone()),
+            ["stats", "list"]
+        );
     }
 
     #[test]
@@ -157,6 +162,11 @@ mod tests {
         for _ in 0..EARLY {
             commands.send(asker(1, json!(1)), &json!({"command": "list"})).unwrap();
         }
-        assert!(commands.send(asker(1, json!(1)), &json!({"command": "list"})).unwrap_err().contains("not listen yet"));
+        assert!(
+            commands
+                .send(asker(1, json!(1)), &json!({"command": "list"}))
+                .unwrap_err()
+                .contains("not listen yet")
+        );
     }
 }

@@ -82,8 +82,13 @@ impl ConsoleServer {
     ///
     /// # Errors
     /// Where the system refuses a thread.
-    pub fn start(partition: String, socket: LocalSocket, commands: Arc<MachineCommands>) -> Result<Self> {
-        let shared = ConsoleShared { partition, state: Mutex::default(), changed: Condvar::new(), commands };
+    pub fn start(
+        partition: String,
+        socket: LocalSocket,
+        commands: Arc<MachineCommands>,
+    ) -> Result<Self> {
+        let shared =
+            ConsoleShared { partition, state: Mutex::default(), changed: Condvar::new(), commands };
         let shared = Arc::new(shared);
         let (theirs, typist) = (Arc::clone(&shared), Arc::clone(&shared));
         std::thread::Builder::new().name("typist".into()).spawn(move || typist.type_on())?;
@@ -99,7 +104,10 @@ impl ConsoleServer {
     /// Passes an `output` event to all clients.
     pub fn output(&self, event: &Value) {
         let text = event["bytes"].as_str().unwrap_or("");
-        let pieces = text.as_bytes().chunks(2 * hex::TYPED).filter_map(|part| std::str::from_utf8(part).ok());
+        let pieces = text
+            .as_bytes()
+            .chunks(2 * hex::TYPED)
+            .filter_map(|part| std::str::from_utf8(part).ok());
         let bytes: Vec<u8> = pieces.filter_map(hex::decode).flatten().collect();
         let state = &mut *self.shared.lock();
         state.history.extend(&bytes);
@@ -146,7 +154,8 @@ impl ConsoleShared {
             state.clients.push(client);
         }
         let shared = Arc::clone(self);
-        let _ = std::thread::Builder::new().name("client".into()).spawn(move || shared.listen(reader));
+        let _ =
+            std::thread::Builder::new().name("client".into()).spawn(move || shared.listen(reader));
     }
 
     fn listen(&self, mut stream: UnixStream) {
@@ -208,7 +217,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("tidepool-console-{}", std::process::id()));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let hub = Sockets::bind(None, &[("web".to_owned(), path.clone())]).unwrap().start(ours).unwrap();
+        let hub =
+            Sockets::bind(None, &[("web".to_owned(), path.clone())]).unwrap().start(ours).unwrap();
         let mut machine = BufReader::new(listener.accept().unwrap().0);
         hub.event(&json!({"event": "boot"}));
         hub.event(&json!({"event": "output", "partition": "db", "bytes": "ffff"}));
@@ -223,8 +233,15 @@ mod tests {
             let mut line = String::new();
             machine.read_line(&mut line).unwrap();
             let command: Value = serde_json::from_str(&line).unwrap();
-            assert_eq!((&command["partition"], &command["bytes"]), (&json!("web"), &json!("6c730d03")), "round {round}");
-            hub.event(&json!({"event": "reply", "id": command["id"], "ok": ok, "error": if ok { "" } else { "busy" }}));
+            assert_eq!(
+                (&command["partition"], &command["bytes"]),
+                (&json!("web"), &json!("6c730d03")),
+                "round {round}"
+            );
+            hub.event(&json!({
+                "event": "reply", "id": command["id"], "ok": ok,
+                "error": if ok { "" } else { "busy" }
+            }));
         }
         client.write_all(b"x").unwrap();
         let mut line = String::new();
@@ -252,6 +269,9 @@ mod tests {
         client.outbox.finish(deadline);
         let all = reader.join().unwrap();
         assert!(all.contains(" lines were lost]\r\n") && all.ends_with("last\r\n"));
-        assert!(all.lines().all(|line| line.len() == 1022 || line.is_empty() || line.starts_with('[') || line == "last"));
+        assert!(all.lines().all(|line| line.len() == 1022
+            || line.is_empty()
+            || line.starts_with('[')
+            || line == "last"));
     }
 }

@@ -142,9 +142,13 @@ impl EventShared {
     fn take_in(self: &Arc<Self>, stream: UnixStream) {
         let Ok(reader) = stream.try_clone() else { return };
         let Ok(outbox) = Outbox::start(stream) else { return };
-        let Some(client) = self.lock().add(outbox.clone()) else { return outbox.finish(Instant::now()) };
+        let Some(client) = self.lock().add(outbox.clone()) else {
+            return outbox.finish(Instant::now());
+        };
         let shared = Arc::clone(self);
-        let _ = std::thread::Builder::new().name("client".into()).spawn(move || shared.listen(client, reader));
+        let _ = std::thread::Builder::new()
+            .name("client".into())
+            .spawn(move || shared.listen(client, reader));
     }
 
     /// Carries out a client's commands until it stops sending; it may go on reading then.
@@ -157,7 +161,11 @@ impl EventShared {
                 return;
             }
             if line.len() > LONGEST && line.last() != Some(&b'\n') {
-                self.refuse(client, Value::Null, &format!("line too long: at most {LONGEST} bytes"));
+                self.refuse(
+                    client,
+                    Value::Null,
+                    &format!("line too long: at most {LONGEST} bytes"),
+                );
                 // The rest of this line belongs to the command that is too long.
                 if !matches!(reader.skip_until(b'\n'), Ok(1..)) {
                     return;
@@ -172,14 +180,18 @@ impl EventShared {
         if line.iter().all(u8::is_ascii_whitespace) {
             return;
         }
-        let command = serde_json::from_slice::<Value>(line).ok().filter(|command| command["command"].is_string());
+        let command = serde_json::from_slice::<Value>(line)
+            .ok()
+            .filter(|command| command["command"].is_string());
         let Some(command) = command else {
-            let id = serde_json::from_slice::<Value>(line).map_or(Value::Null, |line| line["id"].clone());
+            let id = serde_json::from_slice::<Value>(line)
+                .map_or(Value::Null, |line| line["id"].clone());
             let message = "not a command: {\"id\":N,\"command\":\"...\",\"partition\":\"...\"}";
             return self.refuse(client, id, message);
         };
         let id = command["id"].clone();
-        if let Err(message) = self.commands.send(Asker::Client { client, id: id.clone() }, &command) {
+        if let Err(message) = self.commands.send(Asker::Client { client, id: id.clone() }, &command)
+        {
             self.refuse(client, id, &message);
         }
     }

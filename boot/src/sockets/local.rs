@@ -31,8 +31,10 @@ impl LocalSocket {
             bail!("{name}: {length} bytes, but the path of a socket has at most {LONGEST_PATH}");
         }
         remove_stale(path)?;
-        let listener = UnixListener::bind(path).with_context(|| format!("{name}: no socket can be made there"))?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).with_context(|| format!("{name}"))?;
+        let listener = UnixListener::bind(path)
+            .with_context(|| format!("{name}: no socket can be made there"))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("{name}"))?;
         let theirs = path.to_owned();
         let on_signal = OnSignal::new(Signalled::End, move || drop(fs::remove_file(&theirs)));
         Ok(Self { listener, path: path.to_owned(), _on_signal: on_signal })
@@ -48,7 +50,11 @@ impl LocalSocket {
             loop {
                 match listener.accept() {
                     Ok((stream, _)) => take(stream),
-                    Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            ErrorKind::Interrupted | ErrorKind::ConnectionAborted
+                        ) => {}
                     Err(_) => break,
                 }
             }
@@ -76,9 +82,8 @@ fn remove_stale(path: &Path) -> Result<()> {
     }
     match UnixStream::connect(path) {
         Ok(_) => bail!("{name}: another process listens there already"),
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).with_context(|| format!("{name}: a socket that an ended process has left"))
-        }
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .with_context(|| format!("{name}: a socket that an ended process has left")),
         Err(error) => Err(error).with_context(|| format!("{name}: is there already")),
     }
 }

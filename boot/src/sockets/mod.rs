@@ -43,7 +43,8 @@ impl Sockets {
             }
         }
         let events = events.map(LocalSocket::bind).transpose()?;
-        let consoles = consoles.iter().map(|(name, path)| Ok((name.clone(), LocalSocket::bind(path)?)));
+        let consoles =
+            consoles.iter().map(|(name, path)| Ok((name.clone(), LocalSocket::bind(path)?)));
         Ok(Self { events, consoles: consoles.collect::<Result<_>>()? })
     }
 
@@ -55,7 +56,10 @@ impl Sockets {
         let commands = Arc::new(MachineCommands::new(line));
         let start = |(name, socket)| ConsoleServer::start(name, socket, Arc::clone(&commands));
         let consoles = self.consoles.into_iter().map(start).collect::<Result<_>>()?;
-        let events = self.events.map(|socket| EventServer::start(socket, Arc::clone(&commands))).transpose()?;
+        let events = self
+            .events
+            .map(|socket| EventServer::start(socket, Arc::clone(&commands)))
+            .transpose()?;
         Ok(SocketHub { commands, events, consoles })
     }
 }
@@ -75,14 +79,21 @@ impl SocketHub {
             self.commands.listens();
         }
         if event["event"] == "output" {
-            return self.console(event["partition"].as_str().unwrap_or("")).into_iter().for_each(|console| console.output(event));
+            return self
+                .console(event["partition"].as_str().unwrap_or(""))
+                .into_iter()
+                .for_each(|console| console.output(event));
         }
         let Some(id) = event["id"].as_u64() else {
             return self.events.iter().for_each(|events| events.broadcast(event));
         };
         match self.commands.asker(id, event["event"] == "reply") {
-            Some(Asker::Client { client, id }) => self.events.iter().for_each(|events| events.answer(client, id.clone(), event)),
-            Some(Asker::Console(name)) => self.console(&name).into_iter().for_each(|console| console.answer(event)),
+            Some(Asker::Client { client, id }) => {
+                self.events.iter().for_each(|events| events.answer(client, id.clone(), event))
+            }
+            Some(Asker::Console(name)) => {
+                self.console(&name).into_iter().for_each(|console| console.answer(event))
+            }
             None => {}
         }
     }
@@ -107,12 +118,18 @@ mod tests {
     fn two_sockets_never_share_a_path_nor_a_partition() {
         let path = std::env::temp_dir().join(format!("tidepool-twice-{}", std::process::id()));
         let refused = |events: Option<&Path>, consoles: &[(&str, &Path)]| {
-            let consoles: Vec<_> = consoles.iter().map(|(name, path)| ((*name).to_owned(), path.to_path_buf())).collect();
+            let consoles: Vec<_> = consoles
+                .iter()
+                .map(|(name, path)| ((*name).to_owned(), path.to_path_buf()))
+                .collect();
             format!("{:#}", Sockets::bind(events, &consoles).err().expect("it is refused"))
         };
         assert!(refused(Some(&path), &[("a", &path)]).contains("another socket's path"));
         assert!(refused(None, &[("a", &path), ("b", &path)]).contains("--console b"));
-        assert!(refused(None, &[("a", &path), ("a", Path::new("other"))]).contains("has a path already"));
+        assert!(
+            refused(None, &[("a", &path), ("a", Path::new("other"))])
+                .contains("has a path already")
+        );
         assert!(!path.exists());
     }
 }

@@ -69,7 +69,12 @@ impl Outbox {
             if left == Duration::ZERO {
                 break;
             }
-            waiting = self.0.changed.wait_timeout(waiting, left).unwrap_or_else(PoisonError::into_inner).0;
+            waiting = self
+                .0
+                .changed
+                .wait_timeout(waiting, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         waiting.is_closed = true;
         self.0.changed.notify_all();

@@ -2,7 +2,9 @@
 
 use super::{SpaceImage, VolumeAccess, lock};
 use anyhow::{Context, Result, bail};
-use kernel::block::gpt::{self, BOOT_CODE_LEN, GptCopy, GptEntryError, GptError, GptFinding, GptTable};
+use kernel::block::gpt::{
+    self, BOOT_CODE_LEN, GptCopy, GptEntryError, GptError, GptFinding, GptTable,
+};
 use kernel::dump::selected::BootCode;
 use kernel::space::SpaceArea;
 use std::fs::{File, OpenOptions};
@@ -89,16 +91,27 @@ impl VolumeDisk {
     pub fn slots(&self) -> Result<Vec<SpaceSlot>> {
         let image = |number, area| SpaceImage::new(self.file.clone(), &self.path, number, area);
         match &self.found {
-            GptFinding::None => {
-                Ok(vec![SpaceSlot { number: 0, space: Ok(SpaceImage::whole(self.file.clone(), &self.path, self.bytes)) }])
-            }
+            GptFinding::None => Ok(vec![SpaceSlot {
+                number: 0,
+                space: Ok(SpaceImage::whole(self.file.clone(), &self.path, self.bytes)),
+            }]),
             GptFinding::Damaged(primary, backup) => {
-                bail!("{}: damaged partition table: primary: {primary}; backup: {backup}", self.path.display())
+                bail!(
+                    "{}: damaged partition table: primary: {primary}; backup: {backup}",
+                    self.path.display()
+                )
             }
             GptFinding::Table(table, _) => {
                 let ours = table.entries.iter().filter(|entry| entry.is_space());
-                let area = |entry: &gpt::GptEntry| SpaceArea::part(entry.sectors()?).ok_or(GptEntryError::OutOfRange);
-                Ok(ours.map(|e| SpaceSlot { number: e.number, space: area(e).map(|area| image(e.number, area)) }).collect())
+                let area = |entry: &gpt::GptEntry| {
+                    SpaceArea::part(entry.sectors()?).ok_or(GptEntryError::OutOfRange)
+                };
+                Ok(ours
+                    .map(|e| SpaceSlot {
+                        number: e.number,
+                        space: area(e).map(|area| image(e.number, area)),
+                    })
+                    .collect())
             }
         }
     }
@@ -126,12 +139,16 @@ impl VolumeDisk {
             let numbers: Vec<_> = slots.iter().map(|slot| slot.number.to_string()).collect();
             let there = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
             match number {
-                Some(number) => bail!("{}: has no space {number} (there are: {there})", self.path.display()),
+                Some(number) => {
+                    bail!("{}: has no space {number} (there are: {there})", self.path.display())
+                }
                 None => bail!("{}: say which space (there are: {there})", self.path.display()),
             }
         };
         let slot = slots.swap_remove(place);
-        slot.space.map_err(|fault| anyhow::anyhow!("{}: GPT entry {} {fault}", self.path.display(), slot.number))
+        slot.space.map_err(|fault| {
+            anyhow::anyhow!("{}: GPT entry {} {fault}", self.path.display(), slot.number)
+        })
     }
 }
 
@@ -153,7 +170,10 @@ impl VolumeDisk {
     pub fn selected(&self) -> Result<Option<u32>> {
         let code = self.boot_code()?;
         let images = self.usable()?;
-        Ok(images.iter().find(|image| image.number() > 0 && code.selects(image.area())).map(SpaceImage::number))
+        Ok(images
+            .iter()
+            .find(|image| image.number() > 0 && code.selects(image.area()))
+            .map(SpaceImage::number))
     }
 
     /// Writes the boot-code bytes, with a flush before and after the write.

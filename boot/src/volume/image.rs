@@ -9,7 +9,9 @@ use kernel::space::classify::HEAD_LEN;
 use kernel::space::copies::{TAIL_LEN, damaged_copy};
 use kernel::space::layout::usable;
 use kernel::space::places::{first_foreign, places};
-use kernel::space::{DeviceContent, ForeignData, RecordSide, Residue, SpaceArea, SpaceRecord, Uuid, classify};
+use kernel::space::{
+    DeviceContent, ForeignData, RecordSide, Residue, SpaceArea, SpaceRecord, Uuid, classify,
+};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -82,7 +84,9 @@ impl SpaceImage {
     /// Names the image.
     pub fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let at = self.locate(offset, buffer.len())?;
-        self.file.read_exact_at(buffer, at).with_context(|| format!("{}: reading at {offset}", self.name()))
+        self.file
+            .read_exact_at(buffer, at)
+            .with_context(|| format!("{}: reading at {offset}", self.name()))
     }
 
     /// Writes at `offset`.
@@ -91,7 +95,9 @@ impl SpaceImage {
     /// Names the image.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let at = self.locate(offset, bytes.len())?;
-        self.file.write_all_at(bytes, at).with_context(|| format!("{}: writing at {offset}", self.name()))
+        self.file
+            .write_all_at(bytes, at)
+            .with_context(|| format!("{}: writing at {offset}", self.name()))
     }
 
     /// Waits until everything written is on stable storage.
@@ -118,7 +124,9 @@ impl SpaceImage {
         if class != DeviceContent::Blank {
             return Ok(class);
         }
-        Ok(self.foreign_byte()?.map_or(DeviceContent::Blank, |at| DeviceContent::Foreign(ForeignData::At(at))))
+        Ok(self
+            .foreign_byte()?
+            .map_or(DeviceContent::Blank, |at| DeviceContent::Foreign(ForeignData::At(at))))
     }
 
     /// Looks for foreign data on a space whose ends are zeros, at the places that the hypervisor
@@ -153,8 +161,14 @@ impl SpaceImage {
         let class = self.class()?;
         let Some(resized) = self.resized(&class)? else { return Ok(describe(&class)) };
         let advice = match &resized {
-            ResizedSpace::Grown { record, .. } if self.number == 0 && self.ends_in_zeros(record.capacity)? => {
-                format!("; `truncate --size={} {}` makes it whole", record.capacity, self.path.display())
+            ResizedSpace::Grown { record, .. }
+                if self.number == 0 && self.ends_in_zeros(record.capacity)? =>
+            {
+                format!(
+                    "; `truncate --size={} {}` makes it whole",
+                    record.capacity,
+                    self.path.display()
+                )
             }
             ResizedSpace::Grown { .. } | ResizedSpace::Cut { .. } => String::new(),
         };
@@ -169,7 +183,9 @@ impl SpaceImage {
     pub fn resized(&self, class: &DeviceContent) -> Result<Option<ResizedSpace>> {
         match class {
             DeviceContent::Blank | DeviceContent::Foreign(_) => ResizedSpace::find(self),
-            DeviceContent::Space(_) | DeviceContent::Newer(_) | DeviceContent::Damaged(_) => Ok(None),
+            DeviceContent::Space(_) | DeviceContent::Newer(_) | DeviceContent::Damaged(_) => {
+                Ok(None)
+            }
         }
     }
 
@@ -215,7 +231,9 @@ impl SpaceImage {
     /// # Errors
     /// Names the image.
     pub fn put_record(&self, record: &SpaceRecord) -> Result<()> {
-        let start = RecordSide::of(record.sequence).start(self.capacity()).context("the space is too small for a record")?;
+        let start = RecordSide::of(record.sequence)
+            .start(self.capacity())
+            .context("the space is too small for a record")?;
         self.flush()?;
         self.write(start, &record.encode())?;
         self.flush()
@@ -226,7 +244,8 @@ impl SpaceImage {
     /// # Errors
     /// Where the space is too small, or cannot be written.
     pub fn format(&self) -> Result<Uuid> {
-        let residue = if self.class()? == DeviceContent::Blank { Residue::Clean } else { Residue::Stale };
+        let residue =
+            if self.class()? == DeviceContent::Blank { Residue::Clean } else { Residue::Stale };
         let tail_start = RecordSide::A.start(self.capacity()).context("too small for a space")?;
         // Erase both records first: an interruption then leaves no valid space.
         self.write(tail_start, &[0; TAIL_LEN])?;

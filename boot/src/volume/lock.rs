@@ -28,7 +28,12 @@ pub fn try_exclusive(file: &File) -> Result<bool> {
     let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
     match Error::last_os_error() {
         _ if result == 0 => Ok(true),
-        error if error.kind() == ErrorKind::WouldBlock || error.kind() == ErrorKind::PermissionDenied => Ok(false),
+        error
+            if error.kind() == ErrorKind::WouldBlock
+                || error.kind() == ErrorKind::PermissionDenied =>
+        {
+            Ok(false)
+        }
         error => Err(error),
     }
 }

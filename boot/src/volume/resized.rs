@@ -50,14 +50,27 @@ impl fmt::Display for ResizedSpace {
         let size = |bytes: u64| format!("{} ({bytes} bytes)", ReadableSize(bytes));
         match self {
             Self::Grown { record, is } => {
-                write!(f, "grown: was {}, is {}; {}", size(record.capacity), size(*is), record.state.name())?;
+                write!(
+                    f,
+                    "grown: was {}, is {}; {}",
+                    size(record.capacity),
+                    size(*is),
+                    record.state.name()
+                )?;
                 match &record.owner {
-                    Some(owner) => write!(f, ", made for {} incarnation {}", owner.name, owner.epoch),
+                    Some(owner) => {
+                        write!(f, ", made for {} incarnation {}", owner.name, owner.epoch)
+                    }
                     None => Ok(()),
                 }
             }
             Self::Cut { least, is } => {
-                write!(f, "a dump that was cut: was {} at least, is {}; its record is gone", size(*least), size(*is))
+                write!(
+                    f,
+                    "a dump that was cut: was {} at least, is {}; its record is gone",
+                    size(*least),
+                    size(*is)
+                )
             }
         }
     }
@@ -88,8 +101,10 @@ fn grown(image: &SpaceImage) -> Result<Option<ResizedSpace>> {
         image.read(start, &mut piece)?;
         let had_one = newest.is_some();
         for (n, bytes) in piece.as_chunks::<{ RECORD_SIZE as usize }>().0.iter().enumerate() {
-            let found = record_at(bytes, start + n as u64 * RECORD_SIZE).filter(|found| found.capacity != is);
-            newest = [newest.take(), found].into_iter().flatten().max_by_key(|record| record.sequence);
+            let found = record_at(bytes, start + n as u64 * RECORD_SIZE)
+                .filter(|found| found.capacity != is);
+            newest =
+                [newest.take(), found].into_iter().flatten().max_by_key(|record| record.sequence);
         }
         if had_one {
             break;
@@ -111,7 +126,9 @@ fn cut(image: &SpaceImage) -> Result<Option<ResizedSpace>> {
     let is = image.capacity();
     let mut head = vec![0; HEADERS.min(usize::try_from(is)?)];
     image.read(0, &mut head)?;
-    Ok(described_end(&head).map(|end| ResizedSpace::Cut { least: end + TAIL, is }).filter(|_| is > 0))
+    Ok(described_end(&head)
+        .map(|end| ResizedSpace::Cut { least: end + TAIL, is })
+        .filter(|_| is > 0))
 }
 
 /// Returns the end of the last block that the program headers in `head` describe; `None` if they
@@ -120,11 +137,14 @@ fn described_end(head: &[u8]) -> Option<u64> {
     let word = |at: usize| Some(u64::from_le_bytes(*head.get(at..)?.first_chunk()?));
     let count = usize::from(u16::from_le_bytes(*head.get(56..)?.first_chunk()?));
     let kind = |at: usize| word(at).map(|word| word & 0xffff_ffff);
-    let is_dump = head.starts_with(b"\x7fELF\x02\x01\x01") && word(32)? == 64 && kind(64)? == PT_NOTE;
+    let is_dump =
+        head.starts_with(b"\x7fELF\x02\x01\x01") && word(32)? == 64 && kind(64)? == PT_NOTE;
     let notes = word(64 + 8)?;
     let mut end = notes.checked_add(word(64 + 32)?)?;
     for at in (1..count).map(|n| 64 + 56 * n) {
-        let (Some(kind), Some(offset), Some(len), Some(align)) = (kind(at), word(at + 8), word(at + 32), word(at + 48)) else {
+        let (Some(kind), Some(offset), Some(len), Some(align)) =
+            (kind(at), word(at + 8), word(at + 32), word(at + 48))
+        else {
             break;
         };
         if kind != PT_LOAD || align != 0 || offset < notes {

@@ -43,7 +43,10 @@ fn a_new_image_is_a_free_clean_space() {
     let file = Temporary::new("new");
     create(&file.0, 8 << 20).unwrap();
     let record = SpaceImage::open(&file.0, VolumeAccess::Read).unwrap().record().unwrap();
-    assert_eq!((record.state, record.residue, record.capacity), (SpaceState::Free, Residue::Clean, 8 << 20));
+    assert_eq!(
+        (record.state, record.residue, record.capacity),
+        (SpaceState::Free, Residue::Clean, 8 << 20)
+    );
     assert!(create(&file.0, 8 << 20).is_err());
 }
 
@@ -52,7 +55,9 @@ fn a_missing_folder_is_an_error_and_is_not_made() {
     let folder = std::env::temp_dir().join(format!("tidepool-no-folder-{}", std::process::id()));
     let error = create(&folder.join("a.img"), 8 << 20).unwrap_err().to_string();
     assert!(error.contains("there is no folder") && !folder.exists(), "{error}");
-    assert!(create_spaces(&folder.join("a.img"), 16 * MIB, &[8 * MIB]).is_err() && !folder.exists());
+    assert!(
+        create_spaces(&folder.join("a.img"), 16 * MIB, &[8 * MIB]).is_err() && !folder.exists()
+    );
 }
 
 #[test]
@@ -61,7 +66,9 @@ fn a_damaged_copy_of_the_record_is_told_beside_a_sound_one() {
     create(&file.0, 8 << 20).unwrap();
     let image = SpaceImage::open(&file.0, VolumeAccess::Write).unwrap();
     let record = image.record().unwrap();
-    image.put_record(&kernel::space::SpaceRecord { sequence: record.sequence + 1, ..record }).unwrap();
+    image
+        .put_record(&kernel::space::SpaceRecord { sequence: record.sequence + 1, ..record })
+        .unwrap();
     assert_eq!(image.damaged_copy().unwrap(), None);
     file.put((8 << 20) - 4096 + 100, b"x");
     let (side, _) = image.damaged_copy().unwrap().unwrap();
@@ -85,7 +92,13 @@ fn an_image_in_use_is_not_opened_for_writing() {
     let file = Temporary::new("locked");
     create(&file.0, 8 << 20).unwrap();
     let first = SpaceImage::open(&file.0, VolumeAccess::Write).unwrap();
-    assert!(SpaceImage::open(&file.0, VolumeAccess::Write).err().unwrap().to_string().contains("in use"));
+    assert!(
+        SpaceImage::open(&file.0, VolumeAccess::Write)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("in use")
+    );
     drop(first);
 }
 
@@ -97,13 +110,25 @@ fn an_image_with_spaces_has_each_free_and_its_file_is_sparse() {
     let disk = VolumeDisk::open(&file.0, VolumeAccess::Read).unwrap();
     assert!(disk.table_faults().unwrap().is_empty());
     let spaces = disk.usable().unwrap();
-    let seen: Vec<_> = spaces.iter().map(|s| (s.number(), s.capacity(), s.record().unwrap().state)).collect();
-    assert_eq!(seen, [(1, 8 * MIB, SpaceState::Free), (2, 24 * MIB, SpaceState::Free), (3, 4 * MIB, SpaceState::Free)]);
+    let seen: Vec<_> =
+        spaces.iter().map(|s| (s.number(), s.capacity(), s.record().unwrap().state)).collect();
+    assert_eq!(
+        seen,
+        [
+            (1, 8 * MIB, SpaceState::Free),
+            (2, 24 * MIB, SpaceState::Free),
+            (3, 4 * MIB, SpaceState::Free)
+        ]
+    );
     let [a, b] = [0, 1].map(|n| spaces[n].record().unwrap().space);
     assert_ne!(a, b);
     assert!(file.0.metadata().unwrap().blocks() * 512 < MIB);
     assert!(
-        SpaceImage::open(&file.0, VolumeAccess::Read).err().unwrap().to_string().contains("say which space (there are: 1, 2, 3)")
+        SpaceImage::open(&file.0, VolumeAccess::Read)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("say which space (there are: 1, 2, 3)")
     );
     assert!(disk.space(Some(4)).err().unwrap().to_string().contains("has no space 4"));
     assert_eq!(disk.space(Some(2)).unwrap().capacity(), 24 * MIB);
@@ -116,7 +141,9 @@ fn writing_a_space_changes_nothing_beside_it() {
     let before = std::fs::read(&file.0).unwrap();
     let middle = VolumeDisk::open(&file.0, VolumeAccess::Write).unwrap().space(Some(2)).unwrap();
     middle.write(0, &vec![7; 4 << 20]).unwrap();
-    assert!(middle.write(4 * MIB - 1, &[7; 2]).is_err() && middle.read(u64::MAX, &mut [0; 2]).is_err());
+    assert!(
+        middle.write(4 * MIB - 1, &[7; 2]).is_err() && middle.read(u64::MAX, &mut [0; 2]).is_err()
+    );
     let after = std::fs::read(&file.0).unwrap();
     let (start, end) = (5 << 20, 9 << 20);
     assert!(before[..start] == after[..start] && before[end..] == after[end..]);
@@ -126,7 +153,8 @@ fn writing_a_space_changes_nothing_beside_it() {
 #[test]
 fn sizes_that_do_not_fit_make_no_file() {
     let file = Temporary::new("tight");
-    let error = |bytes, sizes: &[u64]| create_spaces(&file.0, bytes, sizes).unwrap_err().to_string();
+    let error =
+        |bytes, sizes: &[u64]| create_spaces(&file.0, bytes, sizes).unwrap_err().to_string();
     assert!(error(16 * MIB, &[16 * MIB]).contains("the spaces need 18 MiB, the image has 16 MiB"));
     assert!(error(16 * MIB, &[MIB]).contains("too small for a page"));
     assert!(error(16 * MIB, &[]).contains("1 to 128"));
@@ -144,10 +172,14 @@ fn a_damaged_table_is_said_and_its_spaces_are_still_found() {
     let byte = std::fs::read(&file.0).unwrap()[512 + 60];
     file.put(512 + 60, &[!byte]);
     let disk = VolumeDisk::open(&file.0, VolumeAccess::Read).unwrap();
-    assert_eq!(disk.table_faults().unwrap(), [(kernel::block::gpt::GptCopy::Primary, kernel::block::gpt::GptError::HeaderCrc)]);
+    assert_eq!(
+        disk.table_faults().unwrap(),
+        [(kernel::block::gpt::GptCopy::Primary, kernel::block::gpt::GptError::HeaderCrc)]
+    );
     assert_eq!(disk.usable().unwrap().len(), 1);
     file.put(16 * MIB - 512, b"x");
-    let error = VolumeDisk::open(&file.0, VolumeAccess::Read).unwrap().slots().err().unwrap().to_string();
+    let error =
+        VolumeDisk::open(&file.0, VolumeAccess::Read).unwrap().slots().err().unwrap().to_string();
     assert!(error.contains("damaged partition table"), "{error}");
 }
 
@@ -159,11 +191,19 @@ fn overlapping_spaces_cannot_be_opened() {
     placed[1].first = placed[0].first + 8;
     let spaces: Vec<_> = placed.into_iter().map(|sectors| NewSpace { sectors, guid }).collect();
     File::create(&file.0).unwrap().set_len(16 * MIB).unwrap();
-    make::table(16 * MIB, guid, &spaces).iter().for_each(|piece| file.put(piece.offset, &piece.bytes));
+    make::table(16 * MIB, guid, &spaces)
+        .iter()
+        .for_each(|piece| file.put(piece.offset, &piece.bytes));
     let disk = VolumeDisk::open(&file.0, VolumeAccess::Write).unwrap();
     let faults: Vec<_> = disk.slots().unwrap().into_iter().map(|slot| slot.space.err()).collect();
     assert_eq!(faults, [Some(GptEntryError::Overlaps(2)), Some(GptEntryError::Overlaps(1))]);
-    assert!(disk.space(Some(1)).err().unwrap().to_string().ends_with("GPT entry 1 overlaps GPT entry 2"));
+    assert!(
+        disk.space(Some(1))
+            .err()
+            .unwrap()
+            .to_string()
+            .ends_with("GPT entry 1 overlaps GPT entry 2")
+    );
 }
 
 #[test]
@@ -173,7 +213,12 @@ fn a_space_that_was_grown_is_recognised_and_what_makes_it_whole_does() {
     File::options().write(true).open(&file.0).unwrap().set_len(40 * MIB + 4096).unwrap();
     let image = SpaceImage::open(&file.0, VolumeAccess::Read).unwrap();
     let told = image.describe().unwrap();
-    assert!(told.starts_with("grown: was 8 MiB (8388608 bytes), is 40.00 MiB (41947136 bytes); free; `truncate"), "{told}");
+    assert!(
+        told.starts_with(
+            "grown: was 8 MiB (8388608 bytes), is 40.00 MiB (41947136 bytes); free; `truncate"
+        ),
+        "{told}"
+    );
     assert!(image.record().unwrap_err().to_string().contains("grown: was 8 MiB"));
     let command = told.split('`').nth(1).unwrap();
     assert!(std::process::Command::new("sh").args(["-c", command]).status().unwrap().success());
@@ -195,5 +240,11 @@ fn other_bytes_that_look_like_a_record_are_none() {
     file.put(8 * MIB - 8192, &[0; 8192]);
     // A whole copy of a record at a wrong place, for example a file system that holds an image.
     file.put(4 * MIB, &record);
-    assert!(!SpaceImage::open(&file.0, VolumeAccess::Read).unwrap().describe().unwrap().contains("grown"));
+    assert!(
+        !SpaceImage::open(&file.0, VolumeAccess::Read)
+            .unwrap()
+            .describe()
+            .unwrap()
+            .contains("grown")
+    );
 }

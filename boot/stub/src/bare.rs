@@ -30,7 +30,8 @@ struct Kept<T>(UnsafeCell<T>);
 // SAFETY: each is borrowed once, by `boot_main`, which runs once on one CPU.
 unsafe impl<T> Sync for Kept<T> {}
 
-static REGIONS: Kept<[MemoryRegion; MAX_REGIONS]> = Kept(UnsafeCell::new([MemoryRegion::empty(); MAX_REGIONS]));
+static REGIONS: Kept<[MemoryRegion; MAX_REGIONS]> =
+    Kept(UnsafeCell::new([MemoryRegion::empty(); MAX_REGIONS]));
 static COMMAND_LINE: Kept<[u8; 1024]> = Kept(UnsafeCell::new([0; 1024]));
 
 /// Access to the machine's memory through the boot tables.

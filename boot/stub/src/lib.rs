@@ -13,7 +13,8 @@
 //! ```
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
-// UNSAFETY: the first code on the machine: entered from assembly, reads the loader's physical pointers.
+// UNSAFETY: the first code on the machine: entered from assembly, reads the loader's physical
+// pointers.
 #![cfg_attr(target_os = "none", expect(unsafe_code))]
 
 #[cfg(target_os = "none")]

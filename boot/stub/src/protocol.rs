@@ -37,7 +37,11 @@ const MAX_COMMAND_LINE: u64 = 1024;
 /// memory map.
 ///
 /// The layout is in Xen's public header `arch-x86/hvm/start_info.h`.
-pub fn parse_pvh<'a>(memory: &'a impl BootMemory, address: u64, mut entry: impl FnMut(u64, u64, u32)) -> Option<Findings<'a>> {
+pub fn parse_pvh<'a>(
+    memory: &'a impl BootMemory,
+    address: u64,
+    mut entry: impl FnMut(u64, u64, u32),
+) -> Option<Findings<'a>> {
     let info = memory.bytes(address, 40)?;
     if u32_at(info, 0)? != PVH {
         return None;
@@ -75,7 +79,10 @@ pub fn parse_multiboot2<'a>(
     let mut found = Findings { information: address..address + total, ..Findings::default() };
     let mut at = 8;
     while let (Some(kind), Some(size)) = (u32_at(info, at), u32_at(info, at + 4)) {
-        let Some(tag) = info.get(at..at.saturating_add(size as usize)).filter(|tag| tag.len() >= 8) else { break };
+        let Some(tag) = info.get(at..at.saturating_add(size as usize)).filter(|tag| tag.len() >= 8)
+        else {
+            break;
+        };
         match kind {
             0 => break,
             1 => found.command_line = until_nul(&tag[8..]),

@@ -53,7 +53,8 @@ impl MemoryMap {
         subtract(&mut self.usable, &(limit..u64::MAX));
     }
 
-    /// Takes `pages` pages from the top of the highest usable range below `limit`, and returns the first one's address.
+    /// Takes `pages` pages from the top of the highest usable range below `limit`, and returns the
+    /// first one's address.
     pub fn allocate_below(&mut self, limit: u64, pages: u64) -> Option<u64> {
         let bytes = pages * PAGE;
         let top_of = |range: &Range<u64>| range.end.min(limit);
@@ -71,7 +72,11 @@ impl MemoryMap {
     /// Writes the map to `out` in `BootInfo`'s form, usable memory first; returns the filled part
     /// of `out`.
     pub fn write_to(self, out: &mut [MemoryRegion; MAX_REGIONS]) -> &mut [MemoryRegion] {
-        let usable = self.usable.iter().map(|r| MemoryRegion { start: r.start, end: r.end, kind: MemoryRegionKind::Usable });
+        let usable = self.usable.iter().map(|r| MemoryRegion {
+            start: r.start,
+            end: r.end,
+            kind: MemoryRegionKind::Usable,
+        });
         let mut len = 0;
         for (slot, region) in out.iter_mut().zip(usable.chain(self.taken.iter().copied())) {
             *slot = region;
@@ -118,8 +123,11 @@ mod tests {
     fn usable(map: MemoryMap) -> Vec<(u64, u64)> {
         let mut out = [MemoryRegion::empty(); MAX_REGIONS];
         let regions = map.write_to(&mut out);
-        let mut usable: Vec<_> =
-            regions.iter().filter(|r| r.kind == MemoryRegionKind::Usable).map(|r| (r.start, r.end)).collect();
+        let mut usable: Vec<_> = regions
+            .iter()
+            .filter(|r| r.kind == MemoryRegionKind::Usable)
+            .map(|r| (r.start, r.end))
+            .collect();
         usable.sort_unstable();
         usable
     }

@@ -88,13 +88,18 @@ pub fn build_and_load(map: &mut MemoryMap) {
     ROOT.set(511, KERNEL.physical() | PRESENT | WRITABLE);
     CR3.store(ROOT.physical(), Ordering::Release);
     // SAFETY: the new tables map this code, its data and this stack as the old ones do.
-    unsafe { core::arch::asm!("mov cr3, {}", in(reg) ROOT.physical(), options(nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mov cr3, {}", in(reg) ROOT.physical(), options(nostack, preserves_flags))
+    };
 }
 
 fn map_image() {
     let (text, rodata) = (addr_of!(__text_start) as u64, addr_of!(__rodata_start) as u64);
     let (data, end) = (addr_of!(__data_start) as u64, addr_of!(__kernel_end) as u64);
-    assert!(end - KERNEL_BASE <= (IMAGE_TABLES as u64) << 21, "kernel image larger than its tables");
+    assert!(
+        end - KERNEL_BASE <= (IMAGE_TABLES as u64) << 21,
+        "kernel image larger than its tables"
+    );
     for address in (text..end).step_by(PAGE as usize) {
         let rights = match address {
             _ if stacks::is_guard(address) => continue,
@@ -137,7 +142,8 @@ fn directory(map: &mut MemoryMap, gib: usize) -> Option<u64> {
     let page = map.allocate_below(4 * GIB, 1)?;
     for i in 0..512 {
         let slot = (DIRECT_MAP + page) as *mut u64;
-        // SAFETY: the page is memory that nothing else uses, below 4 GiB, where the boot tables map it.
+        // SAFETY: the page is memory that nothing else uses, below 4 GiB, where the boot tables map
+        // it.
         unsafe { slot.add(i).write_volatile(large_page(gib, i)) };
     }
     Some(page | PRESENT | WRITABLE)

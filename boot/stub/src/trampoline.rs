@@ -33,7 +33,8 @@ pub fn place(cpu: usize, entry: extern "C" fn(usize) -> !) {
     let start = addr_of!(trampoline_start);
     let len = addr_of!(trampoline_end) as usize - start as usize;
     let target = (DIRECT_MAP + TRAMPOLINE) as *mut u8;
-    // SAFETY: both ranges are mapped; the target page is reserved for this and no CPU executes it now.
+    // SAFETY: both ranges are mapped; the target page is reserved for this and no CPU executes it
+    // now.
     unsafe { core::ptr::copy_nonoverlapping(start, target, len) };
     let boot_tables = addr_of!(boot_pml4) as u64;
     let block = [boot_tables, tables::root(), stacks::top(cpu), entry as usize as u64, cpu as u64];

@@ -40,7 +40,9 @@ fn main() -> ExitCode {
 
 fn run() -> Result<bool, CheckError> {
     let mut arguments = std::env::args().skip(1);
-    let (Some(file), Some(key)) = (arguments.next(), arguments.next()) else { return Err("usage: checker FILE KEY".into()) };
+    let (Some(file), Some(key)) = (arguments.next(), arguments.next()) else {
+        return Err("usage: checker FILE KEY".into());
+    };
     let (file, key) = (File::open(file)?, key.parse()?);
     let loads = loads(&file)?;
     let mut found = Found::default();
@@ -61,7 +63,11 @@ fn loads(file: &File) -> Result<Vec<(u64, u64)>, CheckError> {
     }
     let mut table = vec![0; PROGRAM_HEADER * usize::try_from(number(&head, 56, 2))?];
     file.read_exact_at(&mut table, number(&head, 32, 8))?;
-    let loads = table.as_chunks::<PROGRAM_HEADER>().0.iter().filter(|header| number(*header, 0, 4) == PT_LOAD);
+    let loads = table
+        .as_chunks::<PROGRAM_HEADER>()
+        .0
+        .iter()
+        .filter(|header| number(*header, 0, 4) == PT_LOAD);
     Ok(loads.map(|header| (number(header, 8, 8), number(header, 32, 8))).collect())
 }
 
@@ -77,7 +83,9 @@ fn page_at(file: &File, offset: u64) -> Result<WorkerPage, CheckError> {
 
 impl Found {
     fn take(&mut self, page: &WorkerPage, key: u64) {
-        let Some(identity) = PageIdentity::of(page).filter(|identity| identity.key == key) else { return };
+        let Some(identity) = PageIdentity::of(page).filter(|identity| identity.key == key) else {
+            return;
+        };
         if identity.check(page).is_err() || worker::check_crc(page).is_err() {
             self.wrong += 1;
         } else if self.generations.insert(identity.index, identity.generation).is_some() {
@@ -89,10 +97,16 @@ impl Found {
         let pages = self.generations.len() as u64;
         let missing = self.generations.keys().next_back().map_or(0, |last| last + 1 - pages);
         let mut counts = BTreeMap::new();
-        self.generations.values().for_each(|generation| *counts.entry(generation).or_insert(0) += 1);
-        let counts: Vec<_> = counts.iter().map(|(generation, count)| format!("{generation} {count}")).collect();
+        self.generations
+            .values()
+            .for_each(|generation| *counts.entry(generation).or_insert(0) += 1);
+        let counts: Vec<_> =
+            counts.iter().map(|(generation, count)| format!("{generation} {count}")).collect();
         let (wrong, twice, counts) = (self.wrong, self.twice, counts.join(" "));
-        println!("checker: segments {segments} pages {pages} wrong {wrong} twice {twice} missing {missing} generation {counts}");
+        println!(
+            "checker: segments {segments} pages {pages} wrong {wrong} twice {twice} missing \
+             {missing} generation {counts}"
+        );
         pages > 0 && wrong + twice + missing == 0
     }
 }

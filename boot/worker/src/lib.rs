@@ -61,7 +61,16 @@ impl PageIdentity {
         let mut stream = self.stream();
         page[HEADER_WORDS..].fill_with(|| stream.next());
         let crc = crc32(&page[HEADER_WORDS..]);
-        page[..HEADER_WORDS].copy_from_slice(&[MAGIC, self.key, self.index, self.generation, u64::from(crc), 0, 0, 0]);
+        page[..HEADER_WORDS].copy_from_slice(&[
+            MAGIC,
+            self.key,
+            self.index,
+            self.generation,
+            u64::from(crc),
+            0,
+            0,
+            0,
+        ]);
     }
 
     /// Checks that `page` has exactly the content of [`PageIdentity::fill`], except for the CRC.
@@ -99,7 +108,11 @@ impl PageIdentity {
 /// [`PageError::Magic`] or [`PageError::Crc`].
 pub fn check_crc(page: &WorkerPage) -> Result<PageIdentity, PageError> {
     let identity = PageIdentity::of(page).ok_or(PageError::Magic)?;
-    if page[4] == u64::from(crc32(&page[HEADER_WORDS..])) { Ok(identity) } else { Err(PageError::Crc) }
+    if page[4] == u64::from(crc32(&page[HEADER_WORDS..])) {
+        Ok(identity)
+    } else {
+        Err(PageError::Crc)
+    }
 }
 
 /// Marsaglia's xorshift64: six instructions a word.
@@ -166,7 +179,10 @@ mod tests {
                 let mut page = page();
                 page[position] ^= 1 << bit;
                 assert!(IDENTITY.check(&page).is_err(), "{position} {bit}");
-                assert!(position < 4 && position > 0 || check_crc(&page).is_err(), "{position} {bit}");
+                assert!(
+                    position < 4 && position > 0 || check_crc(&page).is_err(),
+                    "{position} {bit}"
+                );
             }
         }
         assert_eq!((IDENTITY.check(&page()), check_crc(&page())), (Ok(()), Ok(IDENTITY)));

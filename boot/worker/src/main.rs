@@ -1,6 +1,6 @@
-//! The program that Debian runs in the demonstration. It fills memory with [`worker::WorkerPage`]s and
-//! verifies them, pass after pass. An eighth of the pages is rewritten in each pass, so that clean
-//! and dirty pages, paged and resident, all occur.
+//! The program that Debian runs in the demonstration. It fills memory with [`worker::WorkerPage`]s
+//! and verifies them, pass after pass. An eighth of the pages is rewritten in each pass, so that
+//! clean and dirty pages, paged and resident, all occur.
 //!
 //! ```text
 //! worker: filled pages 45056 key 0x5eed
@@ -42,13 +42,16 @@ fn main() -> ! {
     let incarnation = option("tidepool.incarnation=").unwrap_or(1);
     let crash_after = option("worker.crash_after=").filter(|_| incarnation == 1);
 
-    let mut pages = WorkerPages::new(key, usize::try_from(mib).unwrap_or(0) * (1 << 20) / PAGE_BYTES);
+    let mut pages =
+        WorkerPages::new(key, usize::try_from(mib).unwrap_or(0) * (1 << 20) / PAGE_BYTES);
     println!("worker: filled pages {} key {key:#x}", pages.count());
     for pass in 1.. {
         let wrong = pages.pass(pass);
         println!("worker: pass {pass} pages {} wrong {wrong}", pages.count());
         if Some(pass) == crash_after {
-            let dirty = usize::try_from(option("worker.dirty_mib=").unwrap_or(0)).unwrap_or(0) * (1 << 20) / PAGE_BYTES;
+            let dirty = usize::try_from(option("worker.dirty_mib=").unwrap_or(0)).unwrap_or(0)
+                * (1 << 20)
+                / PAGE_BYTES;
             println!("worker: wrote anew pages {}", pages.rewrite_last(dirty));
             println!("worker: crash now");
             break;
@@ -83,7 +86,11 @@ impl WorkerPages {
     }
 
     fn identity(&self, index: usize) -> PageIdentity {
-        PageIdentity { key: self.key, index: index as u64, generation: self.generations[index].into() }
+        PageIdentity {
+            key: self.key,
+            index: index as u64,
+            generation: self.generations[index].into(),
+        }
     }
 
     /// Rewrites the last `count` pages, so that they are dirty at the crash; returns their number.

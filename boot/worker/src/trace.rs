@@ -113,7 +113,8 @@ impl<'a> Trace<'a> {
 
     fn ranked(&mut self) -> u32 {
         let number = self.random();
-        let rank = self.ranks.partition_point(|end| *end <= number).min(self.ranks.len() - 1) as u64;
+        let rank =
+            self.ranks.partition_point(|end| *end <= number).min(self.ranks.len() - 1) as u64;
         let hash = rank.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let hash = (hash ^ hash >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         ((hash ^ hash >> 32) % u64::from(self.pages)) as u32
@@ -129,7 +130,9 @@ impl<'a> Trace<'a> {
             Workload::Cyclic => return TraceStep { page: (at % pages) as u32, writes: false },
             Workload::Uniform => self.below(self.pages),
             Workload::Zipf => self.ranked(),
-            Workload::Moving => ((at / PERIOD * u64::from(hot) + u64::from(self.below(hot))) % pages) as u32,
+            Workload::Moving => {
+                ((at / PERIOD * u64::from(hot) + u64::from(self.below(hot))) % pages) as u32
+            }
         };
         TraceStep { page, writes: self.below(10) < 2 }
     }
@@ -176,7 +179,9 @@ mod tests {
 
     #[test]
     fn powers_are_those_of_the_host_to_the_last_digits() {
-        for (base, exponent) in [(2.0_f64, 0.5), (49_152.0, -0.99), (0.5, 0.99), (1.0 / 49_152.0, 0.01), (1.0, 3.0)] {
+        for (base, exponent) in
+            [(2.0_f64, 0.5), (49_152.0, -0.99), (0.5, 0.99), (1.0 / 49_152.0, 0.01), (1.0, 3.0)]
+        {
             let (ours, theirs) = (power(base, exponent), base.powf(exponent));
             assert!((ours / theirs - 1.0).abs() < 1e-13, "{base}^{exponent}: {ours} {theirs}");
         }
@@ -199,7 +204,9 @@ mod tests {
                 uz if uz < zeta2 => 1,
                 _ => (n * (eta * u - eta + 1.0).powf(1.0 / (1.0 - THETA))) as usize,
             };
-            different += usize::from(table.partition_point(|end| *end <= number) != rank.min(pages as usize - 1));
+            different += usize::from(
+                table.partition_point(|end| *end <= number) != rank.min(pages as usize - 1),
+            );
         }
         assert!(different < 10, "{different} of 100000 ranks differ");
     }

@@ -1,8 +1,8 @@
 //! Firmware tables, as far as the hypervisor needs them: the list of CPUs.
 //!
 //! Small and checked by hand: one table, two kinds of entry. ACPI 6.5 "Root System Description
-//! Pointer (RSDP)", "Multiple APIC Description Table (MADT)". [`FirmwareMemory`] bounds every access that
-//! the firmware's data leads to.
+//! Pointer (RSDP)", "Multiple APIC Description Table (MADT)". [`FirmwareMemory`] bounds every
+//! access that the firmware's data leads to.
 
 use super::percpu::MAX_CPUS;
 use arrayvec::ArrayVec;
@@ -26,9 +26,16 @@ pub fn cpus(memory: &impl FirmwareMemory, rsdp: u64) -> ApicIds {
 }
 
 /// Returns the table with a signature, header included, if its checksum is right.
-pub fn find_table<'a>(memory: &'a impl FirmwareMemory, rsdp: u64, signature: &[u8; 4]) -> Option<&'a [u8]> {
-    let root = memory.bytes(rsdp, 20).filter(|root| root.starts_with(b"RSD PTR ") && sums_to_zero(root))?;
-    let extended = (root[15] >= 2).then(|| memory.bytes(rsdp, 36)).flatten().and_then(|root| u64_at(root, 24));
+pub fn find_table<'a>(
+    memory: &'a impl FirmwareMemory,
+    rsdp: u64,
+    signature: &[u8; 4],
+) -> Option<&'a [u8]> {
+    let root = memory
+        .bytes(rsdp, 20)
+        .filter(|root| root.starts_with(b"RSD PTR ") && sums_to_zero(root))?;
+    let extended =
+        (root[15] >= 2).then(|| memory.bytes(rsdp, 36)).flatten().and_then(|root| u64_at(root, 24));
     let (list, width) = match extended.filter(|&xsdt| xsdt != 0) {
         Some(xsdt) => (table(memory, xsdt)?, 8),
         None => (table(memory, u64::from(u32_at(root, 16)?))?, 4),
@@ -43,7 +50,8 @@ pub fn find_table<'a>(memory: &'a impl FirmwareMemory, rsdp: u64, signature: &[u
 
 fn table(memory: &impl FirmwareMemory, address: u64) -> Option<&[u8]> {
     let len = u32_at(memory.bytes(address, HEADER)?, 4)? as usize;
-    let table = memory.bytes(address, Some(len).filter(|len| (HEADER..=MAX_TABLE).contains(len))?)?;
+    let table =
+        memory.bytes(address, Some(len).filter(|len| (HEADER..=MAX_TABLE).contains(len))?)?;
     sums_to_zero(table).then_some(table)
 }
 
@@ -54,7 +62,9 @@ fn madt_cpus(madt: &[u8]) -> ApicIds {
     let mut ids = ApicIds::new();
     let mut rest = madt.get(44..).unwrap_or_default();
     while let [kind, len, ..] = *rest {
-        let Some(entry) = rest.get(..usize::from(len)).filter(|entry| entry.len() >= 2) else { break };
+        let Some(entry) = rest.get(..usize::from(len)).filter(|entry| entry.len() >= 2) else {
+            break;
+        };
         let found = match kind {
             LOCAL_APIC => entry.get(3).map(|&id| u32::from(id)).zip(u32_at(entry, 4)),
             LOCAL_X2APIC => u32_at(entry, 4).zip(u32_at(entry, 8)),
@@ -112,8 +122,9 @@ mod tests {
 
     /// CPUs 0 and 1, a disabled one, and x2APIC 300.
     const ENTRIES: [u8; 48] = [
-        0, 0, 0xe0, 0xfe, 0, 0, 0, 0, /**/ 0, 8, 0, 0, 1, 0, 0, 0, /**/ 0, 8, 1, 1, 1, 0, 0, 0, /**/ 0, 8, 2, 2,
-        0, 0, 0, 0, /**/ 9, 16, 0, 0, 44, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0xe0, 0xfe, 0, 0, 0, 0, /**/ 0, 8, 0, 0, 1, 0, 0, 0, /**/ 0, 8, 1, 1, 1, 0,
+        0, 0, /**/ 0, 8, 2, 2, 0, 0, 0, 0, /**/ 9, 16, 0, 0, 44, 1, 0, 0, 1, 0, 0, 0, 0,
+        0, 0, 0,
     ];
 
     fn machine(entries: &[u8]) -> FakeFirmware {

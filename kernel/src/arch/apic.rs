@@ -64,7 +64,9 @@ pub fn init() {
     // SAFETY: enabling, and from enabled to x2APIC, are legal transitions.
     unsafe { instr::wrmsr(IA32_APIC_BASE, wanted) };
     write(ApicRegister::TaskPriority, 0);
-    for entry in [ApicRegister::Timer, ApicRegister::Lint0, ApicRegister::Lint1, ApicRegister::Error] {
+    for entry in
+        [ApicRegister::Timer, ApicRegister::Lint0, ApicRegister::Lint1, ApicRegister::Error]
+    {
         write(entry, MASKED);
     }
     write(ApicRegister::SpuriousVector, SOFTWARE_ENABLE | u32::from(super::interrupts::SPURIOUS));
@@ -157,7 +159,12 @@ fn command(to: u32, low: u32) {
         // before the interrupt arrives.
         core::sync::atomic::fence(Ordering::SeqCst);
         // SAFETY: the command register in x2APIC mode.
-        return unsafe { instr::wrmsr(X2APIC_MSRS + ApicRegister::Command as u32 / 16, u64::from(to) << 32 | u64::from(low)) };
+        return unsafe {
+            instr::wrmsr(
+                X2APIC_MSRS + ApicRegister::Command as u32 / 16,
+                u64::from(to) << 32 | u64::from(low),
+            )
+        };
     }
     // Bounded wait: a command that stays pending is lost. The hypervisor then fails later, but does
     // not hang here.

@@ -67,7 +67,8 @@ pub fn frequencies(yardstick: &mut impl Yardstick, patience: u32) -> Option<Cloc
     const ATTEMPTS: [(u16, usize); 3] = [(11_932, 10), (2_386, 50), (298, 100)];
     const GOOD_ENOUGH: u64 = 2_000;
     let (mut best, mut least, mut most): (Option<Measurement>, u64, u64) = (None, 1, u64::MAX);
-    for ticks in ATTEMPTS.into_iter().flat_map(|(ticks, count)| core::iter::repeat_n(ticks, count)) {
+    for ticks in ATTEMPTS.into_iter().flat_map(|(ticks, count)| core::iter::repeat_n(ticks, count))
+    {
         let new = measure(yardstick, ticks, patience)?;
         best = best.filter(|best| best.unknown() <= new.unknown()).or(Some(new));
         (least, most) = (least.max(new.hz(new.bounds.0)), most.min(new.hz(new.bounds.1)));
@@ -79,7 +80,10 @@ pub fn frequencies(yardstick: &mut impl Yardstick, patience: u32) -> Option<Cloc
     // Contradictory bounds mean that the counter is not steady.
     let measured = best.hz(best.counter);
     let counter = if least <= most { measured.clamp(least, most) } else { measured };
-    let timer = u64::try_from(u128::from(counter) * u128::from(best.timer) / u128::from(best.counter.max(1))).ok()?;
+    let timer = u64::try_from(
+        u128::from(counter) * u128::from(best.timer) / u128::from(best.counter.max(1)),
+    )
+    .ok()?;
     (counter > 0 && timer > 0).then_some(ClockFrequencies { counter, timer })
 }
 
@@ -95,7 +99,12 @@ fn measure(yardstick: &mut impl Yardstick, ticks: u16, patience: u32) -> Option<
             let timer = yardstick.timer();
             let end = yardstick.counter();
             let bounds = (not_over - begin, end - before);
-            return Some(Measurement { ns: yardstick.window_ns(ticks), counter: end - begin, timer, bounds });
+            return Some(Measurement {
+                ns: yardstick.window_ns(ticks),
+                counter: end - begin,
+                timer,
+                bounds,
+            });
         }
         not_over = asked;
     }
@@ -155,7 +164,8 @@ mod tests {
     }
 
     fn is_right(found: ClockFrequencies) -> bool {
-        found.counter.abs_diff(COUNTER_HZ) < COUNTER_HZ / 100 && found.timer.abs_diff(TIMER_HZ) < TIMER_HZ / 100
+        found.counter.abs_diff(COUNTER_HZ) < COUNTER_HZ / 100
+            && found.timer.abs_diff(TIMER_HZ) < TIMER_HZ / 100
     }
 
     #[test]
@@ -190,10 +200,16 @@ mod tests {
         let ticks = 2_386;
         for at in 1..4_100 {
             AT.store(at, core::sync::atomic::Ordering::Relaxed);
-            let pause = |step| if step == AT.load(core::sync::atomic::Ordering::Relaxed) { 5_000_000 } else { 0 };
-            let found = measure(&mut FakeYardstick::new(pause), ticks, 1 << 20).expect("a yardstick");
+            let pause = |step| {
+                if step == AT.load(core::sync::atomic::Ordering::Relaxed) { 5_000_000 } else { 0 }
+            };
+            let found =
+                measure(&mut FakeYardstick::new(pause), ticks, 1 << 20).expect("a yardstick");
             let (least, most) = (found.hz(found.bounds.0), found.hz(found.bounds.1));
-            assert!(least <= COUNTER_HZ + 1_000 && COUNTER_HZ - 1_000 <= most, "pause at {at}: {least} to {most}");
+            assert!(
+                least <= COUNTER_HZ + 1_000 && COUNTER_HZ - 1_000 <= most,
+                "pause at {at}: {least} to {most}"
+            );
         }
     }
 

@@ -44,7 +44,8 @@ struct ExceptionStacks(UnsafeCell<[[u8; IST_STACK]; 3]>);
 // SAFETY: never referenced, only used as stacks by their CPU.
 unsafe impl Sync for ExceptionStacks {}
 
-static STACKS: PerCpu<ExceptionStacks> = PerCpu::new([const { ExceptionStacks(UnsafeCell::new([[0; IST_STACK]; 3])) }; MAX_CPUS]);
+static STACKS: PerCpu<ExceptionStacks> =
+    PerCpu::new([const { ExceptionStacks(UnsafeCell::new([[0; IST_STACK]; 3])) }; MAX_CPUS]);
 static TASKS: PerCpu<Once<TaskStateSegment>> = PerCpu::new([const { Once::new() }; MAX_CPUS]);
 static GDTS: PerCpu<Once<GlobalDescriptorTable>> = PerCpu::new([const { Once::new() }; MAX_CPUS]);
 static IDT: Once<[InterruptGate; 256]> = Once::new();
@@ -96,8 +97,12 @@ pub fn init(cpu: CpuId) {
     let task = TASKS.of(cpu).call_once(|| task_state(cpu));
     let gdt = GDTS.of(cpu).call_once(|| {
         let mut gdt = GlobalDescriptorTable::new();
-        let selectors = [Descriptor::kernel_code_segment(), Descriptor::kernel_data_segment(), Descriptor::tss_segment(task)]
-            .map(|descriptor| gdt.append(descriptor));
+        let selectors = [
+            Descriptor::kernel_code_segment(),
+            Descriptor::kernel_data_segment(),
+            Descriptor::tss_segment(task),
+        ]
+        .map(|descriptor| gdt.append(descriptor));
         assert!(selectors == [CODE, DATA, TSS], "the selectors that others know");
         gdt
     });
@@ -113,7 +118,10 @@ pub fn init(cpu: CpuId) {
     // SAFETY: the entry is an available TSS, which is never freed.
     unsafe { tables::load_tss(TSS) };
     let idt = IDT.call_once(|| core::array::from_fn(InterruptGate::new));
-    let pointer = DescriptorTablePointer { limit: (size_of_val(idt) - 1) as u16, base: VirtAddr::from_ptr(idt) };
+    let pointer = DescriptorTablePointer {
+        limit: (size_of_val(idt) - 1) as u16,
+        base: VirtAddr::from_ptr(idt),
+    };
     // SAFETY: all gates lead to `entry.s`, whose dispatcher handles every vector; the table is
     // never freed.
     unsafe { tables::lidt(&pointer) };

@@ -9,8 +9,10 @@ struct Needed {
 }
 
 /// All in leaf 1, ECX.
-const NEEDED: [Needed; 2] =
-    [Needed { name: "SSE4.2 (the CRC32 instruction)", ecx_bit: 20 }, Needed { name: "XSAVE", ecx_bit: 26 }];
+const NEEDED: [Needed; 2] = [
+    Needed { name: "SSE4.2 (the CRC32 instruction)", ecx_bit: 20 },
+    Needed { name: "XSAVE", ecx_bit: 26 },
+];
 
 /// Returns the name of the first feature that this CPU lacks.
 pub fn missing() -> Option<&'static str> {

@@ -31,16 +31,25 @@ static OFFERED: Once<u64> = Once::new();
 /// If the CPU lacks XSAVE (start-up checks it first) or needs an area larger than ours.
 pub fn init() {
     // SAFETY: x87 and SSE instructions neither trap nor need emulation; the hypervisor uses none.
-    unsafe { Cr0::update(|cr0| cr0.remove(Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED)) };
+    unsafe {
+        Cr0::update(|cr0| cr0.remove(Cr0Flags::EMULATE_COPROCESSOR | Cr0Flags::TASK_SWITCHED))
+    };
     // SAFETY: start-up has checked that the CPU has XSAVE.
-    unsafe { Cr4::update(|cr4| cr4.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::OSXSAVE)) };
+    unsafe {
+        Cr4::update(|cr4| {
+            cr4.insert(Cr4Flags::OSFXSR | Cr4Flags::OSXMMEXCPT_ENABLE | Cr4Flags::OSXSAVE)
+        })
+    };
     let offered = *OFFERED.call_once(|| {
         let leaf = instr::cpuid(0xd, 0);
         consistent_part((u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & KNOWN)
     });
     // SAFETY: XSAVE is on, and the value is a consistent part of what the CPU has.
     unsafe { instr::xsetbv(0, offered) };
-    assert!(instr::cpuid(0xd, 0).ebx as usize <= size_of::<XsaveArea>(), "XSAVE area of the offered components fits");
+    assert!(
+        instr::cpuid(0xd, 0).ebx as usize <= size_of::<XsaveArea>(),
+        "XSAVE area of the offered components fits"
+    );
 }
 
 /// Returns the components that guests are offered.
@@ -138,7 +147,15 @@ mod tests {
         for value in [X87, X87 | SSE, X87 | SSE | AVX, all] {
             assert!(is_valid_xcr0(value, all), "{value:#x}");
         }
-        for value in [0, SSE, X87 | AVX, X87 | SSE | AVX512, X87 | SSE | AVX | 1 << 5, all | 1 << 9, u64::MAX] {
+        for value in [
+            0,
+            SSE,
+            X87 | AVX,
+            X87 | SSE | AVX512,
+            X87 | SSE | AVX | 1 << 5,
+            all | 1 << 9,
+            u64::MAX,
+        ] {
             assert!(!is_valid_xcr0(value, all), "{value:#x}");
         }
         assert!(!is_valid_xcr0(X87 | SSE | AVX, X87 | SSE));

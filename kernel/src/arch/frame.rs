@@ -31,14 +31,27 @@ pub struct TrapFrame {
     pub ss: u64,
 }
 
-const _: () = assert!(core::mem::offset_of!(TrapFrame, vector) == 15 * 8 && size_of::<TrapFrame>() == 22 * 8);
+const _: () =
+    assert!(core::mem::offset_of!(TrapFrame, vector) == 15 * 8 && size_of::<TrapFrame>() == 22 * 8);
 
 impl fmt::Display for TrapFrame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "rip {:016x}  rsp {:016x}  rflags {:08x}", self.rip, self.rsp, self.rflags)?;
-        writeln!(f, "rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}", self.rax, self.rbx, self.rcx, self.rdx)?;
-        writeln!(f, "rsi {:016x}  rdi {:016x}  rbp {:016x}  r8  {:016x}", self.rsi, self.rdi, self.rbp, self.r8)?;
-        writeln!(f, "r9  {:016x}  r10 {:016x}  r11 {:016x}  r12 {:016x}", self.r9, self.r10, self.r11, self.r12)?;
+        writeln!(
+            f,
+            "rax {:016x}  rbx {:016x}  rcx {:016x}  rdx {:016x}",
+            self.rax, self.rbx, self.rcx, self.rdx
+        )?;
+        writeln!(
+            f,
+            "rsi {:016x}  rdi {:016x}  rbp {:016x}  r8  {:016x}",
+            self.rsi, self.rdi, self.rbp, self.r8
+        )?;
+        writeln!(
+            f,
+            "r9  {:016x}  r10 {:016x}  r11 {:016x}  r12 {:016x}",
+            self.r9, self.r10, self.r11, self.r12
+        )?;
         write!(f, "r13 {:016x}  r14 {:016x}  r15 {:016x}", self.r13, self.r14, self.r15)
     }
 }
@@ -46,8 +59,8 @@ impl fmt::Display for TrapFrame {
 /// Returns the mnemonic of an exception; SDM 3A "Exception and Interrupt Vectors".
 pub fn exception_name(vector: u64) -> &'static str {
     const NAMES: [&str; 22] = [
-        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "", "#TS", "#NP", "#SS", "#GP", "#PF", "", "#MF", "#AC",
-        "#MC", "#XM", "#VE", "#CP",
+        "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "", "#TS", "#NP", "#SS",
+        "#GP", "#PF", "", "#MF", "#AC", "#MC", "#XM", "#VE", "#CP",
     ];
     match vector {
         9 | 15 => "reserved",
@@ -61,6 +74,9 @@ mod tests {
 
     #[test]
     fn exceptions_have_their_manuals_names() {
-        assert_eq!([0, 8, 13, 14, 15, 18, 31].map(exception_name), ["#DE", "#DF", "#GP", "#PF", "reserved", "#MC", "reserved"]);
+        assert_eq!(
+            [0, 8, 13, 14, 15, 18, 31].map(exception_name),
+            ["#DE", "#DF", "#GP", "#PF", "reserved", "#MC", "reserved"]
+        );
     }
 }

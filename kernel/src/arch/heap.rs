@@ -1,4 +1,5 @@
-//! The hypervisor's own heap: configuration, names, tasks, tables of partitions. Never guest memory.
+//! The hypervisor's own heap: configuration, names, tasks, tables of partitions. Never guest
+//! memory.
 //!
 //! Its use does not grow with the pool, with a partition's memory or with the contents of a disk.
 //! Allocations that are larger than a page or two, or that come and go while partitions run, use
@@ -86,7 +87,8 @@ pub fn has_room(len: usize) -> bool {
 
 const fn leaves_reserve(heap: HeapUse, len: usize) -> bool {
     // On the host the heap is not ours, and has size 0 here.
-    heap.size == 0 || heap.used.saturating_add(len as u64).saturating_add(RESERVE as u64) <= heap.size
+    heap.size == 0
+        || heap.used.saturating_add(len as u64).saturating_add(RESERVE as u64) <= heap.size
 }
 
 /// Returns the use of the heap.
@@ -109,7 +111,8 @@ mod global {
     use linked_list_allocator::LockedHeap;
 
     #[global_allocator]
-    pub static HEAP: CountedHeap = CountedHeap { heap: LockedHeap::empty(), peak: AtomicUsize::new(0) };
+    pub static HEAP: CountedHeap =
+        CountedHeap { heap: LockedHeap::empty(), peak: AtomicUsize::new(0) };
 
     /// The allocator, with the peak of its use.
     pub struct CountedHeap {

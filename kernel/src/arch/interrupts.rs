@@ -32,7 +32,8 @@ pub const SPURIOUS: u8 = 0xff;
 
 struct VectorCounts([AtomicU32; 256]);
 
-static ARRIVED: PerCpu<VectorCounts> = PerCpu::new([const { VectorCounts([const { AtomicU32::new(0) }; 256]) }; MAX_CPUS]);
+static ARRIVED: PerCpu<VectorCounts> =
+    PerCpu::new([const { VectorCounts([const { AtomicU32::new(0) }; 256]) }; MAX_CPUS]);
 static APIC_IDS: PerCpu<AtomicU32> = PerCpu::new([const { AtomicU32::new(0) }; MAX_CPUS]);
 
 /// Handles an interrupt; called by the entry code.

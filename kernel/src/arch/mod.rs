@@ -1,4 +1,5 @@
-//! This CPU and the machine's core: the only inline assembly, descriptor tables, interrupts, time, other CPUs.
+//! This CPU and the machine's core: the only inline assembly, descriptor tables, interrupts, time,
+//! other CPUs.
 //!
 //! The lowest layer: it uses nothing above it. Modules that need the linker's
 //! symbols or the boot stub exist only on the bare machine.

@@ -166,9 +166,13 @@ impl<T> CpuLocal<T> {
         let source = (&raw const copies).cast::<T>();
         let mut cpu = 0;
         while cpu < MAX_CPUS {
-            // SAFETY: in bounds of `copies`, which is never dropped, and each element is moved once.
+            // SAFETY: in bounds of `copies`, which is never dropped, and each element is moved
+            // once.
             let value = unsafe { source.add(cpu).read() };
-            cells[cpu].write(LocalCell { entered: AtomicBool::new(false), value: UnsafeCell::new(value) });
+            cells[cpu].write(LocalCell {
+                entered: AtomicBool::new(false),
+                value: UnsafeCell::new(value),
+            });
             cpu += 1;
         }
         // SAFETY: all elements have been written; `MaybeUninit<T>` has the layout of `T`.
@@ -181,7 +185,10 @@ impl<T> CpuLocal<T> {
     /// If `f` calls this again for the same data (our bug).
     pub fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
         let cell = self.0.this();
-        assert!(!cell.entered.swap(true, Ordering::Acquire), "CPU-local data is entered once at a time");
+        assert!(
+            !cell.entered.swap(true, Ordering::Acquire),
+            "CPU-local data is entered once at a time"
+        );
         // SAFETY: `entered` was false: there is no other borrower until it is false again.
         let result = f(unsafe { &mut *cell.value.get() });
         cell.entered.store(false, Ordering::Release);

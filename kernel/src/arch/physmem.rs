@@ -22,7 +22,8 @@ impl PhysicalMemory {
     /// # Safety
     /// The regions are in the direct map, nothing uses them, and this is the only call.
     pub unsafe fn new(regions: &[MemoryRegion]) -> Self {
-        let usable = regions.iter().filter(|r| r.kind == MemoryRegionKind::Usable).map(|r| r.start..r.end);
+        let usable =
+            regions.iter().filter(|r| r.kind == MemoryRegionKind::Usable).map(|r| r.start..r.end);
         let mut this = Self { regions: arrayvec::ArrayVec::new(), total: 0 };
         for region in usable {
             // If there are too many regions, the rest is left unused; the regions that do not fit
@@ -64,7 +65,8 @@ impl PhysicalMemory {
     pub fn take_uncleared(&mut self, bytes: u64) -> Option<Range<Hpa>> {
         let bytes = bytes.checked_next_multiple_of(PAGE_SIZE)?;
         let room = |r: &Range<u64>| r.end - r.start;
-        let region = self.regions.iter_mut().filter(|r| room(r) >= bytes).min_by_key(|r| room(r))?;
+        let region =
+            self.regions.iter_mut().filter(|r| room(r) >= bytes).min_by_key(|r| room(r))?;
         let start = region.start;
         region.start += bytes;
         Some(Hpa::new(start)..Hpa::new(start + bytes))
@@ -72,11 +74,18 @@ impl PhysicalMemory {
 
     /// Takes memory that is not zeroed, in up to `N` pieces, largest first; `None` if that is not
     /// enough.
-    pub fn take_pieces<const N: usize>(&mut self, bytes: u64) -> Option<arrayvec::ArrayVec<Range<Hpa>, N>> {
+    pub fn take_pieces<const N: usize>(
+        &mut self,
+        bytes: u64,
+    ) -> Option<arrayvec::ArrayVec<Range<Hpa>, N>> {
         let before = self.regions.clone();
         let (mut pieces, mut left) = (arrayvec::ArrayVec::new(), bytes);
         while left > 0 && !pieces.is_full() && self.largest_piece() >= PAGE_SIZE {
-            let Some(range) = self.take_uncleared(left.min(self.largest_piece() / PAGE_SIZE * PAGE_SIZE)) else { break };
+            let Some(range) =
+                self.take_uncleared(left.min(self.largest_piece() / PAGE_SIZE * PAGE_SIZE))
+            else {
+                break;
+            };
             left = left.saturating_sub(range.end.as_u64() - range.start.as_u64());
             pieces.push(range);
         }
@@ -111,7 +120,9 @@ impl PhysicalMemory {
     /// # Panics
     /// If the machine has no contiguous piece of that size: the hypervisor cannot work then.
     pub fn make_heap(&mut self) {
-        let range = self.take_uncleared(heap::bytes_for(self.total)).expect("the machine has memory for the heap");
+        let range = self
+            .take_uncleared(heap::bytes_for(self.total))
+            .expect("the machine has memory for the heap");
         let len = (range.end.as_u64() - range.start.as_u64()) as usize;
         // SAFETY: the range is in the direct map, ours alone, and never returned.
         unsafe { heap::init(direct_map::pointer(range.start), len) };

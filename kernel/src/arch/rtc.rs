@@ -1,4 +1,5 @@
-//! The machine's time of day, read once at start from the CMOS clock (MC146818; ACPI 6.5 "System and Device").
+//! The machine's time of day, read once at start from the CMOS clock (MC146818; ACPI 6.5 "System
+//! and Device").
 // UNSAFETY: port I/O to the CMOS index and data ports.
 #![expect(unsafe_code)]
 
@@ -34,7 +35,8 @@ pub fn unix_ns() -> u64 {
 
 /// Converts the clock's second, minute, hour, day, month and year.
 fn seconds(fields: [u8; 6], status: u8) -> u64 {
-    let number = |raw: u8| u64::from(if status & BINARY != 0 { raw } else { (raw >> 4) * 10 + (raw & 15) });
+    let number =
+        |raw: u8| u64::from(if status & BINARY != 0 { raw } else { (raw >> 4) * 10 + (raw & 15) });
     let [second, minute, hour, day, month, year] = fields;
     let hours = match (status & HOURS_24 != 0, hour & PM != 0) {
         (true, _) => number(hour),
@@ -50,7 +52,9 @@ fn days_before(year: u64, month: u64) -> u64 {
     let leap_days = |y: u64| y / 4 - y / 100 + y / 400;
     let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let month = month.clamp(1, 12);
-    (year - 1970) * 365 + leap_days(year - 1) - leap_days(1969) + BEFORE[month as usize - 1] + u64::from(leap && month > 2)
+    (year - 1970) * 365 + leap_days(year - 1) - leap_days(1969)
+        + BEFORE[month as usize - 1]
+        + u64::from(leap && month > 2)
 }
 
 #[cfg(test)]

@@ -116,6 +116,8 @@ impl FirmwareMemory for MappedFirmware {
         const MAPPED: u64 = 1 << 32;
         let end = address.checked_add(len as u64)?;
         // SAFETY: mapped, and the firmware's tables are never written.
-        (end <= MAPPED).then(|| unsafe { core::slice::from_raw_parts(direct_map::pointer(Hpa::new(address)), len) })
+        (end <= MAPPED).then(|| unsafe {
+            core::slice::from_raw_parts(direct_map::pointer(Hpa::new(address)), len)
+        })
     }
 }

@@ -71,7 +71,8 @@ impl Ratio {
 
     /// Returns the ticks of the counter that a count takes.
     const fn ticks(self, count: u32) -> u64 {
-        (((count as u128) << 32) / if self.per_tick == 0 { 1 } else { self.per_tick as u128 }) as u64
+        (((count as u128) << 32) / if self.per_tick == 0 { 1 } else { self.per_tick as u128 })
+            as u64
     }
 }
 
@@ -109,12 +110,14 @@ static CLOCKS: Once<Clocks> = Once::new();
 
 /// Measures the clocks; once, on the boot CPU, with its APIC enabled.
 pub fn calibrate() {
-    const ASSUMED: ClockFrequencies = ClockFrequencies { counter: 1_000_000_000, timer: 1_000_000_000 };
+    const ASSUMED: ClockFrequencies =
+        ClockFrequencies { counter: 1_000_000_000, timer: 1_000_000_000 };
     CLOCKS.call_once(|| {
-        let ClockFrequencies { counter, timer } = frequencies(&mut IntervalTimer, pit::PATIENCE).unwrap_or_else(|| {
-            log::warn!("no interval timer: the clocks are taken to run at 1 GHz");
-            ASSUMED
-        });
+        let ClockFrequencies { counter, timer } = frequencies(&mut IntervalTimer, pit::PATIENCE)
+            .unwrap_or_else(|| {
+                log::warn!("no interval timer: the clocks are taken to run at 1 GHz");
+                ASSUMED
+            });
         let tsc = tsc_hz_by_cpuid().unwrap_or(counter);
         let timer = (!has_deadline_timer()).then(|| Ratio::new(timer, tsc));
         let losses = if quirks::requests_get_lost() { Losses::Possible } else { Losses::Never };
@@ -231,7 +234,9 @@ pub fn note_end(deadline: u64, now: u64) {
 
 #[cold]
 fn note_late(late: u64) {
-    let Some(Clocks { timer: Some(timer), losses: Losses::Possible, .. }) = CLOCKS.get() else { return };
+    let Some(Clocks { timer: Some(timer), losses: Losses::Possible, .. }) = CLOCKS.get() else {
+        return;
+    };
     let (count, left) = (apic::timer_initial_count(), apic::timer_count());
     repeats::note(timer.ticks(count), late, timer.ticks(count.saturating_sub(left)));
 }
@@ -277,7 +282,10 @@ mod tests {
     #[test]
     fn a_scale_converts_both_ways() {
         let scale = TickScale::new(2_500_000_000);
-        assert_eq!((scale.ns(2_500_000_000), scale.ticks(1_000_000_000)), (999_999_999, 2_500_000_000));
+        assert_eq!(
+            (scale.ns(2_500_000_000), scale.ticks(1_000_000_000)),
+            (999_999_999, 2_500_000_000)
+        );
         assert!(scale.ticks(scale.ns(1_000_000)).abs_diff(1_000_000) <= 3);
     }
 

@@ -7,7 +7,10 @@ use super::{dma::DirectMemory, memory::MemoryDisk, virtio::VirtioDisk, virtio::p
 use crate::addr::Hpa;
 
 /// A disk of this machine.
-#[cfg_attr(target_os = "none", expect(clippy::large_enum_variant, reason = "a disk is allocated once and never freed"))]
+#[cfg_attr(
+    target_os = "none",
+    expect(clippy::large_enum_variant, reason = "a disk is allocated once and never freed")
+)]
 pub enum AnyDisk {
     /// virtio-blk on PCI.
     #[cfg(target_os = "none")]

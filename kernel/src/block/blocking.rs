@@ -6,7 +6,10 @@
 //! broken driver.
 
 use super::request::SECTOR_SIZE;
-use super::{Completion, Cookie, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange, SubmitError};
+use super::{
+    Completion, Cookie, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, QueueLane,
+    SectorRange, SubmitError,
+};
 use crate::addr::Hpa;
 
 /// The cookie of blocking requests.
@@ -67,11 +70,18 @@ impl<'a, C: Fn() -> u64> BlockingDisk<'a, C> {
         })
     }
 
-    fn transfer(&self, operation: DiskOperation, offset: u64, base: Hpa, len: u32) -> Result<(), BlockingError> {
+    fn transfer(
+        &self,
+        operation: DiskOperation,
+        offset: u64,
+        base: Hpa,
+        len: u32,
+    ) -> Result<(), BlockingError> {
         if !offset.is_multiple_of(SECTOR_SIZE) {
             return Err(BlockingError::Refused(SubmitError::Invalid));
         }
-        let sectors = SectorRange { first: offset / SECTOR_SIZE, count: u64::from(len) / SECTOR_SIZE };
+        let sectors =
+            SectorRange { first: offset / SECTOR_SIZE, count: u64::from(len) / SECTOR_SIZE };
         self.run(&DiskRequest {
             operation,
             sectors,
@@ -115,9 +125,13 @@ mod tests {
     use super::super::memory::MemoryDisk;
     use super::*;
 
-    fn with(timeout_ns: u64, test: impl FnOnce(&FakeDmaMemory, &FaultDisk<MemoryDisk<&FakeDmaMemory>>, &dyn Fn() -> u64)) {
+    fn with(
+        timeout_ns: u64,
+        test: impl FnOnce(&FakeDmaMemory, &FaultDisk<MemoryDisk<&FakeDmaMemory>>, &dyn Fn() -> u64),
+    ) {
         let memory = FakeDmaMemory::new(0x20000);
-        let disk = FaultDisk::new(MemoryDisk::new(0, &memory, Hpa::new(0x10000), 0x10000), timeout_ns);
+        let disk =
+            FaultDisk::new(MemoryDisk::new(0, &memory, Hpa::new(0x10000), 0x10000), timeout_ns);
         let time = Cell::new(0);
         test(&memory, &disk, &|| {
             time.set(time.get() + 1);
@@ -153,7 +167,11 @@ mod tests {
         with(50, |_, disk, clock| {
             disk.inject(rule(FaultEffect::Drop));
             let stuck = Err(BlockingError::Stuck);
-            assert_eq!(BlockingDisk::new(disk, clock, 100).flush(), stuck, "the disk still has the buffer");
+            assert_eq!(
+                BlockingDisk::new(disk, clock, 100).flush(),
+                stuck,
+                "the disk still has the buffer"
+            );
         });
     }
 }

@@ -65,7 +65,11 @@ impl CookieFields {
             3 => CompletionOwner::Task,
             _ => return None,
         };
-        Some(Self { class, detail: (cookie.0 >> DETAIL_SHIFT & DETAIL_MASK) as u32, slot: cookie.0 as u32 })
+        Some(Self {
+            class,
+            detail: (cookie.0 >> DETAIL_SHIFT & DETAIL_MASK) as u32,
+            slot: cookie.0 as u32,
+        })
     }
 }
 

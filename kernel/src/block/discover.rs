@@ -48,7 +48,9 @@ impl core::fmt::Display for DiscoveryError {
             Self::Function(error) => write!(f, "{error}"),
             Self::Device(error) => write!(f, "{error}"),
             Self::Memory => f.write_str("the machine has not enough memory in one piece"),
-            Self::TooMany => write!(f, "there are {MAX_DISKS} disks already, and more are not used"),
+            Self::TooMany => {
+                write!(f, "there are {MAX_DISKS} disks already, and more are not used")
+            }
         }
     }
 }
@@ -67,7 +69,13 @@ pub struct DiskDiscovery<'a> {
 impl<'a> DiskDiscovery<'a> {
     /// Starts with no disks. The first disk's interrupt is `first_vector`, on the CPU `apic_id`.
     pub fn new(memory: &'a mut PhysicalMemory, first_vector: u8, apic_id: u8) -> Self {
-        Self { memory, first_vector, apic_id, limits: DriverTimeouts::default(), found: ArrayVec::new() }
+        Self {
+            memory,
+            first_vector,
+            apic_id,
+            limits: DriverTimeouts::default(),
+            found: ArrayVec::new(),
+        }
     }
 
     /// Sets the drivers' time limits.
@@ -79,7 +87,11 @@ impl<'a> DiskDiscovery<'a> {
     ///
     /// # Safety
     /// The machine is a PC, and no other code drives these functions.
-    pub unsafe fn virtio(&mut self, clock: fn() -> u64, mut refused: impl FnMut(DeviceFunction, DiscoveryError)) {
+    pub unsafe fn virtio(
+        &mut self,
+        clock: fn() -> u64,
+        mut refused: impl FnMut(DeviceFunction, DiscoveryError),
+    ) {
         // SAFETY: the caller's promise.
         let access = unsafe { ConfigPorts::new() };
         functions(&access, |at, identity| {
@@ -91,7 +103,12 @@ impl<'a> DiskDiscovery<'a> {
         });
     }
 
-    fn take_function(&mut self, access: ConfigPorts, at: DeviceFunction, clock: fn() -> u64) -> Result<(), DiscoveryError> {
+    fn take_function(
+        &mut self,
+        access: ConfigPorts,
+        at: DeviceFunction,
+        clock: fn() -> u64,
+    ) -> Result<(), DiscoveryError> {
         let index = self.next_index()?;
         let target = MsixTarget { vector: self.first_vector + index, apic_id: self.apic_id };
         let range = self.memory.take(REGION_BYTES as u64).ok_or(DiscoveryError::Memory)?;
@@ -99,7 +116,8 @@ impl<'a> DiskDiscovery<'a> {
         let region = unsafe { DmaRegion::of_taken(range) };
         // SAFETY: the promise to `virtio`; each function is visited once.
         let port = unsafe { PciPort::new(access, at, target) }.map_err(DiscoveryError::Function)?;
-        let disk = VirtioDisk::new(index, port, region, self.limits, clock).map_err(DiscoveryError::Device)?;
+        let disk = VirtioDisk::new(index, port, region, self.limits, clock)
+            .map_err(DiscoveryError::Device)?;
         self.found.push(FoundDisk { disk: Box::leak(Box::new(AnyDisk::Virtio(disk))), base: None });
         Ok(())
     }
@@ -115,7 +133,10 @@ impl<'a> DiskDiscovery<'a> {
         // range belongs to this disk.
         let memory = unsafe { DirectMemory::new() };
         let disk = MemoryDisk::new(index, memory, range.start, bytes);
-        self.found.push(FoundDisk { disk: Box::leak(Box::new(AnyDisk::Memory(disk))), base: Some(range.start) });
+        self.found.push(FoundDisk {
+            disk: Box::leak(Box::new(AnyDisk::Memory(disk))),
+            base: Some(range.start),
+        });
         Ok(())
     }
 
@@ -130,5 +151,6 @@ impl<'a> DiskDiscovery<'a> {
 }
 
 fn is_block(identity: FunctionIdentity) -> bool {
-    identity.vendor == VIRTIO_VENDOR_ID && matches!(identity.device, MODERN_BLOCK | TRANSITIONAL_BLOCK)
+    identity.vendor == VIRTIO_VENDOR_ID
+        && matches!(identity.device, MODERN_BLOCK | TRANSITIONAL_BLOCK)
 }

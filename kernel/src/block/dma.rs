@@ -44,7 +44,10 @@ impl DirectMemory {
 #[cfg(target_os = "none")]
 impl DmaMemory for DirectMemory {
     fn copy(&self, from: Hpa, to: Hpa, len: u64) {
-        let (from, to) = (crate::arch::direct_map::pointer::<u8>(from), crate::arch::direct_map::pointer::<u8>(to));
+        let (from, to) = (
+            crate::arch::direct_map::pointer::<u8>(from),
+            crate::arch::direct_map::pointer::<u8>(to),
+        );
         // SAFETY: both ranges are RAM in the direct map that their users own (promise to `new`).
         unsafe { crate::arch::instr::copy_words(from, to, len / 8) }
     }
@@ -69,7 +72,10 @@ impl DmaRegion {
     /// # Panics
     /// If it is not aligned to 4 KiB on both sides (our bug: memory is allocated in pages).
     pub fn new(hpa: Hpa, window: DeviceWindow) -> Self {
-        assert!(hpa.page_offset() == 0 && window.address().is_multiple_of(4096), "a DMA region is page-aligned");
+        assert!(
+            hpa.page_offset() == 0 && window.address().is_multiple_of(4096),
+            "a DMA region is page-aligned"
+        );
         Self { hpa, window }
     }
 

@@ -11,7 +11,9 @@ use alloc::vec::Vec;
 
 use super::request::DiskError;
 use super::stats::{DiskCounters, DiskStats};
-use super::{Completion, Cookie, Disk, DiskInfo, DiskOperation, DiskRequest, SectorRange, SubmitError};
+use super::{
+    Completion, Cookie, Disk, DiskInfo, DiskOperation, DiskRequest, SectorRange, SubmitError,
+};
 use crate::sync::{RankedLock, rank};
 
 /// The effect on a request that a rule matches.
@@ -44,7 +46,9 @@ pub struct FaultRule {
 impl FaultRule {
     fn matches(&self, request: &DiskRequest<'_>) -> bool {
         self.operation.is_none_or(|o| o == request.operation)
-            && self.sectors.is_none_or(|s| request.operation != DiskOperation::Flush && overlap(s, request.sectors))
+            && self.sectors.is_none_or(|s| {
+                request.operation != DiskOperation::Flush && overlap(s, request.sectors)
+            })
     }
 }
 
@@ -90,11 +94,16 @@ impl Faults {
 
     /// Holds a completion back if its request was delayed.
     fn hold_back(&mut self, completion: Completion, now_ns: u64) -> Option<Completion> {
-        let Some(n) = self.delayed.iter().position(|(cookie, _)| *cookie == completion.cookie) else {
+        let Some(n) = self.delayed.iter().position(|(cookie, _)| *cookie == completion.cookie)
+        else {
             return Some(completion);
         };
         let (_, ns) = self.delayed.remove(n);
-        self.held.push(HeldCompletion { completion, due_ns: Some(now_ns.saturating_add(ns)), wait_ns: ns });
+        self.held.push(HeldCompletion {
+            completion,
+            due_ns: Some(now_ns.saturating_add(ns)),
+            wait_ns: ns,
+        });
         None
     }
 }
@@ -141,7 +150,9 @@ impl<D: Disk> Disk for FaultDisk<D> {
         let effect = self.faults.lock().effect_for(request);
         match effect {
             Some(FaultEffect::Fail(error)) => self.hold(request.cookie, error, 0),
-            Some(FaultEffect::Drop) => self.hold(request.cookie, DiskError::TimedOut, self.timeout_ns),
+            Some(FaultEffect::Drop) => {
+                self.hold(request.cookie, DiskError::TimedOut, self.timeout_ns)
+            }
             Some(FaultEffect::Delay { ns }) => {
                 self.inner.submit(request)?;
                 self.faults.lock().delayed.push((request.cookie, ns));
@@ -220,7 +231,12 @@ mod tests {
         with_disk(|disk, memory| {
             let sectors = Some(SectorRange { first: 2, count: 1 });
             let effect = FaultEffect::Fail(DiskError::Io);
-            disk.inject(FaultRule { operation: Some(DiskOperation::Write), sectors, effect, times: 1 });
+            disk.inject(FaultRule {
+                operation: Some(DiskOperation::Write),
+                sectors,
+                effect,
+                times: 1,
+            });
             disk.submit(&write(1)).unwrap();
             disk.submit(&write(2)).unwrap();
             assert_eq!(poll(disk, 0), [(1, Ok(())), (2, Err(DiskError::Io))]);
@@ -235,7 +251,12 @@ mod tests {
     #[test]
     fn a_dropped_write_times_out() {
         with_disk(|disk, _| {
-            disk.inject(FaultRule { operation: None, sectors: None, effect: FaultEffect::Drop, times: 1 });
+            disk.inject(FaultRule {
+                operation: None,
+                sectors: None,
+                effect: FaultEffect::Drop,
+                times: 1,
+            });
             disk.submit(&write(1)).unwrap();
             assert_eq!(poll(disk, 5), []);
             assert_eq!(poll(disk, 1004), []);
@@ -246,7 +267,12 @@ mod tests {
     #[test]
     fn a_delayed_write_is_done_and_told_later() {
         with_disk(|disk, memory| {
-            disk.inject(FaultRule { operation: None, sectors: None, effect: FaultEffect::Delay { ns: 50 }, times: 1 });
+            disk.inject(FaultRule {
+                operation: None,
+                sectors: None,
+                effect: FaultEffect::Delay { ns: 50 },
+                times: 1,
+            });
             disk.submit(&write(1)).unwrap();
             disk.submit(&write(2)).unwrap();
             assert_eq!(poll(disk, 100), [(2, Ok(()))]);

@@ -35,7 +35,9 @@ impl SubmitGate {
     /// Opens the gate until `lease_end_ns`.
     pub fn open_until(&self, lease_end_ns: u64) {
         let end = lease_end_ns.clamp(UNCLAIMED + 1, UNSHARED - 1);
-        let _ = self.0.try_update(Ordering::AcqRel, Ordering::Acquire, |now| (now != GIVEN_UP && now != UNSHARED).then_some(end));
+        let _ = self.0.try_update(Ordering::AcqRel, Ordering::Acquire, |now| {
+            (now != GIVEN_UP && now != UNSHARED).then_some(end)
+        });
     }
 
     /// Closes the gate for good.
@@ -68,7 +70,12 @@ impl SubmitGate {
     /// [`SubmitError::Full`] while the lease has ended: try again. [`SubmitError::Failed`] if
     /// another node has the disk, and for a write before anything is claimed.
     #[inline]
-    pub fn check(&self, lane: QueueLane, operation: DiskOperation, now_ns: impl FnOnce() -> u64) -> Result<(), SubmitError> {
+    pub fn check(
+        &self,
+        lane: QueueLane,
+        operation: DiskOperation,
+        now_ns: impl FnOnce() -> u64,
+    ) -> Result<(), SubmitError> {
         match self.0.load(Ordering::Acquire) {
             UNSHARED => Ok(()),
             GIVEN_UP => Err(SubmitError::Failed),
@@ -85,14 +92,20 @@ impl SubmitGate {
 mod tests {
     use super::*;
 
-    const ALL: [DiskOperation; 5] =
-        [DiskOperation::Read, DiskOperation::Write, DiskOperation::Flush, DiskOperation::Discard, DiskOperation::WriteZeroes];
+    const ALL: [DiskOperation; 5] = [
+        DiskOperation::Read,
+        DiskOperation::Write,
+        DiskOperation::Flush,
+        DiskOperation::Discard,
+        DiskOperation::WriteZeroes,
+    ];
 
     #[test]
     fn before_a_claim_a_disk_is_only_read() {
         let gate = SubmitGate::unclaimed();
         for operation in ALL {
-            let expected = if operation == DiskOperation::Read { Ok(()) } else { Err(SubmitError::Failed) };
+            let expected =
+                if operation == DiskOperation::Read { Ok(()) } else { Err(SubmitError::Failed) };
             assert_eq!(gate.check(QueueLane::Common, operation, || 0), expected);
             assert_eq!(gate.check(QueueLane::Beat, operation, || 0), Ok(()));
         }

@@ -11,7 +11,10 @@ use alloc::boxed::Box;
 use super::dma::DmaMemory;
 use super::request::SECTOR_SIZE;
 use super::stats::{DiskCounters, DiskStats};
-use super::{Completion, Cookie, Disk, DiskInfo, DiskOperation, DiskRequest, DmaSegment, SectorRange, SubmitError};
+use super::{
+    Completion, Cookie, Disk, DiskInfo, DiskOperation, DiskRequest, DmaSegment, SectorRange,
+    SubmitError,
+};
 use crate::addr::Hpa;
 use crate::sync::{RankedLock, rank};
 use arrayvec::ArrayVec;
@@ -32,7 +35,12 @@ struct Pending {
 impl Pending {
     fn empty() -> Self {
         let sectors = SectorRange { first: 0, count: 0 };
-        Self { operation: DiskOperation::Flush, sectors, segments: ArrayVec::new(), cookie: Cookie(0) }
+        Self {
+            operation: DiskOperation::Flush,
+            sectors,
+            segments: ArrayVec::new(),
+            cookie: Cookie(0),
+        }
     }
 
     fn fill(&mut self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
@@ -40,9 +48,12 @@ impl Pending {
         match request.segments {
             // The common case: a fault for one page.
             [segment] => self.segments.push(*segment),
-            segments => self.segments.try_extend_from_slice(segments).map_err(|_| SubmitError::Invalid)?,
+            segments => {
+                self.segments.try_extend_from_slice(segments).map_err(|_| SubmitError::Invalid)?
+            }
         }
-        (self.operation, self.sectors, self.cookie) = (request.operation, request.sectors, request.cookie);
+        (self.operation, self.sectors, self.cookie) =
+            (request.operation, request.sectors, request.cookie);
         Ok(())
     }
 }
@@ -176,7 +187,12 @@ mod tests {
     const BASE: Hpa = Hpa::new(0x10000);
     const BUFFER: Hpa = Hpa::new(0x1000);
 
-    fn ask<'a>(operation: DiskOperation, first: u64, segments: &'a [DmaSegment], cookie: u64) -> DiskRequest<'a> {
+    fn ask<'a>(
+        operation: DiskOperation,
+        first: u64,
+        segments: &'a [DmaSegment],
+        cookie: u64,
+    ) -> DiskRequest<'a> {
         let count = segments.iter().map(|s| u64::from(s.len) / 512).sum();
         DiskRequest {
             operation,
@@ -198,14 +214,23 @@ mod tests {
         let memory = FakeDmaMemory::new(0x20000);
         let disk = MemoryDisk::new(0, &memory, BASE, 0x10000);
         memory.write(BUFFER, &[[1u8; 512], [2; 512], [3; 512]].concat());
-        let swapped = [DmaSegment { base: Hpa::new(0x1200), len: 1024 }, DmaSegment { base: BUFFER, len: 512 }];
+        let swapped = [
+            DmaSegment { base: Hpa::new(0x1200), len: 1024 },
+            DmaSegment { base: BUFFER, len: 512 },
+        ];
         disk.submit(&ask(DiskOperation::Write, 4, &swapped, 1)).unwrap();
         assert_eq!(memory.read(Hpa::new(0x10800), 1), [0], "nothing moves before the poll");
         assert!(disk.has_answers());
         assert_eq!(poll(&disk, 8), [1]);
         assert!(!disk.has_answers());
         assert_eq!(memory.read(Hpa::new(0x10800), 1536), [[2u8; 512], [3; 512], [1; 512]].concat());
-        disk.submit(&ask(DiskOperation::Read, 5, &[DmaSegment { base: Hpa::new(0x3000), len: 512 }], 2)).unwrap();
+        disk.submit(&ask(
+            DiskOperation::Read,
+            5,
+            &[DmaSegment { base: Hpa::new(0x3000), len: 512 }],
+            2,
+        ))
+        .unwrap();
         assert_eq!(poll(&disk, 8), [2]);
         assert_eq!(memory.read(Hpa::new(0x3000), 512), [3; 512]);
     }
@@ -236,7 +261,10 @@ mod tests {
         for n in 0..DEPTH as u64 {
             disk.submit(&ask(DiskOperation::Write, n, &segments, n)).unwrap();
         }
-        assert_eq!(disk.submit(&ask(DiskOperation::Write, 0, &segments, 99)), Err(SubmitError::Full));
+        assert_eq!(
+            disk.submit(&ask(DiskOperation::Write, 0, &segments, 99)),
+            Err(SubmitError::Full)
+        );
         assert_eq!(poll(&disk, 2), [0, 1]);
         assert_eq!(disk.submit(&ask(DiskOperation::Write, 0, &segments, 99)), Ok(()));
         assert_eq!(poll(&disk, 100).last(), Some(&99));

@@ -40,8 +40,8 @@ pub mod stats;
 pub mod virtio;
 
 pub use request::{
-    Completion, Cookie, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange,
-    SubmitError,
+    Completion, Cookie, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest, DmaSegment,
+    QueueLane, SectorRange, SubmitError,
 };
 pub use stats::DiskCounters;
 

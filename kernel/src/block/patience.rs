@@ -1,6 +1,6 @@
 //! Retries for requests around the blocks, like the pager's retries for pages: a refused request is
-//! tried again after a tenth of a second, [`MAX_TRIES`] times in all. Pure: `storage::spaces` carries
-//! it out.
+//! tried again after a tenth of a second, [`MAX_TRIES`] times in all. Pure: `storage::spaces`
+//! carries it out.
 
 use super::DiskError;
 
@@ -33,10 +33,18 @@ pub enum SpaceAccess {
 impl core::fmt::Display for SpaceAccess {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Read(offset, len) => write!(f, "{len} bytes at byte {offset} of the space cannot be read"),
-            Self::Write(offset, len) => write!(f, "{len} bytes at byte {offset} of the space cannot be written"),
-            Self::Selection => f.write_str("the disk's boot-code bytes, which tell the selected dump, cannot be read"),
-            Self::Deselect => f.write_str("the disk's boot-code bytes cannot be cleared of the dump's header"),
+            Self::Read(offset, len) => {
+                write!(f, "{len} bytes at byte {offset} of the space cannot be read")
+            }
+            Self::Write(offset, len) => {
+                write!(f, "{len} bytes at byte {offset} of the space cannot be written")
+            }
+            Self::Selection => f.write_str(
+                "the disk's boot-code bytes, which tell the selected dump, cannot be read",
+            ),
+            Self::Deselect => {
+                f.write_str("the disk's boot-code bytes cannot be cleared of the dump's header")
+            }
             Self::Claim => f.write_str("the space cannot be claimed"),
             Self::ClaimsEnd => f.write_str("the claim cannot be given back"),
             Self::Record => f.write_str("the space's record cannot be written"),

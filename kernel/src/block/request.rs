@@ -187,9 +187,13 @@ impl DiskRequest<'_> {
         let sound = match self.operation {
             DiskOperation::Flush => self.segments.is_empty(),
             DiskOperation::Discard | DiskOperation::WriteZeroes => {
-                self.segments.is_empty() && self.in_range(info) && self.sectors.count <= MAX_RANGE_SECTORS
+                self.segments.is_empty()
+                    && self.in_range(info)
+                    && self.sectors.count <= MAX_RANGE_SECTORS
             }
-            DiskOperation::Read | DiskOperation::Write => self.in_range(info) && self.segments_fit(info),
+            DiskOperation::Read | DiskOperation::Write => {
+                self.in_range(info) && self.segments_fit(info)
+            }
         };
         if sound { Ok(()) } else { Err(SubmitError::Invalid) }
     }
@@ -231,8 +235,14 @@ mod tests {
         serial: [0; 20],
     };
 
-    fn check(operation: DiskOperation, first: u64, count: u64, lens: &[u32]) -> Result<(), SubmitError> {
-        let segments: Vec<_> = lens.iter().map(|len| DmaSegment { base: Hpa::new(0x1000), len: *len }).collect();
+    fn check(
+        operation: DiskOperation,
+        first: u64,
+        count: u64,
+        lens: &[u32],
+    ) -> Result<(), SubmitError> {
+        let segments: Vec<_> =
+            lens.iter().map(|len| DmaSegment { base: Hpa::new(0x1000), len: *len }).collect();
         DiskRequest {
             operation,
             sectors: SectorRange { first, count },
@@ -256,7 +266,11 @@ mod tests {
     fn segments_must_add_up_and_be_within_the_limits() {
         assert_eq!(check(DiskOperation::Write, 0, 9, &[4096, 512]), Ok(()));
         for lens in [&[4096][..], &[4096, 512, 0], &[4608], &[2048, 2048, 512], &[]] {
-            assert_eq!(check(DiskOperation::Write, 0, 9, lens), Err(SubmitError::Invalid), "{lens:?}");
+            assert_eq!(
+                check(DiskOperation::Write, 0, 9, lens),
+                Err(SubmitError::Invalid),
+                "{lens:?}"
+            );
         }
         assert_eq!(check(DiskOperation::Read, 0, 1, &[100]), Err(SubmitError::Invalid));
         assert_eq!(check(DiskOperation::Read, 0, u64::MAX / 4, &[4096]), Err(SubmitError::Invalid));

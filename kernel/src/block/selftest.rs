@@ -13,7 +13,10 @@ use super::MAX_DISKS;
 use super::any::FoundDisk;
 use super::discover::DiskDiscovery;
 use super::virtio::DriverTimeouts;
-use super::{Completion, Cookie, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange, SubmitError};
+use super::{
+    Completion, Cookie, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, QueueLane,
+    SectorRange, SubmitError,
+};
 use crate::addr::Hpa;
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
@@ -55,7 +58,10 @@ impl Wishes {
 
     fn limits(&self) -> DriverTimeouts {
         let usual = DriverTimeouts::default();
-        DriverTimeouts { request_ns: self.patience_ms.map_or(usual.request_ns, |ms| ms * 1_000_000), ..usual }
+        DriverTimeouts {
+            request_ns: self.patience_ms.map_or(usual.request_ns, |ms| ms * 1_000_000),
+            ..usual
+        }
     }
 }
 
@@ -80,11 +86,17 @@ pub fn run(memory: &mut PhysicalMemory, command_line: &str) -> ExitCode {
     if failed == 0 { ExitCode::Success } else { ExitCode::Failure }
 }
 
-fn find(memory: &mut PhysicalMemory, limits: DriverTimeouts) -> arrayvec::ArrayVec<FoundDisk, MAX_DISKS> {
+fn find(
+    memory: &mut PhysicalMemory,
+    limits: DriverTimeouts,
+) -> arrayvec::ArrayVec<FoundDisk, MAX_DISKS> {
     let apic_id = interrupts::apic_id(CpuId::BOOT) as u8;
     let mut discovery = DiskDiscovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
     // SAFETY: this is the only user of the machine's disks.
-    unsafe { discovery.virtio(time::now_ns, |at, why| error!("selftest disk: {at} is of no use: {why:?}")) };
+    unsafe {
+        discovery
+            .virtio(time::now_ns, |at, why| error!("selftest disk: {at} is of no use: {why:?}"))
+    };
     if let Err(why) = discovery.memory_backed(MEMORY_DISK) {
         error!("selftest disk: no memory-backed disk: {why:?}");
     }
@@ -126,7 +138,8 @@ impl DiskSelftest<'_> {
         let i = self.disk().info();
         let serial = core::str::from_utf8(&i.serial).unwrap_or("?").trim_end_matches('\0');
         info!(
-            "selftest disk: disk {} `{serial}`: {} MiB, {} requests of {} segments, cache {}, discard {}, zeroes {}",
+            "selftest disk: disk {} `{serial}`: {} MiB, {} requests of {} segments, cache {}, \
+             discard {}, zeroes {}",
             i.index,
             i.capacity >> 11,
             i.depth,
@@ -152,12 +165,20 @@ impl DiskSelftest<'_> {
     fn scatter_gather(&self) -> DiskCheckResult {
         let (here, there) = (self.window(0), self.window(REQUESTS * SEGMENTS));
         let key = u64::from(self.disk().info().index) << 56;
-        (0..BUFFER_BYTES as usize).step_by(8).for_each(|at| here.write(at, key | (at as u64 * 0x9e37_79b9) >> 3));
+        (0..BUFFER_BYTES as usize)
+            .step_by(8)
+            .for_each(|at| here.write(at, key | (at as u64 * 0x9e37_79b9) >> 3));
         (0..BUFFER_BYTES as usize).step_by(8).for_each(|at| there.write(at, !0u64));
         let most = self.all_at_once(DiskOperation::Write, 0)?;
         self.all_at_once(DiskOperation::Read, REQUESTS * SEGMENTS)?;
-        let wrong = (0..BUFFER_BYTES as usize).step_by(8).filter(|at| here.read::<u64>(*at) != there.read(*at)).count();
-        info!("selftest disk: {most} requests in flight, {wrong} wrong words of {}", BUFFER_BYTES / 8);
+        let wrong = (0..BUFFER_BYTES as usize)
+            .step_by(8)
+            .filter(|at| here.read::<u64>(*at) != there.read(*at))
+            .count();
+        info!(
+            "selftest disk: {most} requests in flight, {wrong} wrong words of {}",
+            BUFFER_BYTES / 8
+        );
         ensure(wrong == 0, "data read back")?;
         ensure(most == REQUESTS.min(self.disk().info().depth as u64), "requests in flight")
     }
@@ -186,8 +207,14 @@ impl DiskSelftest<'_> {
     }
 
     /// Sends request `n`: its segments are every 64th page, so that they are scattered.
-    fn send(&self, operation: DiskOperation, n: u64, first_page: u64) -> Result<bool, &'static str> {
-        let segment = |s| DmaSegment { base: self.page(first_page + n + s * REQUESTS), len: PAGE as u32 };
+    fn send(
+        &self,
+        operation: DiskOperation,
+        n: u64,
+        first_page: u64,
+    ) -> Result<bool, &'static str> {
+        let segment =
+            |s| DmaSegment { base: self.page(first_page + n + s * REQUESTS), len: PAGE as u32 };
         let segments: [DmaSegment; SEGMENTS as usize] = core::array::from_fn(|s| segment(s as u64));
         let sectors = SectorRange { first: n * REQUEST_SECTORS, count: REQUEST_SECTORS };
         match self.disk().submit(&DiskRequest {
@@ -220,9 +247,18 @@ impl DiskSelftest<'_> {
 
     /// Carries out one request of `count` sectors on the start of the buffer; `None` if it was not
     /// accepted.
-    fn one(&self, operation: DiskOperation, first: u64, count: u64) -> Option<Result<(), DiskError>> {
+    fn one(
+        &self,
+        operation: DiskOperation,
+        first: u64,
+        count: u64,
+    ) -> Option<Result<(), DiskError>> {
         let data = [DmaSegment { base: self.buffer, len: (count * 512) as u32 }];
-        let segments = if matches!(operation, DiskOperation::Read | DiskOperation::Write) { &data[..] } else { &[] };
+        let segments = if matches!(operation, DiskOperation::Read | DiskOperation::Write) {
+            &data[..]
+        } else {
+            &[]
+        };
         let request = DiskRequest {
             operation,
             sectors: SectorRange { first, count },
@@ -237,12 +273,20 @@ impl DiskSelftest<'_> {
     fn errors(&self) -> DiskCheckResult {
         let capacity = self.disk().info().capacity;
         ensure(self.one(DiskOperation::Read, capacity - 1, 1) == Some(Ok(())), "the last sector")?;
-        ensure(self.one(DiskOperation::Read, capacity, 1).is_none(), "a sector beyond the end is refused")?;
-        let Some(bad) = self.wishes.bad_sector.filter(|_| self.found.base.is_none()) else { return Ok(()) };
+        ensure(
+            self.one(DiskOperation::Read, capacity, 1).is_none(),
+            "a sector beyond the end is refused",
+        )?;
+        let Some(bad) = self.wishes.bad_sector.filter(|_| self.found.base.is_none()) else {
+            return Ok(());
+        };
         let answer = self.one(DiskOperation::Read, bad, 1);
         info!("selftest disk: bad sector {bad}: {answer:?}, {:?}", self.disk().counters());
         ensure(answer == Some(Err(DiskError::Io)), "the bad sector's error")?;
-        ensure(self.one(DiskOperation::Read, bad + 1, 1) == Some(Ok(())), "the sector after the bad one")
+        ensure(
+            self.one(DiskOperation::Read, bad + 1, 1) == Some(Ok(())),
+            "the sector after the bad one",
+        )
     }
 
     fn zeroes(&self) -> DiskCheckResult {
@@ -280,7 +324,10 @@ impl DiskSelftest<'_> {
             ensure(out[0].result.is_ok(), "a page")?;
             (submit, poll) = (submit.min(middle - start), poll.min(time::now_ns() - middle));
         }
-        info!("selftest disk: one page: {submit} ns to submit, {poll} ns to poll, copy of a memory disk included");
+        info!(
+            "selftest disk: one page: {submit} ns to submit, {poll} ns to poll, copy of a memory \
+             disk included"
+        );
         Ok(())
     }
 
@@ -304,7 +351,8 @@ impl DiskSelftest<'_> {
         let ns = (time::now_ns() - start).max(1);
         let after = self.disk().counters();
         info!(
-            "selftest disk: {operation:?} {} MiB in {total} requests: {} MB/s, {} ns a submit, {} notifications",
+            "selftest disk: {operation:?} {} MiB in {total} requests: {} MB/s, {} ns a submit, {} \
+             notifications",
             (total * request) >> 20,
             total * request * 1000 / ns,
             busy / total,
@@ -325,7 +373,13 @@ impl DiskSelftest<'_> {
         let segments: [DmaSegment; STREAM_SEGMENTS as usize] = core::array::from_fn(segment);
         let (segments, count) = (&segments[..pages as usize], pages * PAGE / 512);
         let sectors = SectorRange { first: n * count, count };
-        match self.disk().submit(&DiskRequest { operation, sectors, segments, lane: QueueLane::Common, cookie: Cookie(n) }) {
+        match self.disk().submit(&DiskRequest {
+            operation,
+            sectors,
+            segments,
+            lane: QueueLane::Common,
+            cookie: Cookie(n),
+        }) {
             Ok(()) => Ok(true),
             Err(SubmitError::Full) => Ok(false),
             Err(_) => Err("submit"),

@@ -57,11 +57,16 @@ pub enum CommandError<'a> {
 impl core::fmt::Display for CommandError<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            Self::Malformed => f.write_str("not a command: {\"id\":N,\"command\":\"...\",\"partition\":\"...\"}"),
+            Self::Malformed => {
+                f.write_str("not a command: {\"id\":N,\"command\":\"...\",\"partition\":\"...\"}")
+            }
             Self::Unknown(word) => write!(f, "unknown command '{word}'; 'help' lists them"),
             Self::MissingArgument(what) => write!(f, "needs {what}"),
             Self::NoDump(word) => {
-                write!(f, "'{word}' is no dump: give eight digits or more of its name, or an incarnation")
+                write!(
+                    f,
+                    "'{word}' is no dump: give eight digits or more of its name, or an incarnation"
+                )
             }
         }
     }
@@ -73,7 +78,8 @@ list               partitions, paging spaces and dumps
 stats              counters of the pool and of each partition
 crash PARTITION    crash it, as if it had panicked
 console PARTITION  type at its console from now on
-raw PARTITION      the same for programs that use the whole screen: others' lines are held back until Ctrl-]
+raw PARTITION      the same for programs that use the whole screen: others' lines are held back \
+                        until Ctrl-]
 stop PARTITION     stop it for good
 release DUMP       give a dump's paging space back: the first eight digits of its name, or more
 release PARTITION [N]  give all its dumps' paging spaces back, or only that of incarnation N
@@ -108,15 +114,22 @@ fn release<'a>(arguments: Arguments<'a>) -> Result<MonitorCommand<'a>, CommandEr
         (Some(name), None, Some(count)) => DumpChoice::One(name, DumpSelector::Incarnation(count)),
         (Some(name), None, None) => DumpChoice::All(name),
         (None, Some(dump), _) => match selector(dump)? {
-            DumpSelector::Incarnation(_) => return Err(CommandError::MissingArgument("a partition's name")),
+            DumpSelector::Incarnation(_) => {
+                return Err(CommandError::MissingArgument("a partition's name"));
+            }
             name => DumpChoice::Named(name),
         },
-        (None, None, _) => return Err(CommandError::MissingArgument("a dump's or a partition's name")),
+        (None, None, _) => {
+            return Err(CommandError::MissingArgument("a dump's or a partition's name"));
+        }
     };
     Ok(MonitorCommand::Release(choice))
 }
 
-fn build<'a>(word: &'a str, arguments: Arguments<'a>) -> Result<MonitorCommand<'a>, CommandError<'a>> {
+fn build<'a>(
+    word: &'a str,
+    arguments: Arguments<'a>,
+) -> Result<MonitorCommand<'a>, CommandError<'a>> {
     let Arguments { name, count, .. } = arguments;
     let name = name.ok_or(CommandError::MissingArgument("a partition's name"));
     Ok(match word {
@@ -128,10 +141,14 @@ fn build<'a>(word: &'a str, arguments: Arguments<'a>) -> Result<MonitorCommand<'
         "stop" => MonitorCommand::Stop(name?),
         "release" => release(arguments)?,
         "type" => {
-            let bytes = arguments.bytes.ok_or(CommandError::MissingArgument("bytes in hexadecimal"))?;
+            let bytes =
+                arguments.bytes.ok_or(CommandError::MissingArgument("bytes in hexadecimal"))?;
             MonitorCommand::Type(name?, bytes)
         }
-        "evict" => MonitorCommand::Evict(name?, count.ok_or(CommandError::MissingArgument("a number of pages"))?),
+        "evict" => MonitorCommand::Evict(
+            name?,
+            count.ok_or(CommandError::MissingArgument("a number of pages"))?,
+        ),
         "poweroff" | "quit" => MonitorCommand::PowerOff,
         "help" => MonitorCommand::Help,
         other => return Err(CommandError::Unknown(other)),
@@ -144,7 +161,8 @@ pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<
     let word = words.next()?;
     let name = words.next();
     let last = words.next();
-    let mut arguments = Arguments { name, count: last.and_then(|w| w.parse().ok()), dump: None, bytes: last };
+    let mut arguments =
+        Arguments { name, count: last.and_then(|w| w.parse().ok()), dump: None, bytes: last };
     if word == "release" {
         arguments = release_words(name, last);
     }
@@ -189,7 +207,10 @@ mod tests {
     #[test]
     fn text_and_json_mean_the_same() {
         assert_eq!(parse_text(" crash web "), Some(Ok(MonitorCommand::Crash("web"))));
-        assert_eq!(parse_json(br#"{"id":7,"command":"crash","partition":"web"}"#), (Some(7), Ok(MonitorCommand::Crash("web"))));
+        assert_eq!(
+            parse_json(br#"{"id":7,"command":"crash","partition":"web"}"#),
+            (Some(7), Ok(MonitorCommand::Crash("web")))
+        );
         assert_eq!(
             parse_json(br#"{"id":8,"command":"evict","partition":"a","count":64}"#),
             (Some(8), Ok(MonitorCommand::Evict("a", 64)))
@@ -204,14 +225,20 @@ mod tests {
         let release = |choice| Ok(MonitorCommand::Release(choice));
         let name = DumpSelector::parse("3f2a90c1").unwrap();
         assert_eq!(parse_text("release web"), Some(release(DumpChoice::All("web"))));
-        assert_eq!(parse_text("release web 2"), Some(release(DumpChoice::One("web", DumpSelector::Incarnation(2)))));
+        assert_eq!(
+            parse_text("release web 2"),
+            Some(release(DumpChoice::One("web", DumpSelector::Incarnation(2))))
+        );
         assert_eq!(parse_text("release web 3f2a90c1"), Some(release(DumpChoice::One("web", name))));
         assert_eq!(parse_text("release 3f2a90c1"), Some(release(DumpChoice::Named(name))));
         assert_eq!(parse_text("release web x"), Some(Err(CommandError::NoDump("x"))));
         let json = |rest: &str| format!(r#"{{"id":1,"command":"release",{rest}}}"#);
         let of = |text: &str, wanted| assert_eq!(parse_json(json(text).as_bytes()).1, wanted);
         of(r#""partition":"web""#, release(DumpChoice::All("web")));
-        of(r#""partition":"web","count":2"#, release(DumpChoice::One("web", DumpSelector::Incarnation(2))));
+        of(
+            r#""partition":"web","count":2"#,
+            release(DumpChoice::One("web", DumpSelector::Incarnation(2))),
+        );
         of(r#""dump":"3f2a90c1""#, release(DumpChoice::Named(name)));
         of(r#""dump":"2""#, Err(CommandError::MissingArgument("a partition's name")));
     }
@@ -219,11 +246,17 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         assert_eq!(parse_text("fly"), Some(Err(CommandError::Unknown("fly"))));
-        assert_eq!(parse_text("crash"), Some(Err(CommandError::MissingArgument("a partition's name"))));
+        assert_eq!(
+            parse_text("crash"),
+            Some(Err(CommandError::MissingArgument("a partition's name")))
+        );
         assert_eq!(parse_json(b"crash web"), (None, Err(CommandError::Malformed)));
         let negative = br#"{"id":4,"command":"evict","partition":"a","count":-1}"#;
         assert_eq!(parse_json(negative), (Some(4), Err(CommandError::Malformed)));
         assert_eq!(parse_json(br#"{"id":5,"command":7}"#), (Some(5), Err(CommandError::Malformed)));
-        assert_eq!(parse_json(br#"{"id":3,"command":"fly"}"#), (Some(3), Err(CommandError::Unknown("fly"))));
+        assert_eq!(
+            parse_json(br#"{"id":3,"command":"fly"}"#),
+            (Some(3), Err(CommandError::Unknown("fly")))
+        );
     }
 }

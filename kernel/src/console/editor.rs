@@ -30,7 +30,13 @@ pub struct LineEditor {
 impl LineEditor {
     /// Makes an empty line without a history.
     pub const fn new() -> Self {
-        Self { text: Text::new_const(), cursor: 0, history: ArrayVec::new_const(), place: 0, new: Text::new_const() }
+        Self {
+            text: Text::new_const(),
+            cursor: 0,
+            history: ArrayVec::new_const(),
+            place: 0,
+            new: Text::new_const(),
+        }
     }
 
     /// Handles a key and passes the bytes for the terminal to `put`; returns a complete line.
@@ -120,7 +126,9 @@ impl LineEditor {
     }
 
     fn kill_word(&mut self, put: &mut impl FnMut(&[u8])) {
-        let is_space = |editor: &Self| editor.text.get(editor.cursor.wrapping_sub(1)).is_none_or(|&byte| byte == b' ');
+        let is_space = |editor: &Self| {
+            editor.text.get(editor.cursor.wrapping_sub(1)).is_none_or(|&byte| byte == b' ')
+        };
         while self.cursor > 0 && is_space(self) {
             self.take(EditKey::Backspace, put);
         }
@@ -194,12 +202,16 @@ mod tests {
     /// Types `bytes`; returns the lines entered, the text shown of the last one, and the cursor's
     /// position.
     fn typed(bytes: &[u8]) -> (Vec<String>, String, usize) {
-        let (mut editor, mut keys, mut shown, mut lines) = (LineEditor::new(), KeyDecoder::new(), Shown::default(), Vec::new());
+        let (mut editor, mut keys, mut shown, mut lines) =
+            (LineEditor::new(), KeyDecoder::new(), Shown::default(), Vec::new());
         for &byte in bytes {
             let Some(key) = keys.feed(byte) else { continue };
             let line = editor.take(key, &mut |bytes| shown.put(bytes));
             lines.extend(line.map(|line| String::from_utf8(line.to_vec()).unwrap()));
-            assert_eq!((shown.cells.as_slice(), shown.cursor), (editor.text.as_slice(), editor.cursor));
+            assert_eq!(
+                (shown.cells.as_slice(), shown.cursor),
+                (editor.text.as_slice(), editor.cursor)
+            );
         }
         (lines, String::from_utf8(shown.cells).unwrap(), shown.cursor)
     }
@@ -225,7 +237,8 @@ mod tests {
 
     #[test]
     fn only_the_last_lines_are_remembered() {
-        let mut bytes: Vec<u8> = (0..=REMEMBERED).flat_map(|n| format!("line {n}\r").into_bytes()).collect();
+        let mut bytes: Vec<u8> =
+            (0..=REMEMBERED).flat_map(|n| format!("line {n}\r").into_bytes()).collect();
         (0..=REMEMBERED).for_each(|_| bytes.extend_from_slice(b"\x1b[A"));
         assert_eq!(typed(&bytes).1, "line 1");
     }

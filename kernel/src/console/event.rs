@@ -115,12 +115,26 @@ pub enum ConsoleEvent<'a> {
         since_crash_ns: u64,
     },
     /// A dump could not be finished; the pages written so far remain as a partial dump.
-    DumpFailed { partition: &'a str, incarnation: u64, dump: Uuid, disk: u8, space: u32, message: &'a str },
+    DumpFailed {
+        partition: &'a str,
+        incarnation: u64,
+        dump: Uuid,
+        disk: u8,
+        space: u32,
+        message: &'a str,
+    },
     /// A crash leaves no dump, because the limit of kept dumps is reached.
     DumpSkipped { partition: &'a str, incarnation: u64, kept: u32, bound: u32 },
     /// The oldest dump is dropped, because a newer one is promised and the limit of kept dumps is
     /// reached.
-    DumpDropped { partition: &'a str, incarnation: u64, dump: Uuid, disk: u8, space: u32, newer: Uuid },
+    DumpDropped {
+        partition: &'a str,
+        incarnation: u64,
+        dump: Uuid,
+        disk: u8,
+        space: u32,
+        newer: Uuid,
+    },
     /// A dump was released.
     Released { disk: u8, space: u32, partition: &'a str, incarnation: u64, dump: Option<Uuid> },
     /// A guest asked for power off or reset, or was stopped.

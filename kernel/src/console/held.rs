@@ -71,7 +71,10 @@ mod tests {
         let fit = ROOM / line(0).len();
         (0..fit + 5).for_each(|n| held.push(line(n).as_bytes()));
         let (text, lost) = taken(&mut held);
-        assert_eq!((text.starts_with(&line(5)), text.ends_with(&line(fit + 4)), lost), (true, true, 5));
+        assert_eq!(
+            (text.starts_with(&line(5)), text.ends_with(&line(fit + 4)), lost),
+            (true, true, 5)
+        );
         assert_eq!(taken(&mut held), (String::new(), 0));
     }
 

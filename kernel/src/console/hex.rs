@@ -23,7 +23,8 @@ pub fn encode(bytes: &[u8]) -> ArrayString<{ 2 * OUTPUT }> {
 pub fn decode(text: &str) -> Option<ArrayVec<u8, TYPED>> {
     let mut bytes = ArrayVec::new();
     for pair in text.as_bytes().chunks(2) {
-        let [high, low] = <[u8; 2]>::try_from(pair).ok()?.map(|digit| char::from(digit).to_digit(16));
+        let [high, low] =
+            <[u8; 2]>::try_from(pair).ok()?.map(|digit| char::from(digit).to_digit(16));
         bytes.try_push((high? * 16 + low?) as u8).ok()?;
     }
     Some(bytes)
@@ -38,8 +39,11 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).collect();
         let text = encode(&bytes);
         assert!(text.starts_with("000102") && text.ends_with("fdfeff"));
-        let back: Vec<u8> =
-            text.as_bytes().chunks(64).flat_map(|part| decode(core::str::from_utf8(part).unwrap()).unwrap()).collect();
+        let back: Vec<u8> = text
+            .as_bytes()
+            .chunks(64)
+            .flat_map(|part| decode(core::str::from_utf8(part).unwrap()).unwrap())
+            .collect();
         assert_eq!(back, bytes);
     }
 

@@ -115,7 +115,9 @@ impl InputReader {
                 self.focus = Focus::Monitor;
                 self.keys = KeyDecoder::new();
                 output::leave_raw();
-                print_switch(format_args!("\n[monitor: 'help' lists the commands, Ctrl-] goes back]\n"));
+                print_switch(format_args!(
+                    "\n[monitor: 'help' lists the commands, Ctrl-] goes back]\n"
+                ));
                 self.prompt();
             }
             (Focus::Monitor, ESCAPE) => {
@@ -203,7 +205,8 @@ mod tests {
             bytes.len()
         }
         fn read(&mut self, line: ConsoleLine) -> Option<u8> {
-            let from = if line == ConsoleLine::People { &mut self.people } else { &mut self.programs };
+            let from =
+                if line == ConsoleLine::People { &mut self.people } else { &mut self.programs };
             (!from.is_empty()).then(|| from.remove(0))
         }
     }
@@ -240,7 +243,10 @@ mod tests {
 
     #[test]
     fn what_a_terminal_answers_is_no_part_of_a_command() {
-        assert_eq!(read(b"\x1dli\x1b[24;80Rst\x1b[D\x1b[D\x1b[C\r\x1b[A\r", b""), ["text list", "text list"]);
+        assert_eq!(
+            read(b"\x1dli\x1b[24;80Rst\x1b[D\x1b[D\x1b[C\r\x1b[A\r", b""),
+            ["text list", "text list"]
+        );
     }
 
     #[test]

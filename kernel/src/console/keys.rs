@@ -103,9 +103,13 @@ const fn step(within: Within, byte: u8) -> (Within, Option<EditKey>) {
         Within::Escape => (escape(byte), if byte < 0x20 { plain(byte).1 } else { None }),
         Within::Control { number, is_over, is_first } => control(number, is_over, is_first, byte),
         Within::Keypad => (Within::Plain, letter(byte)),
-        Within::Mouse { left } => (if left > 1 { Within::Mouse { left: left - 1 } } else { Within::Plain }, None),
+        Within::Mouse { left } => {
+            (if left > 1 { Within::Mouse { left: left - 1 } } else { Within::Plain }, None)
+        }
         Within::Text { left } => (text(left, byte), None),
-        Within::TextEscape { left } => (if byte == b'\\' { Within::Plain } else { text(left, byte) }, None),
+        Within::TextEscape { left } => {
+            (if byte == b'\\' { Within::Plain } else { text(left, byte) }, None)
+        }
     }
 }
 
@@ -142,7 +146,12 @@ const fn escape(byte: u8) -> Within {
     }
 }
 
-const fn control(number: u16, is_over: bool, is_first: bool, byte: u8) -> (Within, Option<EditKey>) {
+const fn control(
+    number: u16,
+    is_over: bool,
+    is_first: bool,
+    byte: u8,
+) -> (Within, Option<EditKey>) {
     match byte {
         b'0'..=b'9' if !is_over => {
             let number = number.saturating_mul(10).saturating_add((byte - b'0') as u16);

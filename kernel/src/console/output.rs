@@ -116,7 +116,9 @@ pub fn leave_raw() {
         people.push(bytes);
     });
     if lost > 0 {
-        people.push(formatted(format_args!("[{lost} lines of other partitions were lost]\n")).as_bytes());
+        people.push(
+            formatted(format_args!("[{lost} lines of other partitions were lost]\n")).as_bytes(),
+        );
     }
 }
 
@@ -158,7 +160,9 @@ struct CrLf<'a>(&'a mut ArrayString<1024>);
 
 impl Write for CrLf<'_> {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        s.chars().try_for_each(|c| if c == '\n' { self.0.write_str("\r\n") } else { self.0.write_char(c) })
+        s.chars().try_for_each(|c| {
+            if c == '\n' { self.0.write_str("\r\n") } else { self.0.write_char(c) }
+        })
     }
 }
 
@@ -201,7 +205,11 @@ fn pump_one(lines: &mut impl ConsoleLines, which: ConsoleLine, budget: usize) ->
         let mut piece = arrayvec::ArrayVec::<u8, 16>::new();
         {
             let outputs = &mut *OUTPUTS.lock();
-            let ring = if which == ConsoleLine::People { &mut outputs.people } else { &mut outputs.events };
+            let ring = if which == ConsoleLine::People {
+                &mut outputs.people
+            } else {
+                &mut outputs.events
+            };
             ring.peek_into(&mut piece);
         }
         if piece.is_empty() {
@@ -209,7 +217,8 @@ fn pump_one(lines: &mut impl ConsoleLines, which: ConsoleLine, budget: usize) ->
         }
         let taken = lines.write(which, &piece);
         let outputs = &mut *OUTPUTS.lock();
-        let ring = if which == ConsoleLine::People { &mut outputs.people } else { &mut outputs.events };
+        let ring =
+            if which == ConsoleLine::People { &mut outputs.people } else { &mut outputs.events };
         ring.discard(taken);
         if taken < piece.len() {
             return true;

@@ -85,7 +85,10 @@ mod tests {
         let mut ring = ByteRing::<4>::new();
         for round in 0..10u8 {
             assert!(ring.push(&[round, round + 1, round + 2]));
-            assert_eq!([ring.pop(), ring.pop(), ring.pop(), ring.pop()], [Some(round), Some(round + 1), Some(round + 2), None]);
+            assert_eq!(
+                [ring.pop(), ring.pop(), ring.pop(), ring.pop()],
+                [Some(round), Some(round + 1), Some(round + 2), None]
+            );
         }
     }
 

@@ -7,8 +7,8 @@
 //!                               ends it, and it is shown again after that line
 //! ```
 //!
-//! [`LineSplitter`] belongs to a partition and cuts its output into lines. [`TaggedScreen`] belongs to the
-//! serial line and tracks the unfinished line there.
+//! [`LineSplitter`] belongs to a partition and cuts its output into lines. [`TaggedScreen`] belongs
+//! to the serial line and tracks the unfinished line there.
 
 use super::editor::PROMPT;
 use arrayvec::ArrayVec;

@@ -20,7 +20,8 @@ pub const fn date(days: u64) -> (u64, u64, u64) {
     // 1 January 1970 is day 719,468 after 1 March of year 0.
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     // From March on, five months have 153 days: 31, 30, 31, 30, 31.
     let month_from_march = (5 * day_of_year + 2) / 153;
@@ -52,8 +53,12 @@ mod tests {
         for day in 1..80_000 {
             let next = date(day);
             let same_month = next == (last.0, last.1, last.2 + 1);
-            let next_month = next.2 == 1 && (next.1 == last.1 + 1 || (next.0, next.1) == (last.0 + 1, 1));
-            assert!((same_month && next.2 <= 31) || (next_month && last.2 >= 28), "{last:?} {next:?}");
+            let next_month =
+                next.2 == 1 && (next.1 == last.1 + 1 || (next.0, next.1) == (last.0 + 1, 1));
+            assert!(
+                (same_month && next.2 <= 31) || (next_month && last.2 >= 28),
+                "{last:?} {next:?}"
+            );
             last = next;
         }
     }

@@ -75,7 +75,11 @@ impl DumpProgress {
     /// Returns the frames freed from the image, the pages left to drain, and whether the drain has
     /// ended.
     pub fn read(&self) -> (u64, u64, bool) {
-        (self.freed.load(Ordering::Acquire), self.remaining.load(Ordering::Acquire), self.ended.load(Ordering::Acquire))
+        (
+            self.freed.load(Ordering::Acquire),
+            self.remaining.load(Ordering::Acquire),
+            self.ended.load(Ordering::Acquire),
+        )
     }
 }
 
@@ -103,7 +107,9 @@ pub fn begin(
     object.become_image();
     let drain = ImageDrain::new(&host.pager, object);
     let status = Arc::new(DumpProgress::default());
-    status.remaining.store(u64::from(counts.resident + counts.going_out + counts.coming_in), Ordering::Release);
+    status
+        .remaining
+        .store(u64::from(counts.resident + counts.going_out + counts.coming_in), Ordering::Release);
     let job = DumpJob {
         host,
         partition: ArrayString::from(partition).unwrap_or_default(),
@@ -171,9 +177,15 @@ impl core::fmt::Display for IncompleteDumpError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Sealed(error, count, first) => {
-                write!(f, "{error}: the dump is partial, {count} pages are missing, the first is page {first}")
+                write!(
+                    f,
+                    "{error}: the dump is partial, {count} pages are missing, the first is page \
+                     {first}"
+                )
             }
-            Self::Unsealed(error) => write!(f, "{error}: the dump is not sealed; it is tried again later"),
+            Self::Unsealed(error) => {
+                write!(f, "{error}: the dump is not sealed; it is tried again later")
+            }
         }
     }
 }
@@ -186,8 +198,12 @@ impl DumpJob {
                 let result = self.dump(contents, &mut writer).await;
                 match &result {
                     // A part of the dump is on the disk. It is sealed when the disk is tried again.
-                    Err(IncompleteDumpError::Unsealed(error)) => self.host.spaces.set_aside(self.space, *error),
-                    Ok(()) | Err(IncompleteDumpError::Sealed(..)) => self.host.spaces.keep(self.space),
+                    Err(IncompleteDumpError::Unsealed(error)) => {
+                        self.host.spaces.set_aside(self.space, *error)
+                    }
+                    Ok(()) | Err(IncompleteDumpError::Sealed(..)) => {
+                        self.host.spaces.keep(self.space)
+                    }
                 }
                 result
             }
@@ -211,12 +227,18 @@ impl DumpJob {
         let (host, space) = (self.host, self.space);
         task::until(|| host.spaces.is_ready(space)).await?;
         let store = host.spaces.store(space).ok_or(DiskError::Dead)?;
-        host.pager.give_store(self.drain.image().id(), store).map_err(|_| DiskError::Unsupported)?;
+        host.pager
+            .give_store(self.drain.image().id(), store)
+            .map_err(|_| DiskError::Unsupported)?;
         host.spaces.begin_drain(space);
         host.spaces.contents(space).ok_or(DiskError::Dead)
     }
 
-    async fn dump<'j>(&'j self, contents: SpaceContents, kept: &mut Option<DumpWriter<'j>>) -> Result<(), IncompleteDumpError> {
+    async fn dump<'j>(
+        &'j self,
+        contents: SpaceContents,
+        kept: &mut Option<DumpWriter<'j>>,
+    ) -> Result<(), IncompleteDumpError> {
         let writer = kept.insert(DumpWriter::new(self, contents)?);
         // The records come first. Until the record says CRASHED, a power cut loses every trace of
         // the crash; until it says DRAINING, a power cut loses the dump. On a slow disk the records
@@ -233,12 +255,17 @@ impl DumpJob {
         }
         let last = self.sweep(writer).await?;
         let drain_ns = time::now_ns().saturating_sub(started_ns);
-        let cause = if last.failed.is_some() { PartialCause::WRITE_FAILED } else { PartialCause::NONE };
+        let cause =
+            if last.failed.is_some() { PartialCause::WRITE_FAILED } else { PartialCause::NONE };
         let (described, missing) = writer.seal(cause).await?;
         let times = DumpTimes { crashed_ns, started_ns, drain_ns };
         let first = missing.ranges().first().map_or(0, |range| range.first);
         if last.failed.is_some() || !missing.is_empty() {
-            return Err(IncompleteDumpError::Sealed(last.failed.unwrap_or(DiskError::Io), missing.count(), first));
+            return Err(IncompleteDumpError::Sealed(
+                last.failed.unwrap_or(DiskError::Io),
+                missing.count(),
+                first,
+            ));
         }
         self.announce(&last, described, times);
         Ok(())
@@ -324,9 +351,12 @@ impl DumpJob {
     /// Makes all notes. The kernel's own note is searched for in the blocks.
     async fn notes_with_kernels_own(&self, layout: &SpaceLayout) -> Result<Vec<u8>, DiskError> {
         let (host, space, drain, crash) = (self.host, self.space, &self.drain, &self.crash);
-        let candidates = self.order.note_page.into_iter().chain(host.pager.landmarks(drain.image().id()));
+        let candidates =
+            self.order.note_page.into_iter().chain(host.pager.landmarks(drain.image().id()));
         let mut notes = self.notes()?;
-        if let Some(text) = (NoteSearch { host, space, layout, drain, crash }).text(candidates).await? {
+        if let Some(text) =
+            (NoteSearch { host, space, layout, drain, crash }).text(candidates).await?
+        {
             let at = notes.len();
             notes.resize(at + notes::vmcoreinfo_note_size(text.len()), 0);
             notes::write_vmcoreinfo(&mut notes[at..], &text);
@@ -337,7 +367,13 @@ impl DumpJob {
     fn announce_progress(&self, done: u32) {
         let (freed, remaining, _) = self.status.read();
         let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
-        report(&ConsoleEvent::Drain { partition, incarnation, done: u64::from(done), remaining, freed });
+        report(&ConsoleEvent::Drain {
+            partition,
+            incarnation,
+            done: u64::from(done),
+            remaining,
+            freed,
+        });
     }
 
     fn announce_trouble(&self, trouble: &IncompleteDumpError) {
@@ -345,7 +381,14 @@ impl DumpJob {
         let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
         let SpaceLocation { disk, number, .. } = self.host.spaces.place(self.space);
         let (dump, disk, space) = (self.name, disk as u8, number);
-        report(&ConsoleEvent::DumpFailed { partition, incarnation, dump, disk, space, message: &message });
+        report(&ConsoleEvent::DumpFailed {
+            partition,
+            incarnation,
+            dump,
+            disk,
+            space,
+            message: &message,
+        });
     }
 
     fn announce(&self, last: &DrainProgress, described: Described, times: DumpTimes) {

@@ -47,7 +47,9 @@ pub struct RestartGate {
 impl RestartGate {
     /// Makes the gate of a partition with `memory_bytes` of logical memory.
     pub fn new(policy: RestartPolicy, memory_bytes: u64, boot_memory_bytes: Option<u64>) -> Self {
-        let bytes = boot_memory_bytes.unwrap_or(DEFAULT_BOOT_MEMORY.min(memory_bytes / 4)).min(memory_bytes);
+        let bytes = boot_memory_bytes
+            .unwrap_or(DEFAULT_BOOT_MEMORY.min(memory_bytes / 4))
+            .min(memory_bytes);
         Self { policy, boot_pages: bytes.div_ceil(crate::addr::PAGE_SIZE) }
     }
 
@@ -61,7 +63,9 @@ impl RestartGate {
         match self.policy {
             RestartPolicy::Never => None,
             RestartPolicy::Immediate => Some(GateOpening::Immediate),
-            RestartPolicy::Threshold if freed_from_image >= self.boot_pages => Some(GateOpening::Threshold),
+            RestartPolicy::Threshold if freed_from_image >= self.boot_pages => {
+                Some(GateOpening::Threshold)
+            }
             RestartPolicy::Threshold => drain_ended.then_some(GateOpening::Drained),
         }
     }
@@ -81,14 +85,29 @@ mod tests {
 
     #[test]
     fn a_small_partition_needs_a_quarter_and_never_more_than_it_has() {
-        assert_eq!(RestartGate::new(RestartPolicy::Threshold, 64 << 20, None).boot_pages(), (16 << 20) / 4096);
-        assert_eq!(RestartGate::new(RestartPolicy::Threshold, 8 << 20, Some(1 << 30)).boot_pages(), (8 << 20) / 4096);
+        assert_eq!(
+            RestartGate::new(RestartPolicy::Threshold, 64 << 20, None).boot_pages(),
+            (16 << 20) / 4096
+        );
+        assert_eq!(
+            RestartGate::new(RestartPolicy::Threshold, 8 << 20, Some(1 << 30)).boot_pages(),
+            (8 << 20) / 4096
+        );
     }
 
     #[test]
     fn an_ended_drain_opens_it_in_any_case_but_never() {
-        assert_eq!(RestartGate::new(RestartPolicy::Threshold, 1 << 30, None).check(3, true), Some(GateOpening::Drained));
-        assert_eq!(RestartGate::new(RestartPolicy::Never, 1 << 30, None).check(u64::MAX, true), None);
-        assert_eq!(RestartGate::new(RestartPolicy::Immediate, 1 << 30, None).check(0, false), Some(GateOpening::Immediate));
+        assert_eq!(
+            RestartGate::new(RestartPolicy::Threshold, 1 << 30, None).check(3, true),
+            Some(GateOpening::Drained)
+        );
+        assert_eq!(
+            RestartGate::new(RestartPolicy::Never, 1 << 30, None).check(u64::MAX, true),
+            None
+        );
+        assert_eq!(
+            RestartGate::new(RestartPolicy::Immediate, 1 << 30, None).check(0, false),
+            Some(GateOpening::Immediate)
+        );
     }
 }

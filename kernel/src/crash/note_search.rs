@@ -37,7 +37,10 @@ impl NoteSearch<'_> {
     ///
     /// # Errors
     /// [`DiskError::NoMemory`].
-    pub async fn text(&self, candidates: impl Iterator<Item = PageIndex>) -> Result<Option<Vec<u8>>, DiskError> {
+    pub async fn text(
+        &self,
+        candidates: impl Iterator<Item = PageIndex>,
+    ) -> Result<Option<Vec<u8>>, DiskError> {
         for index in candidates {
             let Some(page) = self.page(index).await? else { continue };
             let Some(len) = text_len(&page) else { continue };
@@ -73,7 +76,10 @@ impl NoteSearch<'_> {
         let mut walk = KernelTableWalk::new(cr3, address);
         loop {
             let Some(page) = self.page_at(walk.entry()).await? else { return Ok(None) };
-            let entry = page[walk.entry().page_offset() as usize..].first_chunk().copied().unwrap_or_default();
+            let entry = page[walk.entry().page_offset() as usize..]
+                .first_chunk()
+                .copied()
+                .unwrap_or_default();
             match walk.step(u64::from_le_bytes(entry)) {
                 KernelWalkStep::Next(next) => walk = next,
                 KernelWalkStep::Mapped(gpa) => return Ok(Some(gpa)),
@@ -93,7 +99,8 @@ impl NoteSearch<'_> {
     /// dump then goes without the note.
     async fn page(&self, index: PageIndex) -> Result<Option<Vec<u8>>, DiskError> {
         let mut page = heap::zeroed(PAGE_SIZE as usize)?;
-        match (self.drain.final_kind(&self.host.pager, index), self.layout.block_sectors(index, 1)) {
+        match (self.drain.final_kind(&self.host.pager, index), self.layout.block_sectors(index, 1))
+        {
             (Some(PageFinal::Block(crc)), Some(sectors)) => {
                 let read = self.host.spaces.read(self.space, sectors.first * 512, &mut page).await;
                 if read.is_err() || crc32c(&page) != crc {

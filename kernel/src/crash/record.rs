@@ -84,7 +84,10 @@ impl CrashCause {
     /// Returns the crash in words: the guest's own if the guest itself ended, else the reason's.
     pub fn in_words(self, guests_own: Option<CrashText>) -> CrashText {
         let own = match self {
-            CrashCause::TripleFault | CrashCause::Panic | CrashCause::PanicRecord | CrashCause::Watchdog => guests_own,
+            CrashCause::TripleFault
+            | CrashCause::Panic
+            | CrashCause::PanicRecord
+            | CrashCause::Watchdog => guests_own,
             CrashCause::TaskSwitch(switch) => Some(task_switch(switch)),
             CrashCause::Operator
             | CrashCause::MachineCheck
@@ -186,9 +189,11 @@ mod tests {
     #[test]
     fn a_guest_is_heard_only_where_it_ended_by_itself() {
         let said = CrashText::from("Kernel panic - not syncing: x").ok();
-        for reason in ALL.into_iter().filter(|reason| !matches!(reason, CrashCause::TaskSwitch(_))) {
+        for reason in ALL.into_iter().filter(|reason| !matches!(reason, CrashCause::TaskSwitch(_)))
+        {
             let by_itself = matches!(reason.recorded().0, 1 | 2 | 3 | 7);
-            let expected = if by_itself { "Kernel panic - not syncing: x" } else { reason.as_str() };
+            let expected =
+                if by_itself { "Kernel panic - not syncing: x" } else { reason.as_str() };
             assert_eq!(&*reason.in_words(said), expected);
             assert_eq!(&*reason.in_words(None), reason.as_str());
         }

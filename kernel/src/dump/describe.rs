@@ -13,8 +13,8 @@
 //! come through [`CorePages`].
 
 use super::elf::{
-    self, CorePage, DumpPageState, LoadBuilder, PHDR_OFFSET, PHDR_SIZE, SHDR_SIZE, encode_count_shdr, encode_ehdr,
-    encode_note_phdr,
+    self, CorePage, DumpPageState, LoadBuilder, PHDR_OFFSET, PHDR_SIZE, SHDR_SIZE,
+    encode_count_shdr, encode_ehdr, encode_note_phdr,
 };
 use crate::addr::{Gfn, PageIndex};
 use crate::space::SpaceLayout;
@@ -108,7 +108,8 @@ enum CoreHeaderPart {
 }
 
 impl CoreHeaders {
-    /// Describes `phnum` program headers ([`HeaderCount`]) and `notes_len` bytes of notes in a space of this layout.
+    /// Describes `phnum` program headers ([`HeaderCount`]) and `notes_len` bytes of notes in a
+    /// space of this layout.
     pub fn new(layout: &SpaceLayout, phnum: u32, notes_len: u64) -> Self {
         Self {
             phnum,
@@ -249,7 +250,11 @@ mod tests {
         }
         fn run(&self, index: PageIndex) -> CorePage {
             let (first, content) = (index.0 as usize, self.0[index.0 as usize]);
-            let alike = self.0[first..].iter().take(self.1 as usize).take_while(|other| **other == content).count();
+            let alike = self.0[first..]
+                .iter()
+                .take(self.1 as usize)
+                .take_while(|other| **other == content)
+                .count();
             CorePage { gfn: self.gfn(index), index: index.0, pages: alike as u32, content }
         }
     }
@@ -290,8 +295,10 @@ mod tests {
 
     /// Returns offset, address, bytes in the file and in memory of each PT_LOAD.
     fn loads(headers: &[u8]) -> Vec<[u64; 4]> {
-        let word = |header: &[u8], at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
-        let load = |header: &[u8]| (header[0] == 1).then(|| [8, 24, 32, 40].map(|at| word(header, at)));
+        let word =
+            |header: &[u8], at: usize| u64::from_le_bytes(header[at..at + 8].try_into().unwrap());
+        let load =
+            |header: &[u8]| (header[0] == 1).then(|| [8, 24, 32, 40].map(|at| word(header, at)));
         headers[64..].as_chunks::<PHDR_SIZE>().0.iter().filter_map(|header| load(header)).collect()
     }
 
@@ -324,7 +331,8 @@ mod tests {
         }
         fn run(&self, index: PageIndex) -> CorePage {
             let content = self.content(index).0;
-            let pages = if content == DumpPageState::Block { 1 } else { self.0.left_in_range(index) };
+            let pages =
+                if content == DumpPageState::Block { 1 } else { self.0.left_in_range(index) };
             CorePage { gfn: self.gfn(index), index: index.0, pages, content }
         }
     }
@@ -367,7 +375,9 @@ mod tests {
         let pages = fake(&"DZ".repeat(70_000));
         let (phnum, bytes) = headers(&pages, 65536);
         assert_eq!(phnum, 70_001);
-        assert!(bytes.len() as u64 <= SpaceLayout::for_pages(1 << 34, 140_000).unwrap().header().len);
+        assert!(
+            bytes.len() as u64 <= SpaceLayout::for_pages(1 << 34, 140_000).unwrap().header().len
+        );
         let at = bytes.len() - SHDR_SIZE;
         assert_eq!(u32::from_le_bytes(bytes[at + 44..at + 48].try_into().unwrap()), phnum);
     }
@@ -385,7 +395,8 @@ mod tests {
     #[test]
     fn a_piece_takes_a_bounded_number_of_looks() {
         let pages = fake(&"D".repeat(3 * LOOKS as usize));
-        let mut stream = CoreHeaders::new(&SpaceLayout::for_pages(1 << 34, pages.pages()).unwrap(), 2, 8);
+        let mut stream =
+            CoreHeaders::new(&SpaceLayout::for_pages(1 << 34, pages.pages()).unwrap(), 2, 8);
         let mut out = [0; 4096];
         assert_eq!((stream.fill(&pages, &mut out), stream.next()), (120, Some(LOOKS)));
         assert_eq!((stream.fill(&pages, &mut out), stream.next()), (0, Some(2 * LOOKS)));

@@ -72,7 +72,8 @@ impl CoreSegment {
     /// Adds `page`'s pages if they continue this segment; returns whether they do.
     fn extend(&mut self, page: CorePage) -> bool {
         let len = self.data + self.zero;
-        let next = self.gfn.checked_add(u64::from(len)) == Some(page.gfn) && self.index + len == page.index;
+        let next = self.gfn.checked_add(u64::from(len)) == Some(page.gfn)
+            && self.index + len == page.index;
         match page.content {
             DumpPageState::Block if next && self.zero == 0 => self.data += page.pages,
             DumpPageState::Zero if next => self.zero += page.pages,
@@ -122,7 +123,14 @@ pub fn encode_note_phdr(offset: u64, len: u64) -> [u8; PHDR_SIZE] {
     encode_phdr(PT_NOTE, 0, offset, 0, len, len)
 }
 
-fn encode_phdr(kind: u32, flags: u32, offset: u64, paddr: u64, filesz: u64, memsz: u64) -> [u8; PHDR_SIZE] {
+fn encode_phdr(
+    kind: u32,
+    flags: u32,
+    offset: u64,
+    paddr: u64,
+    filesz: u64,
+    memsz: u64,
+) -> [u8; PHDR_SIZE] {
     let mut bytes = [0; PHDR_SIZE];
     let mut put = FieldWriter { bytes: &mut bytes, at: 0 };
     put.u32(kind);
@@ -208,7 +216,12 @@ mod tests {
                 'Z' => DumpPageState::Zero,
                 _ => DumpPageState::Missing,
             };
-            out.extend(builder.push(CorePage { gfn: Gfn::new(n as u64), index: n as u32, pages: 1, content }));
+            out.extend(builder.push(CorePage {
+                gfn: Gfn::new(n as u64),
+                index: n as u32,
+                pages: 1,
+                content,
+            }));
         }
         out.extend(builder.finish());
         out
@@ -245,10 +258,18 @@ mod tests {
     #[test]
     fn a_hole_in_guest_memory_ends_a_segment_even_where_blocks_go_on() {
         let mut b = LoadBuilder::default();
-        let page = |gfn, index| CorePage { gfn: Gfn::new(gfn), index, pages: 1, content: DumpPageState::Block };
+        let page = |gfn, index| CorePage {
+            gfn: Gfn::new(gfn),
+            index,
+            pages: 1,
+            content: DumpPageState::Block,
+        };
         assert_eq!(b.push(page(10, 10)), None);
         assert_eq!(b.push(page(100, 11)), Some(load(10, 1, 0)));
-        assert_eq!(b.finish(), Some(CoreSegment { gfn: Gfn::new(100), index: 11, data: 1, zero: 0 }));
+        assert_eq!(
+            b.finish(),
+            Some(CoreSegment { gfn: Gfn::new(100), index: 11, data: 1, zero: 0 })
+        );
     }
 
     #[test]
@@ -279,7 +300,10 @@ mod tests {
         let e = encode_ehdr(70_000, 0x4000);
         assert_eq!(u16::from_le_bytes(e[56..58].try_into().unwrap()), 0xffff);
         assert_eq!(u64::from_le_bytes(e[40..48].try_into().unwrap()), 0x4000);
-        assert_eq!(u32::from_le_bytes(encode_count_shdr(70_000)[44..48].try_into().unwrap()), 70_000);
+        assert_eq!(
+            u32::from_le_bytes(encode_count_shdr(70_000)[44..48].try_into().unwrap()),
+            70_000
+        );
         assert!(needs_count_shdr(0xffff) && !needs_count_shdr(0xfffe));
     }
 }

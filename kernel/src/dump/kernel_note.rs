@@ -48,8 +48,13 @@ impl<'a> NoteClaim<'a> {
         let hex = value(text, "SYMBOL(init_uts_ns)")?;
         let virtual_address = u64::from_str_radix(hex, 16).ok()?;
         let phys_base: i64 = value(text, "NUMBER(phys_base)")?.parse().ok()?;
-        let physical = virtual_address.wrapping_sub(START_KERNEL_MAP).wrapping_add_signed(phys_base);
-        Some(Self { virtual_address, physical: Gpa::new(physical), release: value(text, "OSRELEASE")? })
+        let physical =
+            virtual_address.wrapping_sub(START_KERNEL_MAP).wrapping_add_signed(phys_base);
+        Some(Self {
+            virtual_address,
+            physical: Gpa::new(physical),
+            release: value(text, "OSRELEASE")?,
+        })
     }
 
     /// Returns whether `bytes`, read at the physical address, are a uts namespace of this release.
@@ -57,7 +62,9 @@ impl<'a> NoteClaim<'a> {
     pub fn is_named_by(&self, bytes: &[u8]) -> bool {
         [0, 4].iter().any(|&at| {
             let Some(names) = bytes.get(at..) else { return false };
-            let release = names.get(2 * NAME_BYTES..).and_then(|rest| rest.strip_prefix(self.release.as_bytes()));
+            let release = names
+                .get(2 * NAME_BYTES..)
+                .and_then(|rest| rest.strip_prefix(self.release.as_bytes()));
             names.starts_with(SYSTEM) && release.is_some_and(|rest| rest.first() == Some(&0))
         })
     }
@@ -101,7 +108,11 @@ impl KernelTableWalk {
         }
         let is_leaf = self.shift == 12 || (self.shift < 39 && entry & LARGE != 0);
         if !is_leaf {
-            return KernelWalkStep::Next(Self { table: entry & ADDRESS, shift: self.shift - 9, ..self });
+            return KernelWalkStep::Next(Self {
+                table: entry & ADDRESS,
+                shift: self.shift - 9,
+                ..self
+            });
         }
         let offset = (1 << self.shift) - 1;
         KernelWalkStep::Mapped(Gpa::new(entry & ADDRESS & !offset | self.address & offset))
@@ -118,14 +129,23 @@ pub const fn tables(cr3: u64) -> [u64; 2] {
 mod tests {
     use super::*;
 
-    const TEXT: &[u8] = b"OSRELEASE=6.1.0-56-cloud-amd64\nPAGESIZE=4096\nSYMBOL(init_uts_ns)=ffffffff9ae12340\n\
+    const TEXT: &[u8] =
+        b"OSRELEASE=6.1.0-56-cloud-amd64\nPAGESIZE=4096\nSYMBOL(init_uts_ns)=ffffffff9ae12340\n\
                           NUMBER(phys_base)=-402653184\nKERNELOFFSET=19000000\n";
 
     #[test]
     fn a_claim_is_the_symbol_by_both_addresses() {
         let claim = NoteClaim::of(TEXT).unwrap();
-        assert_eq!((claim.virtual_address, claim.physical), (0xffff_ffff_9ae1_2340, Gpa::new(0x1ae1_2340 - 402_653_184)));
-        for (from, to) in [("init_uts_ns", "other"), ("phys_base", "other"), ("=ffffffff9", "=x"), ("-4026", "-x")] {
+        assert_eq!(
+            (claim.virtual_address, claim.physical),
+            (0xffff_ffff_9ae1_2340, Gpa::new(0x1ae1_2340 - 402_653_184))
+        );
+        for (from, to) in [
+            ("init_uts_ns", "other"),
+            ("phys_base", "other"),
+            ("=ffffffff9", "=x"),
+            ("-4026", "-x"),
+        ] {
             let text = core::str::from_utf8(TEXT).unwrap().replace(from, to);
             assert_eq!(NoteClaim::of(text.as_bytes()), None, "{from}");
         }
@@ -138,7 +158,8 @@ mod tests {
         for at in [0, 4] {
             bytes.fill(0);
             bytes[at..at + 6].copy_from_slice(b"Linux\0");
-            bytes[at + 130..at + 130 + claim.release.len()].copy_from_slice(claim.release.as_bytes());
+            bytes[at + 130..at + 130 + claim.release.len()]
+                .copy_from_slice(claim.release.as_bytes());
             assert!(claim.is_named_by(&bytes), "{at}");
             assert!(!claim.is_named_by(&bytes[..100]));
             bytes[at + 130 + claim.release.len()] = b'x';
@@ -150,7 +171,10 @@ mod tests {
     fn follow(cr3: u64, address: u64, entries: &[(u64, u64)]) -> Option<Gpa> {
         let mut walk = KernelTableWalk::new(cr3, address);
         loop {
-            let value = entries.iter().find(|(at, _)| Gpa::new(*at) == walk.entry()).map_or(0, |(_, value)| *value);
+            let value = entries
+                .iter()
+                .find(|(at, _)| Gpa::new(*at) == walk.entry())
+                .map_or(0, |(_, value)| *value);
             match walk.step(value) {
                 KernelWalkStep::Next(next) => walk = next,
                 KernelWalkStep::Mapped(gpa) => return Some(gpa),
@@ -167,8 +191,14 @@ mod tests {
         let third = |value| (0x3000 + ((ADDRESS >> 21) & 511) * 8, value);
         let fourth = (0x4000 + ((ADDRESS >> 12) & 511) * 8, 0x8000_0000_0700_0063);
         let cr3 = 0x1000 | 0xabc;
-        assert_eq!(follow(cr3, ADDRESS, &[top, second, third(0x4003), fourth]), Some(Gpa::new(0x700_0340)));
-        assert_eq!(follow(cr3, ADDRESS, &[top, second, third(0x60_00e3)]), Some(Gpa::new(0x60_0000 + 0x1_2340)));
+        assert_eq!(
+            follow(cr3, ADDRESS, &[top, second, third(0x4003), fourth]),
+            Some(Gpa::new(0x700_0340))
+        );
+        assert_eq!(
+            follow(cr3, ADDRESS, &[top, second, third(0x60_00e3)]),
+            Some(Gpa::new(0x60_0000 + 0x1_2340))
+        );
         let giant = (0x2000 + 510 * 8, 0x4000_00e3);
         assert_eq!(follow(cr3, ADDRESS, &[top, giant]), Some(Gpa::new(0x4000_0000 + 0x1ae1_2340)));
         assert_eq!(follow(cr3, ADDRESS, &[top, second]), None);

@@ -93,7 +93,9 @@ fn write_qemu(out: &mut [u8], regs: &Regs, state: &CpuState) {
     }
     put.u64(regs.rip);
     put.u64(regs.rflags);
-    for s in [&state.cs, &state.ds, &state.es, &state.fs, &state.gs, &state.ss, &state.ldtr, &state.tr] {
+    for s in
+        [&state.cs, &state.ds, &state.es, &state.fs, &state.gs, &state.ss, &state.ldtr, &state.tr]
+    {
         write_segment(&mut put, s);
     }
     write_table(&mut put, &state.gdtr);

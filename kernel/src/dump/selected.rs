@@ -86,7 +86,12 @@ impl SelectedRuns {
     }
 
     /// Encodes the boot-code bytes for a dump in a space at `area`.
-    pub fn encode(&self, layout: &SpaceLayout, notes_len: u64, area: SpaceArea) -> [u8; BOOT_CODE_LEN] {
+    pub fn encode(
+        &self,
+        layout: &SpaceLayout,
+        notes_len: u64,
+        area: SpaceArea,
+    ) -> [u8; BOOT_CODE_LEN] {
         let mut bytes = [0; BOOT_CODE_LEN];
         bytes[..EHDR_SIZE].copy_from_slice(&encode_ehdr(self.runs.len() as u32 + 1, 0));
         let note = encode_note_phdr(area.start() + layout.notes().start, notes_len);
@@ -121,7 +126,11 @@ impl BootCode {
             return Self::Empty;
         }
         let word: [u8; 8] = core::array::from_fn(|n| bytes[NOTE_OFFSET_AT + n]);
-        if bytes.starts_with(b"\x7fELF") { Self::Selected(u64::from_le_bytes(word)) } else { Self::Foreign }
+        if bytes.starts_with(b"\x7fELF") {
+            Self::Selected(u64::from_le_bytes(word))
+        } else {
+            Self::Foreign
+        }
     }
 
     /// Returns whether the bytes are the header of a dump in the space at `area`.
@@ -157,7 +166,8 @@ mod tests {
 
     fn runs(pages: &'static str, hole: u64) -> (Vec<(u64, u32, u32, u32)>, u32) {
         let selection = SelectedRuns::of(&FakeSelectedPages(pages, hole));
-        let runs = selection.runs.iter().map(|r| (r.gfn.as_u64(), r.index, r.data, r.zero)).collect();
+        let runs =
+            selection.runs.iter().map(|r| (r.gfn.as_u64(), r.index, r.data, r.zero)).collect();
         (runs, selection.left_out())
     }
 
@@ -182,7 +192,8 @@ mod tests {
         assert_eq!(MAX_RUNS, 5);
         let area = SpaceArea::part(SectorRange { first: 2048, count: 65536 }).unwrap();
         let layout = SpaceLayout::for_pages(area.bytes(), 24).unwrap();
-        let bytes = SelectedRuns::of(&FakeSelectedPages("D.DD.DDD.DZZZ.D.DD.DDDDD", 99)).encode(&layout, 700, area);
+        let bytes = SelectedRuns::of(&FakeSelectedPages("D.DD.DDD.DZZZ.D.DD.DDDDD", 99))
+            .encode(&layout, 700, area);
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!((word(32), bytes[56]), (64, 6));
         assert_eq!((word(64 + 8), word(64 + 32)), ((1 << 20) + layout.notes().start, 700));

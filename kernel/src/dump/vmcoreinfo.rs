@@ -20,12 +20,15 @@ pub fn text_len(page: &[u8]) -> Option<usize> {
     let word = |at: usize| u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]);
     let len = word(4) as usize;
     let fits = len > 0 && len <= crate::addr::PAGE_SIZE as usize - TEXT_OFFSET;
-    (word(0) == FIRST_WORD && word(8) == 0 && fits && &page[12..] == NAME_AND_FIRST_KEY).then_some(len)
+    (word(0) == FIRST_WORD && word(8) == 0 && fits && &page[12..] == NAME_AND_FIRST_KEY)
+        .then_some(len)
 }
 
 /// Returns the value after `key=` in the text, up to the line's end.
 pub fn value<'a>(text: &'a [u8], key: &str) -> Option<&'a str> {
-    let line = text.split(|b| *b == b'\n').find(|l| l.strip_prefix(key.as_bytes()).is_some_and(|r| r.first() == Some(&b'=')))?;
+    let line = text
+        .split(|b| *b == b'\n')
+        .find(|l| l.strip_prefix(key.as_bytes()).is_some_and(|r| r.first() == Some(&b'=')))?;
     core::str::from_utf8(&line[key.len() + 1..]).ok()
 }
 

@@ -48,7 +48,10 @@ impl BitmapWindow {
     /// are whole sectors of the bitmap, so the first may begin earlier and the last end later than
     /// `pages`.
     pub fn pieces(pages: Range<u32>, all: u32) -> impl Iterator<Item = Range<u32>> {
-        let (mut next, end) = (pages.start / SECTOR_PAGES * SECTOR_PAGES, pages.end.checked_next_multiple_of(SECTOR_PAGES));
+        let (mut next, end) = (
+            pages.start / SECTOR_PAGES * SECTOR_PAGES,
+            pages.end.checked_next_multiple_of(SECTOR_PAGES),
+        );
         let end = if pages.is_empty() { next } else { end.unwrap_or(all).min(all) };
         core::iter::from_fn(move || {
             let first = next;
@@ -109,7 +112,10 @@ impl BitmapWindow {
 
     /// Returns the part of the space that the window's bytes belong to.
     pub fn extent(&self, layout: &SpaceLayout) -> Extent {
-        Extent { start: layout.bitmap().start + u64::from(self.pages.start / 8), len: self.len() as u64 }
+        Extent {
+            start: layout.bitmap().start + u64::from(self.pages.start / 8),
+            len: self.len() as u64,
+        }
     }
 
     /// Returns the next range of pages at or after `from` whose checksums have to be written, or
@@ -128,7 +134,8 @@ impl BitmapWindow {
         const SECTOR: usize = SECTOR_SIZE as usize;
         let has_bits = |at: &usize| self.bytes()[*at..*at + SECTOR].iter().any(|byte| *byte != 0);
         let first = (from..self.len()).step_by(SECTOR).find(has_bits)?;
-        let end = (first..self.len()).step_by(SECTOR).find(|at| !has_bits(at)).unwrap_or(self.len());
+        let end =
+            (first..self.len()).step_by(SECTOR).find(|at| !has_bits(at)).unwrap_or(self.len());
         let start = self.extent(layout).start + first as u64;
         Some((Extent { start, len: (end - first) as u64 }, &self.bytes()[first..end], end))
     }
@@ -140,7 +147,9 @@ impl BitmapWindow {
     }
 }
 
-const _: () = assert!(WINDOW_PAGES.is_multiple_of(SECTOR_PAGES) && SECTOR_PAGES.is_multiple_of(CHECKSUM_PAGES));
+const _: () = assert!(
+    WINDOW_PAGES.is_multiple_of(SECTOR_PAGES) && SECTOR_PAGES.is_multiple_of(CHECKSUM_PAGES)
+);
 
 #[cfg(test)]
 mod tests {
@@ -150,7 +159,8 @@ mod tests {
     const MANY: u32 = 256 << 18;
 
     fn window(pages: Range<u32>) -> BitmapWindow {
-        let mut window = BitmapWindow::new(&SpaceLayout::for_pages(1 << 40, MANY).unwrap()).unwrap();
+        let mut window =
+            BitmapWindow::new(&SpaceLayout::for_pages(1 << 40, MANY).unwrap()).unwrap();
         window.open(pages);
         window
     }
@@ -164,7 +174,10 @@ mod tests {
         }
         let start = layout.bitmap().start + u64::from(WINDOW_PAGES / 8);
         let (extent, bytes, end) = window.bit_run(&layout, 0).unwrap();
-        assert_eq!((extent, bytes.len(), end), (Extent { start: start + 512, len: 1024 }, 1024, 1536));
+        assert_eq!(
+            (extent, bytes.len(), end),
+            (Extent { start: start + 512, len: 1024 }, 1024, 1536)
+        );
         assert_eq!((bytes[0], bytes[511], bytes[512]), (1, 0x80, 1));
         let (extent, _, end) = window.bit_run(&layout, end).unwrap();
         assert_eq!((extent, end), (Extent { start: start + 5120, len: 512 }, 5632));
@@ -178,16 +191,25 @@ mod tests {
         assert_eq!(of(5000..5001, 100_000), vec![4096..8192]);
         assert_eq!(of(5000..9000, 8900), vec![4096..8900]);
         assert_eq!(of(7..7, 100), vec![]);
-        assert_eq!(of(WINDOW_PAGES - 1..WINDOW_PAGES + 1, MANY), vec![WINDOW_PAGES - 4096..WINDOW_PAGES + 4096]);
+        assert_eq!(
+            of(WINDOW_PAGES - 1..WINDOW_PAGES + 1, MANY),
+            vec![WINDOW_PAGES - 4096..WINDOW_PAGES + 4096]
+        );
         let all = of(0..MANY, MANY);
         assert_eq!((all.len(), all[127].clone()), (128, MANY - WINDOW_PAGES..MANY));
-        assert_eq!(of(0..u32::MAX, u32::MAX).last(), Some(&(u32::MAX - (WINDOW_PAGES - 1)..u32::MAX)));
+        assert_eq!(
+            of(0..u32::MAX, u32::MAX).last(),
+            Some(&(u32::MAX - (WINDOW_PAGES - 1)..u32::MAX))
+        );
     }
 
     #[test]
     fn a_window_of_any_dump_is_bounded() {
-        for (pages, bytes) in [(1, 512), (4097, 1024), (WINDOW_PAGES, WINDOW_BYTES), (u32::MAX, WINDOW_BYTES)] {
-            let window = BitmapWindow::new(&SpaceLayout::for_pages(1 << 45, pages).unwrap()).unwrap();
+        for (pages, bytes) in
+            [(1, 512), (4097, 1024), (WINDOW_PAGES, WINDOW_BYTES), (u32::MAX, WINDOW_BYTES)]
+        {
+            let window =
+                BitmapWindow::new(&SpaceLayout::for_pages(1 << 45, pages).unwrap()).unwrap();
             assert_eq!(window.bits.len(), bytes, "{pages}");
         }
     }
@@ -207,7 +229,10 @@ mod tests {
             [false, true, false, true, false]
         );
         let layout = SpaceLayout::for_pages(1 << 40, MANY).unwrap();
-        assert_eq!(w.extent(&layout), Extent { start: layout.bitmap().start + u64::from(start) / 8, len: 1024 });
+        assert_eq!(
+            w.extent(&layout),
+            Extent { start: layout.bitmap().start + u64::from(start) / 8, len: 1024 }
+        );
         w.open(0..4096);
         assert!(w.bytes().iter().all(|byte| *byte == 0));
     }
@@ -219,11 +244,18 @@ mod tests {
             w.mark(PageIndex(8192 + n));
         }
         let at = |n: u32| w.alike(PageIndex(8192 + n));
-        assert_eq!([at(0), at(1), at(16), at(32), at(40), at(48), at(8184)], [16, 1, 16, 8, 1, 8144, 8]);
+        assert_eq!(
+            [at(0), at(1), at(16), at(32), at(40), at(48), at(8184)],
+            [16, 1, 16, 8, 1, 8144, 8]
+        );
         let mut next = 8192;
         while next < 16384 {
             let run = w.alike(PageIndex(next));
-            assert!((next..next + run).all(|n| w.has_block(PageIndex(n)) == w.has_block(PageIndex(next))), "{next}");
+            assert!(
+                (next..next + run)
+                    .all(|n| w.has_block(PageIndex(n)) == w.has_block(PageIndex(next))),
+                "{next}"
+            );
             next += run;
         }
         assert_eq!(next, 16384);

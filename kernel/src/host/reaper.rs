@@ -65,7 +65,11 @@ impl Reaper {
     pub fn reap(&self, object: Arc<MemoryObject>) -> TeardownDone {
         let done = Arc::new(AtomicBool::new(false));
         self.count.fetch_add(1, Ordering::AcqRel);
-        self.inbox.lock().push(TeardownJob { object, step: TeardownStep::Detach, done: done.clone() });
+        self.inbox.lock().push(TeardownJob {
+            object,
+            step: TeardownStep::Detach,
+            done: done.clone(),
+        });
         TeardownDone(done)
     }
 
@@ -80,7 +84,13 @@ impl Reaper {
     }
 
     /// Does a piece of work; returns the CPUs to kick, and whether more can be done at once.
-    pub fn poll(&self, pager: &NodePager, words: &QuiescentStates, objects: &ObjectTable, me: CpuId) -> (Kicks, bool) {
+    pub fn poll(
+        &self,
+        pager: &NodePager,
+        words: &QuiescentStates,
+        objects: &ObjectTable,
+        me: CpuId,
+    ) -> (Kicks, bool) {
         if self.is_empty() {
             return (Kicks(0), false);
         }
@@ -113,7 +123,12 @@ impl Default for Reaper {
 impl TeardownJob {
     /// Takes the object further apart; `None` if it is gone, otherwise whether more can be done at
     /// once.
-    fn advance(&mut self, pager: &NodePager, words: &QuiescentStates, me: CpuId) -> (Option<bool>, Kicks) {
+    fn advance(
+        &mut self,
+        pager: &NodePager,
+        words: &QuiescentStates,
+        me: CpuId,
+    ) -> (Option<bool>, Kicks) {
         match &mut self.step {
             TeardownStep::Detach => match pager.detach(self.object.id()) {
                 Err(crate::paging::AttachError::Busy) => (Some(false), Kicks(0)),

@@ -30,7 +30,10 @@ pub fn check_this_machine() {
     let mut state = GuestFpu::new();
     state.load();
     state.save();
-    assert!(fpu::is_valid_xcr0(state.xcr0(), fpu::offered_xcr0()), "the extended state is switched");
+    assert!(
+        fpu::is_valid_xcr0(state.xcr0(), fpu::offered_xcr0()),
+        "the extended state is switched"
+    );
     info!("timer, kicks and extended state work");
 }
 

@@ -30,7 +30,9 @@ impl<R: FnMut(u64) -> u64> Iterator for Backtrace<R> {
     type Item = u64;
 
     fn next(&mut self) -> Option<u64> {
-        let readable = self.frame.is_multiple_of(8) && IMAGE.contains(&self.frame) && IMAGE.contains(&(self.frame + 8));
+        let readable = self.frame.is_multiple_of(8)
+            && IMAGE.contains(&self.frame)
+            && IMAGE.contains(&(self.frame + 8));
         if !readable || self.depth == MAX_DEPTH {
             return None;
         }

@@ -38,7 +38,12 @@ impl Log for SerialLogger {
         if self.enabled(record.metadata()) {
             let us = time::now_ns() / 1000;
             let (seconds, fraction) = (us / 1_000_000, us % 1_000_000);
-            let _ = writeln!(Buffered::new(), "{seconds:4}.{fraction:06} {:<5} {}", record.level(), record.args());
+            let _ = writeln!(
+                Buffered::new(),
+                "{seconds:4}.{fraction:06} {:<5} {}",
+                record.level(),
+                record.args()
+            );
         }
     }
 

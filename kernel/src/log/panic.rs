@@ -59,7 +59,12 @@ fn write_epitaph(out: &mut Emergency, cpu: CpuId, t_ns: u64, info: &PanicInfo) -
             let (cr3, _) = Cr3::read();
             let cr3 = cr3.start_address();
             writeln!(out, "cr0 {:x} cr3 {cr3:x} cr4 {:x}", Cr0::read_raw(), Cr4::read_raw())?;
-            writeln!(out, "rflags {:x} rbp {:x}\nbacktrace:", instr::rflags(), instr::frame_pointer())?;
+            writeln!(
+                out,
+                "rflags {:x} rbp {:x}\nbacktrace:",
+                instr::rflags(),
+                instr::frame_pointer()
+            )?;
             instr::frame_pointer()
         }
     };

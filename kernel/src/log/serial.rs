@@ -59,7 +59,11 @@ pub fn init() {
         let Ok(mut uart) = (unsafe { SerialUart::new_port(line.port()) }) else { continue };
         // Its interrupt is not used; QEMU transfers as many bytes at a time as the level says.
         let level = Some(FifoTriggerLevel::Fourteen);
-        let config = Config { baud_rate: BaudRate::Baud115200, fifo_trigger_level: level, ..Config::DEFAULT };
+        let config = Config {
+            baud_rate: BaudRate::Baud115200,
+            fifo_trigger_level: level,
+            ..Config::DEFAULT
+        };
         if uart.init(config).is_ok() {
             *line.uart().lock() = Some(uart);
         }

@@ -29,7 +29,8 @@ static KERNEL: Once<KernelSymbols<'static>> = Once::new();
 /// Registers the module's table for [`of_kernel`] if it belongs to this very build, that is if
 /// `name` begins at `address` in it. Returns whether it does; wrong names would be worse than none.
 pub fn register(module: &'static [u8], name: &str, address: u64) -> bool {
-    let table = KernelSymbols::parse(module).filter(|symbols| symbols.lookup(address) == Some((name, 0)));
+    let table =
+        KernelSymbols::parse(module).filter(|symbols| symbols.lookup(address) == Some((name, 0)));
     table.map(|symbols| KERNEL.call_once(|| symbols)).is_some()
 }
 
@@ -61,9 +62,15 @@ impl<'a> KernelSymbols<'a> {
     /// Returns the last symbol at or before `address`, and the distance from its start.
     pub fn lookup(&self, address: u64) -> Option<(&'a str, u64)> {
         let offset = u32::try_from(address.checked_sub(self.base)?).ok()?;
-        let next = self.entries.partition_point(|entry| u32_at(entry, 0).is_some_and(|start| start <= offset));
+        let next = self
+            .entries
+            .partition_point(|entry| u32_at(entry, 0).is_some_and(|start| start <= offset));
         let entry = self.entries.get(next.checked_sub(1)?)?;
-        let end = self.entries.get(next).and_then(|entry| u32_at(entry, 4)).map_or(self.names.len(), |start| start as usize);
+        let end = self
+            .entries
+            .get(next)
+            .and_then(|entry| u32_at(entry, 4))
+            .map_or(self.names.len(), |start| start as usize);
         let name = self.names.get(u32_at(entry, 4)? as usize..end)?;
         Some((str::from_utf8(name).ok()?, u64::from(offset - u32_at(entry, 0)?)))
     }
@@ -111,22 +118,34 @@ pub fn from_elf(elf: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let sections = usize::from(u16::from_le_bytes(*elf.get(60..)?.first_chunk()?));
-    let table = (0..sections).filter_map(section).find(|header| u32_at(header, 4) == Some(SYMBOL_TABLE))?;
+    let table =
+        (0..sections).filter_map(section).find(|header| u32_at(header, 4) == Some(SYMBOL_TABLE))?;
     let names = contents(section(u32_at(table, 40)? as usize)?)?;
-    let code = |index: usize| section(index).and_then(|header| u64_at(header, 8)).is_some_and(|flags| flags & EXECUTABLE != 0);
-    let symbols = contents(table)?.as_chunks().0.iter().filter_map(|symbol| code_symbol(symbol, names, code));
+    let code = |index: usize| {
+        section(index)
+            .and_then(|header| u64_at(header, 8))
+            .is_some_and(|flags| flags & EXECUTABLE != 0)
+    };
+    let symbols =
+        contents(table)?.as_chunks().0.iter().filter_map(|symbol| code_symbol(symbol, names, code));
     Some(build(symbols.collect()))
 }
 
 const EXECUTABLE: u64 = 4;
 
-fn code_symbol(symbol: &[u8; 24], names: &[u8], is_code: impl Fn(usize) -> bool) -> Option<(u64, String)> {
+fn code_symbol(
+    symbol: &[u8; 24],
+    names: &[u8],
+    is_code: impl Fn(usize) -> bool,
+) -> Option<(u64, String)> {
     const HIGHER_HALF: u64 = 1 << 63;
     const NO_TYPE_OR_FUNCTION: [u8; 2] = [0, 2];
     let section = usize::from(u16::from_le_bytes([symbol[6], symbol[7]]));
     let address = u64_at(symbol, 8)?;
     let name = names.get(u32_at(symbol, 0)? as usize..)?.split(|&b| b == 0).next()?;
-    let wanted = address >= HIGHER_HALF && NO_TYPE_OR_FUNCTION.contains(&(symbol[4] & 0xf)) && is_code(section);
+    let wanted = address >= HIGHER_HALF
+        && NO_TYPE_OR_FUNCTION.contains(&(symbol[4] & 0xf))
+        && is_code(section);
     let name = str::from_utf8(name).ok().filter(|name| wanted && !name.is_empty())?;
     Some((address, format!("{:#}", rustc_demangle::demangle(name))))
 }
@@ -146,7 +165,11 @@ mod tests {
     const BASE: u64 = 0xffff_ffff_8020_0000;
 
     fn module() -> Vec<u8> {
-        build(vec![(BASE + 0x40, "second".into()), (BASE, "first".into()), (BASE + 0x40, "alias".into())])
+        build(vec![
+            (BASE + 0x40, "second".into()),
+            (BASE, "first".into()),
+            (BASE + 0x40, "alias".into()),
+        ])
     }
 
     #[test]
@@ -154,8 +177,19 @@ mod tests {
         let module = module();
         let symbols = KernelSymbols::parse(&module).unwrap();
         let found = [0, 0x3f, 0x40, 0x1000].map(|offset| symbols.lookup(BASE + offset));
-        assert_eq!(found, [Some(("first", 0)), Some(("first", 0x3f)), Some(("second", 0)), Some(("second", 0xfc0))]);
-        assert_eq!((symbols.lookup(BASE - 1), symbols.lookup(u64::MAX)), (None, Some(("second", 0x7fdf_ffbf))));
+        assert_eq!(
+            found,
+            [
+                Some(("first", 0)),
+                Some(("first", 0x3f)),
+                Some(("second", 0)),
+                Some(("second", 0xfc0))
+            ]
+        );
+        assert_eq!(
+            (symbols.lookup(BASE - 1), symbols.lookup(u64::MAX)),
+            (None, Some(("second", 0x7fdf_ffbf)))
+        );
     }
 
     #[test]
@@ -191,9 +225,13 @@ mod tests {
             bytes[8..16].copy_from_slice(&address.to_le_bytes());
             bytes
         };
-        let symbols =
-            [symbol(1, 2, 1, BASE), symbol(50, 0, 1, BASE + 8), symbol(50, 0, 3, BASE + 16), symbol(50, 2, 1, 0x20_0000)]
-                .concat();
+        let symbols = [
+            symbol(1, 2, 1, BASE),
+            symbol(50, 0, 1, BASE + 8),
+            symbol(50, 0, 3, BASE + 16),
+            symbol(50, 2, 1, 0x20_0000),
+        ]
+        .concat();
         let section = |kind: u32, flags: u64, offset: usize, size: usize, link: u32| {
             let mut bytes = [0_u8; 64];
             bytes[4..8].copy_from_slice(&kind.to_le_bytes());

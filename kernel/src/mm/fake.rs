@@ -27,7 +27,8 @@ impl FakeRam {
         assert!(frames > 0, "no memory is no stand-in for memory");
         let bytes = frames as usize * PAGE_SIZE as usize;
         let with_zeros = bytes + PAGE_SIZE as usize;
-        let layout = Layout::from_size_align(with_zeros, PAGE_SIZE as usize).expect("a page is a power of two");
+        let layout = Layout::from_size_align(with_zeros, PAGE_SIZE as usize)
+            .expect("a page is a power of two");
         // SAFETY: the size is not zero.
         let base = unsafe { alloc(layout) };
         if base.is_null() {
@@ -40,7 +41,8 @@ impl FakeRam {
         let offset = (base.expose_provenance() as u64).wrapping_sub(first.base().as_u64());
         // SAFETY: the frames of the region are in the allocation, which is leaked and has no other
         // user.
-        Self { map: unsafe { DirectMap::new(offset) }, region: FrameRegion { first, count: frames } }
+        let map = unsafe { DirectMap::new(offset) };
+        Self { map, region: FrameRegion { first, count: frames } }
     }
 
     /// Returns the map through which the frames are seen.

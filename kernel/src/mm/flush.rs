@@ -15,9 +15,9 @@
 //!                                       leave
 //! ```
 //!
-//! Evicting: change leaves, then open a [`FlushTicket`]: bump the object's [`FlushGeneration`] and read the
-//! words of the other CPUs. A CPU in guest mode with this object is kicked and waited for. A CPU in
-//! the hypervisor is waited for. A CPU that idles or runs another object's guest holds no
+//! Evicting: change leaves, then open a [`FlushTicket`]: bump the object's [`FlushGeneration`] and
+//! read the words of the other CPUs. A CPU in guest mode with this object is kicked and waited for.
+//! A CPU in the hypervisor is waited for. A CPU that idles or runs another object's guest holds no
 //! translation. The ticket has passed when each CPU waited for has moved on.
 //!
 //! Entering: publish the word, then read the generation; if it has moved since this CPU last
@@ -132,13 +132,21 @@ impl<W: AtomicWord> QuiescentStates<W> {
 
     fn of(cpus: usize) -> Self {
         assert!(cpus <= MAX_CPUS, "start-up leaves CPUs beyond the limit off");
-        let per_cpu = |_| QuiescentState { word: W::new(ModeWord::FIRST.0), seen: [const { AtomicU64::new(0) }; _] };
+        let per_cpu = |_| QuiescentState {
+            word: W::new(ModeWord::FIRST.0),
+            seen: [const { AtomicU64::new(0) }; _],
+        };
         Self { cpus: core::array::from_fn(per_cpu), online: cpus }
     }
 
     /// Publishes that `cpu` runs the guest of `object` from now on; returns the flush that must
     /// come first, if any.
-    pub fn enter(&self, cpu: CpuId, object: ObjectId, generation: &FlushGeneration<W>) -> Option<TlbFlush> {
+    pub fn enter(
+        &self,
+        cpu: CpuId,
+        object: ObjectId,
+        generation: &FlushGeneration<W>,
+    ) -> Option<TlbFlush> {
         self.publish(cpu, CpuMode::Guest(object));
         let current = generation.current();
         let seen = &self.per_cpu(cpu).seen[usize::from(object.as_u16())];
@@ -162,8 +170,8 @@ impl<W: AtomicWord> QuiescentStates<W> {
         self.publish(cpu, CpuMode::Hypervisor);
     }
 
-    /// Publishes that `cpu` idles: it holds no translation until it [leaves](QuiescentStates::leave) this
-    /// state.
+    /// Publishes that `cpu` idles: it holds no translation until it
+    /// [leaves](QuiescentStates::leave) this state.
     pub fn idle(&self, cpu: CpuId) {
         self.publish(cpu, CpuMode::Idle);
     }
@@ -224,7 +232,11 @@ impl FlushTicket {
     ) -> (Self, Kicks) {
         let generation = generation.bump();
         W::fence();
-        let mut ticket = Self { proof: FlushProof { object, generation }, waiting: 0, seen: [ModeWord::FIRST; MAX_CPUS] };
+        let mut ticket = Self {
+            proof: FlushProof { object, generation },
+            waiting: 0,
+            seen: [ModeWord::FIRST; MAX_CPUS],
+        };
         let mut kicks = Kicks::default();
         if MUTANT {
             return (ticket, kicks);
@@ -275,6 +287,9 @@ impl FlushProof {
     /// If it is not: a frame would be used while a CPU can still reach it (our bug).
     pub(super) fn covers(&self, object: ObjectId, at_generation: u64) {
         assert!(self.object == object, "a ticket covers the translations of its own object");
-        assert!(self.generation > at_generation, "a ticket covers translations taken away before it was opened");
+        assert!(
+            self.generation > at_generation,
+            "a ticket covers translations taken away before it was opened"
+        );
     }
 }

@@ -186,7 +186,10 @@ impl FrameTable {
     pub fn within(store: FrameStore, regions: &[FrameRegion]) -> Result<Self, RegionError> {
         let regions = FrameRegions::place(regions)?;
         let total = regions.total();
-        assert!(store.entries.len() == total as usize && store.checksums.len() == total as usize, "twelve bytes a frame");
+        assert!(
+            store.entries.len() == total as usize && store.checksums.len() == total as usize,
+            "twelve bytes a frame"
+        );
         Ok(Self {
             regions,
             entries: store.entries,
@@ -204,7 +207,8 @@ impl FrameTable {
     #[cfg(test)]
     pub fn new(regions: &[FrameRegion]) -> Result<Self, RegionError> {
         let total = FrameRegions::place(regions)?.total();
-        let entries = (0..total).map(|n| FrameStore::entry(n, total)).collect::<alloc::vec::Vec<_>>();
+        let entries =
+            (0..total).map(|n| FrameStore::entry(n, total)).collect::<alloc::vec::Vec<_>>();
         let checksums = (0..total).map(FrameStore::checksum).collect::<alloc::vec::Vec<_>>();
         Self::within(FrameStore::new(entries.leak(), checksums.leak()), regions)
     }
@@ -218,11 +222,16 @@ impl FrameTable {
             return None;
         }
         let entry = &self.entries[position as usize];
-        let next = FrameEntry(entry.load(Ordering::Acquire)).next_free().expect("frames in the free list are free");
+        let next = FrameEntry(entry.load(Ordering::Acquire))
+            .next_free()
+            .expect("frames in the free list are free");
         entry.store(FrameEntry::HELD.0, Ordering::Relaxed);
         *free = FreeList { head: next, count: free.count - 1 };
         self.free_count.store(free.count, Ordering::Relaxed);
-        Some(Frame::new(self.nth(position).expect("positions in the free list are in the table"), position))
+        Some(Frame::new(
+            self.nth(position).expect("positions in the free list are in the table"),
+            position,
+        ))
     }
 
     /// Gives a frame back.
@@ -231,7 +240,10 @@ impl FrameTable {
     /// If the frame is free already or in a leaf (our bug).
     pub fn free(&self, frame: Frame) {
         let position = frame.position;
-        assert!(self.entry_at(position) == FrameEntry::HELD, "a frame that is freed is neither free nor in a leaf");
+        assert!(
+            self.entry_at(position) == FrameEntry::HELD,
+            "a frame that is freed is neither free nor in a leaf"
+        );
         let mut free = self.free.lock();
         self.entries[position as usize].store(FrameEntry::free(free.head).0, Ordering::Relaxed);
         *free = FreeList { head: position, count: free.count + 1 };
@@ -245,7 +257,10 @@ impl FrameTable {
     #[inline(always)]
     pub fn link(&self, chain: &mut FrameChain, frame: Frame) {
         let entry = &self.entries[frame.position as usize];
-        assert!(entry.load(Ordering::Acquire) == FrameEntry::HELD.0, "a frame that is freed is neither free nor in a leaf");
+        assert!(
+            entry.load(Ordering::Acquire) == FrameEntry::HELD.0,
+            "a frame that is freed is neither free nor in a leaf"
+        );
         entry.store(FrameEntry::free(chain.head).0, Ordering::Relaxed);
         if chain.count == 0 {
             chain.tail = frame.position;
@@ -338,10 +353,16 @@ impl FrameTable {
     }
 
     #[inline]
-    fn update(&self, hfn: Hfn, change: impl Fn(FrameEntry) -> Option<FrameEntry>) -> Result<(), FrameBusyError> {
+    fn update(
+        &self,
+        hfn: Hfn,
+        change: impl Fn(FrameEntry) -> Option<FrameEntry>,
+    ) -> Result<(), FrameBusyError> {
         let word = &self.entries[self.position(hfn) as usize];
         let step = |old| change(FrameEntry(old)).map(|new| new.0);
-        word.try_update(Ordering::AcqRel, Ordering::Acquire, step).map(|_| ()).map_err(|_| FrameBusyError)
+        word.try_update(Ordering::AcqRel, Ordering::Acquire, step)
+            .map(|_| ())
+            .map_err(|_| FrameBusyError)
     }
 }
 
@@ -361,7 +382,8 @@ impl FrameTable {
     #[inline(always)]
     pub(super) fn unmap(&self, hfn: Hfn, owner: FrameOwner) -> Frame {
         let position = self.position(hfn);
-        let before = FrameEntry(self.entries[position as usize].swap(FrameEntry::HELD.0, Ordering::AcqRel));
+        let before =
+            FrameEntry(self.entries[position as usize].swap(FrameEntry::HELD.0, Ordering::AcqRel));
         assert!(before.is_unpinned(owner), "an unpinned frame leaves its own page");
         self.owned[usize::from(owner.object.as_u16())].fetch_sub(1, Ordering::Relaxed);
         Frame::new(hfn, position)
@@ -375,7 +397,8 @@ impl FrameTable {
         let position = self.position(hfn);
         let word = &self.entries[position as usize];
         let mapped = FrameEntry::mapped(owner).0;
-        word.compare_exchange(mapped, FrameEntry::HELD.0, Ordering::AcqRel, Ordering::Relaxed).map_err(|_| FrameBusyError)?;
+        word.compare_exchange(mapped, FrameEntry::HELD.0, Ordering::AcqRel, Ordering::Relaxed)
+            .map_err(|_| FrameBusyError)?;
         self.owned[usize::from(owner.object.as_u16())].fetch_sub(1, Ordering::Relaxed);
         Ok(Frame::new(hfn, position))
     }
@@ -392,7 +415,12 @@ impl FrameTable {
         let unclaimed = FrameEntry::mapped(owner);
         let word = &self.entries[self.position(hfn) as usize];
         // One exchange is enough: a pin, another claim and another owner each make another word.
-        let claimed = word.compare_exchange(unclaimed.0, unclaimed.claimed().0, Ordering::AcqRel, Ordering::Relaxed);
+        let claimed = word.compare_exchange(
+            unclaimed.0,
+            unclaimed.claimed().0,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
         claimed.map(|_| ()).map_err(|_| FrameBusyError)
     }
 
@@ -405,7 +433,9 @@ impl FrameTable {
     /// Pins a frame, if it still holds `owner`'s page and is not claimed.
     #[inline]
     pub(super) fn pin(&self, hfn: Hfn, owner: FrameOwner) -> Result<FramePin, FrameBusyError> {
-        self.update(hfn, |entry| entry.pinned().filter(|_| entry.state() == FrameState::Mapped(owner)))?;
+        self.update(hfn, |entry| {
+            entry.pinned().filter(|_| entry.state() == FrameState::Mapped(owner))
+        })?;
         Ok(FramePin { hfn })
     }
 

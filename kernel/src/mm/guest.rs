@@ -1,7 +1,8 @@
 //! Guest memory as all code above `mm` sees it: bytes are copied, never referenced.
 //!
-//! Any access may return [`GuestMemoryError::NotResident`]: the page-in (or the wait for a free frame)
-//! has been started. The caller commits nothing, parks its vCPU and runs again from the start.
+//! Any access may return [`GuestMemoryError::NotResident`]: the page-in (or the wait for a free
+//! frame) has been started. The caller commits nothing, parks its vCPU and runs again from the
+//! start.
 
 use crate::addr::Gpa;
 

@@ -39,7 +39,12 @@ pub trait Faulter {
     ///
     /// # Errors
     /// [`FaultInError`]: the caller parks, or gives the page up.
-    fn fault(&self, object: &MemoryObject, index: PageIndex, access: PageAccess) -> Result<(), FaultInError>;
+    fn fault(
+        &self,
+        object: &MemoryObject,
+        index: PageIndex,
+        access: PageAccess,
+    ) -> Result<(), FaultInError>;
 }
 
 /// The bytes of an object's pages.
@@ -62,7 +67,8 @@ impl<M: FrameMemory, F: Faulter> GuestBytes<'_, M, F> {
         if self.object.state() == ObjectState::Teardown {
             return Err(GuestMemoryError::Lost(gpa));
         }
-        let index = self.object.layout().index_of(gpa.number()).ok_or(GuestMemoryError::NotRam(gpa))?;
+        let index =
+            self.object.layout().index_of(gpa.number()).ok_or(GuestMemoryError::NotRam(gpa))?;
         for _ in 0..ATTEMPTS {
             if let Some(Ok(hfn)) = self.object.existing(index).map(|page| page.touch(access)) {
                 return Ok(hfn);

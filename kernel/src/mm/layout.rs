@@ -62,7 +62,11 @@ impl RamLayout {
     /// Returns the ranges, ascending.
     pub fn ranges(&self) -> impl Iterator<Item = RamRange> + use<> {
         let low = RamRange { first: Gfn::new(0), count: self.low, index: 0 };
-        let high = RamRange { first: Gpa::new(HOLE_END).number(), count: self.high, index: self.low as u32 };
+        let high = RamRange {
+            first: Gpa::new(HOLE_END).number(),
+            count: self.high,
+            index: self.low as u32,
+        };
         [low, high].into_iter().filter(|r| r.count > 0)
     }
 

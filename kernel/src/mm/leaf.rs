@@ -29,8 +29,8 @@
 //!
 //! # Without A and D bits
 //!
-//! If the CPU does not keep A and D ([`TableFormat::EPT_WITHOUT_AD`]), a leaf permits only the accesses
-//! that are noted in it already. Every other access faults, and is noted then
+//! If the CPU does not keep A and D ([`TableFormat::EPT_WITHOUT_AD`]), a leaf permits only the
+//! accesses that are noted in it already. Every other access faults, and is noted then
 //! ([`Page::admit`](super::page::Page::admit)):
 //!
 //! ```text
@@ -335,21 +335,32 @@ const fn absent(tag: u64, payload: u32) -> u64 {
 mod tests {
     use super::*;
 
-    const FORMATS: [TableFormat; 3] = [TableFormat::EPT, TableFormat::EPT_WITHOUT_AD, TableFormat::NPT];
-    const PAYLOADS: [u32; 8] = [0, 1, 2, 0x1234_5678, 0x7fff_ffff, 0x8000_0000, 0xaaaa_aaaa, u32::MAX];
+    const FORMATS: [TableFormat; 3] =
+        [TableFormat::EPT, TableFormat::EPT_WITHOUT_AD, TableFormat::NPT];
+    const PAYLOADS: [u32; 8] =
+        [0, 1, 2, 0x1234_5678, 0x7fff_ffff, 0x8000_0000, 0xaaaa_aaaa, u32::MAX];
 
     fn absent_leaves() -> impl Iterator<Item = LeafState> {
-        let carrying =
-            |n| [LeafState::GoingOut(Hfn::new(u64::from(n))), LeafState::Paged(Crc32c(n)), LeafState::ComingIn(TransferIndex(n))];
+        let carrying = |n| {
+            [
+                LeafState::GoingOut(Hfn::new(u64::from(n))),
+                LeafState::Paged(Crc32c(n)),
+                LeafState::ComingIn(TransferIndex(n)),
+            ]
+        };
         let singles = (0..32).map(|bit| 1 << bit);
-        [LeafState::Untouched, LeafState::Zero].into_iter().chain(PAYLOADS.into_iter().chain(singles).flat_map(carrying))
+        [LeafState::Untouched, LeafState::Zero]
+            .into_iter()
+            .chain(PAYLOADS.into_iter().chain(singles).flat_map(carrying))
     }
 
     fn present_leaves() -> impl Iterator<Item = LeafState> {
         let flags = (0..8).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0));
         flags.flat_map(|(accessed, dirty, has_block)| {
             let frames = (0..40).map(|bit| 1 << bit).chain([0, (1 << 40) - 1]);
-            frames.map(move |n| LeafState::Present(PageMapping { hfn: Hfn::new(n), accessed, dirty, has_block }))
+            frames.map(move |n| {
+                LeafState::Present(PageMapping { hfn: Hfn::new(n), accessed, dirty, has_block })
+            })
         })
     }
 
@@ -365,7 +376,8 @@ mod tests {
     #[test]
     fn no_two_leaves_share_a_word() {
         for format in FORMATS {
-            let mut words: Vec<u64> = absent_leaves().chain(present_leaves()).map(|leaf| format.encode(leaf)).collect();
+            let mut words: Vec<u64> =
+                absent_leaves().chain(present_leaves()).map(|leaf| format.encode(leaf)).collect();
             let leaves: Vec<LeafState> = absent_leaves().chain(present_leaves()).collect();
             words.sort_unstable();
             words.dedup();
@@ -383,18 +395,30 @@ mod tests {
     fn an_absent_leaf_is_absent_in_every_format_and_points_at_no_memory() {
         for leaf in absent_leaves() {
             let word = TableFormat::EPT.encode(leaf);
-            assert!(FORMATS.iter().all(|format| format.encode(leaf) == word), "absent leaves are the same in all formats");
+            assert!(
+                FORMATS.iter().all(|format| format.encode(leaf) == word),
+                "absent leaves are the same in all formats"
+            );
             assert!(!is_resident(word) && word & ACCESS_BITS == 0, "{leaf:?}");
             assert_eq!(word & GUARD, GUARD, "{leaf:?}");
-            assert_eq!(word >> 52, 1 << 11, "{leaf:?}: bit 63 may suppress #VE, the others are ours in present leaves only");
+            assert_eq!(
+                word >> 52,
+                1 << 11,
+                "{leaf:?}: bit 63 may suppress #VE, the others are ours in present leaves only"
+            );
             assert!(frame_of(word).as_u64() >= 0x1fff << 27, "{leaf:?}");
         }
     }
 
     #[test]
     fn a_present_leaf_is_present_and_its_attributes_are_the_manuals() {
-        let mapping = PageMapping { hfn: Hfn::new(0x1234), accessed: false, dirty: false, has_block: false };
-        assert_eq!(TableFormat::EPT.encode(LeafState::Present(mapping)), 0x123_4077, "RWX, write-back, ignore PAT");
+        let mapping =
+            PageMapping { hfn: Hfn::new(0x1234), accessed: false, dirty: false, has_block: false };
+        assert_eq!(
+            TableFormat::EPT.encode(LeafState::Present(mapping)),
+            0x123_4077,
+            "RWX, write-back, ignore PAT"
+        );
         assert_eq!(TableFormat::NPT.encode(LeafState::Present(mapping)), 0x123_4007, "P, RW, US");
         let touched = PageMapping { accessed: true, dirty: true, has_block: true, ..mapping };
         assert_eq!(TableFormat::EPT.encode(LeafState::Present(touched)), 1 << 52 | 0x123_4377);
@@ -406,9 +430,12 @@ mod tests {
     #[test]
     fn without_a_and_d_bits_a_leaf_permits_what_is_noted_in_it() {
         let (none, read_execute, all) = (0b000, 0b101, 0b111);
-        for (accessed, dirty, permitted) in
-            [(false, false, none), (false, true, none), (true, false, read_execute), (true, true, all)]
-        {
+        for (accessed, dirty, permitted) in [
+            (false, false, none),
+            (false, true, none),
+            (true, false, read_execute),
+            (true, true, all),
+        ] {
             let mapping = PageMapping { hfn: Hfn::new(0x1234), accessed, dirty, has_block: false };
             let word = TableFormat::EPT_WITHOUT_AD.encode(LeafState::Present(mapping));
             let attributes = 0x123_4070 | if dirty { 1 << 9 } else { 0 };
@@ -423,14 +450,26 @@ mod tests {
             for leaf in present_leaves() {
                 let LeafState::Present(mapping) = leaf else { unreachable!() };
                 let word = format.encode(leaf);
-                let is = |word, mapping| assert_eq!(word, format.encode(LeafState::Present(mapping)), "{format:x?} {mapping:?}");
+                let is = |word, mapping| {
+                    assert_eq!(
+                        word,
+                        format.encode(LeafState::Present(mapping)),
+                        "{format:x?} {mapping:?}"
+                    )
+                };
                 is(format.with_accessed(word), PageMapping { accessed: true, ..mapping });
                 is(format.with_dirty(word), PageMapping { dirty: true, ..mapping });
                 is(word & !format.accessed, PageMapping { accessed: false, ..mapping });
                 let accessed = mapping.accessed && format.is_kept_by_cpu();
-                is(format.cleaned(word), PageMapping { dirty: false, has_block: false, accessed, ..mapping });
+                is(
+                    format.cleaned(word),
+                    PageMapping { dirty: false, has_block: false, accessed, ..mapping },
+                );
                 assert!(!format.is_touched(format.cleaned(word)), "{format:x?} {mapping:?}");
-                assert!(format.is_touched(format.with_dirty(format.cleaned(word))), "{format:x?} {mapping:?}");
+                assert!(
+                    format.is_touched(format.with_dirty(format.cleaned(word))),
+                    "{format:x?} {mapping:?}"
+                );
             }
         }
     }
@@ -447,7 +486,10 @@ mod tests {
         ] {
             let shown = format.showing_zeros(zeros);
             assert_eq!(shown, word, "{format:x?}");
-            assert_eq!((format.decode(shown), state_of(shown)), (LeafState::Untouched, state_of(EMPTY)));
+            assert_eq!(
+                (format.decode(shown), state_of(shown)),
+                (LeafState::Untouched, state_of(EMPTY))
+            );
             assert!(shows_zeros(shown) && !is_resident(shown) && frame_of(shown) == zeros);
             for leaf in absent_leaves().chain(present_leaves()) {
                 assert!(!shows_zeros(format.encode(leaf)), "{leaf:?}");
@@ -458,7 +500,10 @@ mod tests {
     #[test]
     fn the_shared_zeros_may_lie_below_32_gib() {
         let last = TableFormat::NPT.showing_zeros(Hfn::new((1 << 23) - 1));
-        assert_eq!((TableFormat::NPT.decode(last), state_of(last)), (LeafState::Untouched, state_of(EMPTY)));
+        assert_eq!(
+            (TableFormat::NPT.decode(last), state_of(last)),
+            (LeafState::Untouched, state_of(EMPTY))
+        );
     }
 
     #[test]

@@ -104,7 +104,11 @@ pub struct Page<'a> {
 
 impl<'a> Page<'a> {
     #[inline]
-    pub(super) const fn new(object: &'a MemoryObject, slot: LeafRef<&'a AtomicU64>, index: PageIndex) -> Self {
+    pub(super) const fn new(
+        object: &'a MemoryObject,
+        slot: LeafRef<&'a AtomicU64>,
+        index: PageIndex,
+    ) -> Self {
         Self { object, slot, index }
     }
 
@@ -147,7 +151,9 @@ impl<'a> Page<'a> {
     /// [`TransitionError::State`]: the page is not resident, and shows no zeros that could be read.
     #[inline]
     pub fn touch(&self, access: PageAccess) -> Result<Hfn, TransitionError> {
-        let touched = |old: LeafWord| if access == PageAccess::Write { old.accessed().dirtied() } else { old.accessed() };
+        let touched = |old: LeafWord| {
+            if access == PageAccess::Write { old.accessed().dirtied() } else { old.accessed() }
+        };
         self.remap(|old| Ok(touched(old))).or_else(|refused| match access {
             PageAccess::Read => self.slot.load().shown_zeros().ok_or(refused),
             PageAccess::Write | PageAccess::Execute => Err(refused),
@@ -178,8 +184,8 @@ impl<'a> Page<'a> {
     /// before and after.
     ///
     /// # Errors
-    /// [`TransitionError::State`]: not resident. [`TransitionError::Pinned`]: it is going out or being cleaned;
-    /// wait for the end of that.
+    /// [`TransitionError::State`]: not resident. [`TransitionError::Pinned`]: it is going out or
+    /// being cleaned; wait for the end of that.
     pub fn pin(&self) -> Result<FramePin, TransitionError> {
         let (_, hfn) = self.present()?;
         self.frames().pin(hfn, self.owner()).map_err(|_| TransitionError::Pinned)
@@ -225,7 +231,10 @@ impl<'a> Page<'a> {
     /// Changes a resident page's leaf, with as many attempts as it takes unless `change` refuses;
     /// returns the frame.
     #[inline]
-    fn remap(&self, change: impl Fn(LeafWord) -> Result<LeafWord, TransitionError>) -> Result<Hfn, TransitionError> {
+    fn remap(
+        &self,
+        change: impl Fn(LeafWord) -> Result<LeafWord, TransitionError>,
+    ) -> Result<Hfn, TransitionError> {
         loop {
             let (seen, hfn) = self.present()?;
             let new = change(seen)?;
@@ -245,7 +254,11 @@ impl<'a> Page<'a> {
     /// Changes a page from any state that `from` accepts. If the page showed the shared frame of
     /// zeros, every CPU that may have seen that frame flushes.
     #[inline]
-    fn transition(&self, from: impl Fn(LeafWord) -> bool, to: LeafWord) -> Result<PriorMapping, TransitionError> {
+    fn transition(
+        &self,
+        from: impl Fn(LeafWord) -> bool,
+        to: LeafWord,
+    ) -> Result<PriorMapping, TransitionError> {
         loop {
             let seen = self.slot.load();
             if !from(seen) {

@@ -75,7 +75,10 @@ impl DirectMap {
 }
 
 fn check_range(offset: usize, len: usize) {
-    assert!(offset.checked_add(len).is_some_and(|end| end <= PAGE_SIZE as usize), "a copy stays in its frame");
+    assert!(
+        offset.checked_add(len).is_some_and(|end| end <= PAGE_SIZE as usize),
+        "a copy stays in its frame"
+    );
 }
 
 impl FrameMemory for DirectMap {

@@ -84,7 +84,11 @@ mod tests {
             install(&bed);
             let page = bed.object.existing(PageIndex(1)).unwrap();
             assert_eq!(page.age(), PageAge::Referenced);
-            assert_eq!((read(&bed, 0x1ffc), page.age()), (None, PageAge::Idle), "nothing is changed");
+            assert_eq!(
+                (read(&bed, 0x1ffc), page.age()),
+                (None, PageAge::Idle),
+                "nothing is changed"
+            );
         }
     }
 

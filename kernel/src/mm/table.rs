@@ -13,8 +13,8 @@
 //! * A table page is empty (every entry [`EMPTY`]) before an entry points to it, and an entry
 //!   changes from empty to a table once. So a CPU that walks at the same time sees a path or none,
 //!   and two CPUs that build the same path agree on one.
-//! * Linked table pages are given back only by [`SecondLevelTable::prune`] or with the table, when no CPU
-//!   walks it any more.
+//! * Linked table pages are given back only by [`SecondLevelTable::prune`] or with the table, when
+//!   no CPU walks it any more.
 //! * Nothing here allocates except from the reserve.
 //!
 //! All leaves are 4 KiB. A 2 MiB leaf has one D bit for 512 blocks and needs a table page to be
@@ -142,9 +142,12 @@ impl<M: TableMemory> SecondLevelTable<M> {
     /// page.
     ///
     /// # Errors
-    /// [`OutOfTablesError`]: the reserve is empty. The part of the path that was built stays and is used
-    /// the next time.
-    pub fn slot_or_build(&self, gfn: Gfn) -> Result<Option<LeafRef<EntryOf<'_, M>>>, OutOfTablesError> {
+    /// [`OutOfTablesError`]: the reserve is empty. The part of the path that was built stays and is
+    /// used the next time.
+    pub fn slot_or_build(
+        &self,
+        gfn: Gfn,
+    ) -> Result<Option<LeafRef<EntryOf<'_, M>>>, OutOfTablesError> {
         let table = self.leaf_table(gfn, |page, index| match self.child(page, index) {
             Some(child) => Ok(child),
             None => self.build_child(page, index),
@@ -171,7 +174,9 @@ impl<M: TableMemory> SecondLevelTable<M> {
     /// Returns the leaf table of a page, or `None` as for [`SecondLevelTable::slot`].
     #[inline]
     pub fn leaves(&self, gfn: Gfn) -> Option<LeafTableView<'_, M>> {
-        let hfn = self.leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTablesError)).ok()??;
+        let hfn = self
+            .leaf_table(gfn, |page, index| self.child(page, index).ok_or(OutOfTablesError))
+            .ok()??;
         Some(self.leaves_at(LeafTable { hfn, number: gfn.as_u64() >> 9 }))
     }
 
@@ -196,7 +201,12 @@ impl<M: TableMemory> SecondLevelTable<M> {
     /// Links a new table. If another CPU was faster, returns that CPU's table.
     fn build_child(&self, page: Hfn, index: usize) -> Result<Hfn, OutOfTablesError> {
         let new = self.memory.alloc().ok_or(OutOfTablesError)?;
-        match self.memory.page(page).entry(index).compare_exchange(EMPTY, self.format.table_entry(new)) {
+        match self
+            .memory
+            .page(page)
+            .entry(index)
+            .compare_exchange(EMPTY, self.format.table_entry(new))
+        {
             Ok(()) => Ok(new),
             Err(word) => {
                 assert!(is_table(word), "an entry above the leaves is empty or a table");
@@ -245,7 +255,10 @@ impl<'a, M: TableMemory> LeafTableView<'a, M> {
     /// Returns the leaf of the page that this table was found for.
     #[inline]
     pub fn slot_of(&self, gfn: Gfn) -> LeafRef<EntryOf<'a, M>> {
-        debug_assert!(gfn.as_u64() >> 9 == self.at.number, "a table is asked for the page that it was found for");
+        debug_assert!(
+            gfn.as_u64() >> 9 == self.at.number,
+            "a table is asked for the page that it was found for"
+        );
         self.table.slot_at(self.page, gfn)
     }
 

@@ -38,7 +38,8 @@ impl MemoryBed {
     pub fn with(format: &'static TableFormat) -> Self {
         let ram = FakeRam::new(Hfn::new(0x100), Self::FRAMES + Self::TABLES);
         let pool = FrameRegion { first: Hfn::new(0x100), count: Self::FRAMES };
-        let tables = FrameRegion { first: Hfn::new(0x100 + u64::from(Self::FRAMES)), count: Self::TABLES };
+        let tables =
+            FrameRegion { first: Hfn::new(0x100 + u64::from(Self::FRAMES)), count: Self::TABLES };
         let frames = Arc::new(FrameTable::new(&[pool]).unwrap());
         let tables = Arc::new(TableReserve::new(FrameTable::new(&[tables]).unwrap(), ram.map()));
         let objects = ObjectTable::new(frames.clone(), tables.clone(), format);

@@ -1,8 +1,8 @@
 //! The frame of zeros, shared by the pages that a guest has read and not written.
 //!
 //! It lies in the read-only part of the kernel's image and belongs to no pool. Leaves permit only
-//! reads of it ([`TableFormat::showing_zeros`](super::leaf::TableFormat::showing_zeros)), and copies to a
-//! guest's memory go only to resident pages.
+//! reads of it ([`TableFormat::showing_zeros`](super::leaf::TableFormat::showing_zeros)), and
+//! copies to a guest's memory go only to resident pages.
 
 use crate::addr::{Hfn, Hva};
 use crate::arch::direct_map::image_hpa;

@@ -1,7 +1,8 @@
 //! Builds the node from the machine and the configuration. An error names the part that is missing
 //! or too small.
 
-// UNSAFETY: takes physical memory for disks' buffers and control blocks, and sees frames through the direct map.
+// UNSAFETY: takes physical memory for disks' buffers and control blocks, and sees frames through
+// the direct map.
 #![expect(unsafe_code)]
 
 use super::Node;
@@ -87,24 +88,39 @@ pub fn node(
     let tasks: &'static Tasks = Box::leak(Box::default());
     let mut devices = Vec::new();
     for disk in &disks {
-        devices.push(PagingDevice::new(disk, buffer(memory, BUFFER)?, buffer(memory, BEAT_BUFFER)?));
+        devices.push(PagingDevice::new(
+            disk,
+            buffer(memory, BUFFER)?,
+            buffer(memory, BEAT_BUFFER)?,
+        ));
     }
     let node_uuid = name_of_start(&archive);
     let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(devices, io, tasks, node_uuid)));
     let map = direct_map();
     let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces)?, *map));
     let frames = Arc::new(pool(memory, config)?);
-    let words: &'static QuiescentStates = Box::leak(Box::new(QuiescentStates::new(percpu::count())));
+    let words: &'static QuiescentStates =
+        Box::leak(Box::new(QuiescentStates::new(percpu::count())));
     let leaked: &'static Arc<FrameTable> = Box::leak(Box::new(frames.clone()));
-    let landmark = Landmark { first_word: vmcoreinfo::FIRST_WORD, matches: |bytes| vmcoreinfo::text_len(bytes).is_some() };
-    let ground = PagerEnv { frames: leaked, memory: map, quiescent_states: words, zeros: zeros::frame(), landmark };
+    let landmark = Landmark {
+        first_word: vmcoreinfo::FIRST_WORD,
+        matches: |bytes| vmcoreinfo::text_len(bytes).is_some(),
+    };
+    let ground = PagerEnv {
+        frames: leaked,
+        memory: map,
+        quiescent_states: words,
+        zeros: zeros::frame(),
+        landmark,
+    };
     let pager: NodePager = Pager::new(ground, disks, SharesPolicy::new());
     let format: &'static TableFormat = match (backend, backend.capabilities().accessed_dirty) {
         (Backend::Vmx, AccessedDirty::Hardware) => &TableFormat::EPT,
         (Backend::Vmx, AccessedDirty::Absent) => &TableFormat::EPT_WITHOUT_AD,
         (Backend::Svm, _) => &TableFormat::NPT,
     };
-    let partitions = config.partitions.iter().map(|p| Arc::new(SharedPartition::new(p.clone()))).collect();
+    let partitions =
+        config.partitions.iter().map(|p| Arc::new(SharedPartition::new(p.clone()))).collect();
     let mut run_queue = RunQueue::new();
     config.partitions.iter().for_each(|_| {
         run_queue.add();
@@ -144,11 +160,15 @@ fn name_of_start(archive: &BootArchive) -> Uuid {
 }
 
 fn direct_map() -> &'static DirectMap {
-    // SAFETY: the stub maps all of physical memory there for good; frames of the pool and of the tables hold no Rust objects.
+    // SAFETY: the stub maps all of physical memory there for good; frames of the pool and of the
+    // tables hold no Rust objects.
     Box::leak(Box::new(unsafe { DirectMap::new(direct_map::BASE) }))
 }
 
-fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static NodeDisk>, NodeStartError> {
+fn disks(
+    memory: &mut PhysicalMemory,
+    config: &Config,
+) -> Result<Vec<&'static NodeDisk>, NodeStartError> {
     // The last CPU takes the disks' interrupts, because guests run on the first CPUs.
     let apic_id = interrupts::apic_id(CpuId::new(percpu::count() - 1)) as u8;
     let limits = DriverTimeouts { request_ns: config.disk_timeout_ns, ..DriverTimeouts::default() };
@@ -157,31 +177,47 @@ fn disks(memory: &mut PhysicalMemory, config: &Config) -> Result<Vec<&'static No
     // SAFETY: the node is made once, and no other code drives disks.
     unsafe { discovery.virtio(time::now_ns, |at, why| refused.push(format!("PCI {at}: {why}"))) };
     for why in refused {
-        crate::console::report(&crate::console::event::ConsoleEvent::Error { place: "paging device", message: &why });
+        crate::console::report(&crate::console::event::ConsoleEvent::Error {
+            place: "paging device",
+            message: &why,
+        });
     }
     for (number, bytes) in config.memory_disks.iter().enumerate() {
-        let refused = |why| trouble(&format!("memory disk {number}"), format!("{} MiB: {why}", bytes >> 20));
+        let refused =
+            |why| trouble(&format!("memory disk {number}"), format!("{} MiB: {why}", bytes >> 20));
         discovery.memory_backed(*bytes).map_err(refused)?;
     }
     let disks = discovery.finish().into_iter();
-    Ok(disks.map(|found| &*Box::leak(Box::new(NodeDisk::new(found)))).take(crate::block::MAX_DISKS).collect())
+    Ok(disks
+        .map(|found| &*Box::leak(Box::new(NodeDisk::new(found))))
+        .take(crate::block::MAX_DISKS)
+        .collect())
 }
 
 fn buffer(memory: &mut PhysicalMemory, bytes: usize) -> Result<DmaRegion, NodeStartError> {
-    let range = memory.take(bytes as u64).ok_or_else(|| trouble("machine", "no memory for a disk's buffer".into()))?;
+    let range = memory
+        .take(bytes as u64)
+        .ok_or_else(|| trouble("machine", "no memory for a disk's buffer".into()))?;
     // SAFETY: `take` gives memory away for good.
     Ok(unsafe { DmaRegion::of_taken(range) })
 }
 
 /// Takes frames for second-level tables. They are enough for a fixed number of dump images; a
 /// partition waits while there are more images than that.
-fn table_frames(memory: &mut PhysicalMemory, config: &Config, spaces: &Spaces) -> Result<FrameTable, NodeStartError> {
+fn table_frames(
+    memory: &mut PhysicalMemory,
+    config: &Config,
+    spaces: &Spaces,
+) -> Result<FrameTable, NodeStartError> {
     let partitions: Vec<u64> = config.partitions.iter().map(|p| p.memory_bytes).collect();
     let pages = table_pages(&partitions, &spaces.rooms());
     let there = memory.usable_left() >> 20;
     let none = || {
         let needed = (pages * PAGE_SIZE) >> 20;
-        let message = format!("{needed} MiB of second-level tables for these partitions are more than the {there} MiB left");
+        let message = format!(
+            "{needed} MiB of second-level tables for these partitions are more than the {there} \
+             MiB left"
+        );
         trouble("machine", message)
     };
     frame_table(memory, pages).ok_or_else(none)
@@ -190,9 +226,13 @@ fn table_frames(memory: &mut PhysicalMemory, config: &Config, spaces: &Spaces) -
 fn pool(memory: &mut PhysicalMemory, config: &Config) -> Result<FrameTable, NodeStartError> {
     let there = memory.usable_left() >> 20;
     let none = || {
-        let (wanted, table) = (config.pool_bytes >> 20, (config.pool_bytes / PAGE_SIZE * FRAME_BYTES).div_ceil(1 << 20));
+        let (wanted, table) = (
+            config.pool_bytes >> 20,
+            (config.pool_bytes / PAGE_SIZE * FRAME_BYTES).div_ceil(1 << 20),
+        );
         let message = format!(
-            "{wanted} MiB and {table} MiB for their frame table are more than the {there} MiB that this machine has left"
+            "{wanted} MiB and {table} MiB for their frame table are more than the {there} MiB \
+             that this machine has left"
         );
         trouble("pool", message)
     };
@@ -209,21 +249,30 @@ fn frame_table(memory: &mut PhysicalMemory, frames: u64) -> Option<FrameTable> {
     let entries = memory.take_slice(total, |n| FrameStore::entry(n, total))?;
     let checksums = memory.take_slice(total, FrameStore::checksum)?;
     let pieces = memory.take_pieces::<{ FrameTable::MAX_REGIONS }>(frames * PAGE_SIZE)?;
-    let regions: ArrayVec<FrameRegion, { FrameTable::MAX_REGIONS }> = pieces.iter().map(region).collect();
+    let regions: ArrayVec<FrameRegion, { FrameTable::MAX_REGIONS }> =
+        pieces.iter().map(region).collect();
     FrameTable::within(FrameStore::new(entries, checksums), &regions).ok()
 }
 
 fn region(range: &core::ops::Range<Hpa>) -> FrameRegion {
-    FrameRegion { first: range.start.number(), count: ((range.end.as_u64() - range.start.as_u64()) / PAGE_SIZE) as u32 }
+    FrameRegion {
+        first: range.start.number(),
+        count: ((range.end.as_u64() - range.start.as_u64()) / PAGE_SIZE) as u32,
+    }
 }
 
 /// Makes the runners of all partitions. The CPU that calls must have virtualisation enabled.
 ///
 /// # Errors
 /// [`NodeStartError`] if a partition cannot be made.
-pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>) -> Result<Runners, NodeStartError> {
+pub fn runners(
+    node: &'static Node,
+    frames: &mut Vec<ControlFrame>,
+) -> Result<Runners, NodeStartError> {
     let partitions = node.partitions.iter().enumerate();
-    let runners = partitions.map(|(index, shared)| runner(node, frames, index, shared)).collect::<Result<Vec<_>, _>>()?;
+    let runners = partitions
+        .map(|(index, shared)| runner(node, frames, index, shared))
+        .collect::<Result<Vec<_>, _>>()?;
     Ok(Runners::new(runners))
 }
 
@@ -234,10 +283,17 @@ pub fn runners(node: &'static Node, frames: &mut Vec<ControlFrame>) -> Result<Ru
 pub fn check(node: &Node, shared: &SharedPartition) -> Result<RamLayout, NodeStartError> {
     let place = format!("partition {}", shared.name());
     let bytes = shared.config.memory_bytes;
-    let layout = RamLayout::new(bytes).ok_or_else(|| trouble(&place, format!("memory of {bytes} bytes")))?;
+    let layout =
+        RamLayout::new(bytes).ok_or_else(|| trouble(&place, format!("memory of {bytes} bytes")))?;
     let bits = cpuid::physical_bits(&cpuid::host);
     if layout.ranges().any(|ram| (ram.first.as_u64() + ram.count) > (1 << bits) / PAGE_SIZE) {
-        return Err(trouble(&place, format!("memory of {} MiB ends beyond the {bits} address bits of this CPU", bytes >> 20)));
+        return Err(trouble(
+            &place,
+            format!(
+                "memory of {} MiB ends beyond the {bits} address bits of this CPU",
+                bytes >> 20
+            ),
+        ));
     }
     let largest = node.host.spaces.largest();
     let needs_space = node.host.spaces.has_devices();
@@ -245,11 +301,16 @@ pub fn check(node: &Node, shared: &SharedPartition) -> Result<RamLayout, NodeSta
         let (memory, largest) = (bytes >> 20, (u64::from(largest) * PAGE_SIZE) >> 20);
         return Err(trouble(
             &place,
-            format!("memory of {memory} MiB is larger than every paging space (largest: {largest} MiB)"),
+            format!(
+                "memory of {memory} MiB is larger than every paging space (largest: {largest} MiB)"
+            ),
         ));
     }
     if !needs_space && u64::from(layout.pages()) > u64::from(node.host.frames.total()) {
-        return Err(trouble(&place, "memory is larger than the pool, and there is no paging device".into()));
+        return Err(trouble(
+            &place,
+            "memory is larger than the pool, and there is no paging device".into(),
+        ));
     }
     Ok(layout)
 }
@@ -266,8 +327,8 @@ pub fn check_heap(node: &Node) -> Result<(), NodeStartError> {
     }
     let (HeapUse { size, used, .. }, spaces) = (heap::usage(), node.host.spaces.count());
     let message = format!(
-        "the hypervisor's heap of {} KiB, {} of it in use, has no room for {} KiB of buffers for dumps in {spaces} spaces: give the \
-         machine more memory, or fewer partitions and spaces",
+        "the hypervisor's heap of {} KiB, {} of it in use, has no room for {} KiB of buffers for \
+         dumps in {spaces} spaces: give the machine more memory, or fewer partitions and spaces",
         size >> 10,
         used >> 10,
         needed >> 10
@@ -286,7 +347,10 @@ pub fn check_together(node: &Node) -> Result<(), NodeStartError> {
         let (pool, least) = (node.host.frames.total() / 256, least.div_ceil(256));
         return Err(trouble(
             "pool",
-            format!("{pool} MiB are too few for {partitions} partitions: they need at least {least} MiB"),
+            format!(
+                "{pool} MiB are too few for {partitions} partitions: they need at least {least} \
+                 MiB"
+            ),
         ));
     }
     if !node.host.spaces.has_devices() {
@@ -294,20 +358,27 @@ pub fn check_together(node: &Node) -> Result<(), NodeStartError> {
     }
     // Largest first: if each memory fits the space at the same position of the list, they all fit
     // together.
-    let mut wanted: Vec<_> = node.partitions.iter().map(|p| (p.config.memory_bytes, p.name())).collect();
+    let mut wanted: Vec<_> =
+        node.partitions.iter().map(|p| (p.config.memory_bytes, p.name())).collect();
     wanted.sort_unstable_by_key(|&(bytes, _)| core::cmp::Reverse(bytes));
     let mut spaces = node.host.spaces.sizes();
     spaces.sort_unstable_by_key(|&pages| core::cmp::Reverse(pages));
     if spaces.len() < partitions {
-        let message =
-            format!("{partitions} partitions, but only {} paging spaces that can be used: each needs one", spaces.len());
+        let message = format!(
+            "{partitions} partitions, but only {} paging spaces that can be used: each needs one",
+            spaces.len()
+        );
         return Err(trouble("paging devices", message));
     }
-    let fits = |((bytes, _), pages): &(&(u64, &str), &u32)| *bytes <= u64::from(**pages) * PAGE_SIZE;
+    let fits =
+        |((bytes, _), pages): &(&(u64, &str), &u32)| *bytes <= u64::from(**pages) * PAGE_SIZE;
     reserve(node);
     match wanted.iter().zip(&spaces).find(|pair| !fits(pair)) {
         Some(((bytes, name), _)) => {
-            let message = format!("memory of {} MiB: the spaces that are large enough are needed by others", bytes >> 20);
+            let message = format!(
+                "memory of {} MiB: the spaces that are large enough are needed by others",
+                bytes >> 20
+            );
             Err(trouble(&format!("partition {name}"), message))
         }
         None => Ok(()),
@@ -318,11 +389,17 @@ pub fn check_together(node: &Node) -> Result<(), NodeStartError> {
 fn reserve(node: &Node) {
     let tenant = |shared: &Arc<SharedPartition>| {
         let (config, pages) = (&shared.config, shared.config.memory_bytes / PAGE_SIZE);
-        let need = SpaceNeed { pages: u32::try_from(pages).unwrap_or(u32::MAX), count: own_spaces(config) };
+        let need = SpaceNeed {
+            pages: u32::try_from(pages).unwrap_or(u32::MAX),
+            count: own_spaces(config),
+        };
         SpaceTenant::new(shared.name(), need)
     };
     if !node.host.spaces.reserve(node.partitions.iter().map(tenant).collect()) {
-        log::warn!("too few paging spaces to keep one for each partition's next incarnation: a crashed partition may wait");
+        log::warn!(
+            "too few paging spaces to keep one for each partition's next incarnation: a crashed \
+             partition may wait"
+        );
     }
 }
 
@@ -337,7 +414,8 @@ fn runner(
     let needs_space = node.host.spaces.has_devices();
     let frame = frames.pop().ok_or_else(|| trouble(&place, "no memory for its vCPU".into()))?;
     let rate = TscRate::new(time::tsc_hz());
-    let clock = GuestClock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.host.unix_ns() };
+    let clock =
+        GuestClock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.host.unix_ns() };
     let mut vcpu = node.host.backend.new_vcpu(frame);
     vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
     let machine = VirtualMachine {

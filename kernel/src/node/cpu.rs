@@ -29,7 +29,13 @@ impl Runners {
 }
 
 /// Runs vCPUs on this CPU until `ended` returns true.
-pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, runners: &Runners, ended: impl Fn() -> bool) {
+pub fn run(
+    node: &'static Node,
+    cpu: CpuId,
+    enabled: &EnabledCpu,
+    runners: &Runners,
+    ended: impl Fn() -> bool,
+) {
     let on = HostCpu { cpu, enabled };
     node.host.words.leave(cpu);
     loop {
@@ -65,7 +71,8 @@ fn take(host: &'static Host, on: &HostCpu<'_>, runners: &Runners, turn: VcpuTurn
         host.kick(kicks);
     }
     let mut runner = runners.of(turn.vcpu);
-    let next = core::iter::repeat_with(|| runner.step(host, on, turn.until)).find(|next| !matches!(next, StepOutcome::Onward));
+    let next = core::iter::repeat_with(|| runner.step(host, on, turn.until))
+        .find(|next| !matches!(next, StepOutcome::Onward));
     let resident = runner.resident();
     drop(runner);
     let wish = match next {

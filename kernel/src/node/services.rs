@@ -98,7 +98,8 @@ pub fn background(node: &'static Node, cpu: CpuId) -> IdleLimit {
     if tasks.ended {
         node.host.wake();
     }
-    let (kicks, graves_busy) = node.host.reaper.poll(&node.host.pager, node.host.words, &node.host.objects, cpu);
+    let (kicks, graves_busy) =
+        node.host.reaper.poll(&node.host.pager, node.host.words, &node.host.objects, cpu);
     node.host.kick(kicks);
     if work.poll_again | tasks.busy | graves_busy {
         return IdleLimit::None;

@@ -60,16 +60,26 @@ fn trouble(place: &str, message: String) -> NodeStartError {
     NodeStartError { place: place.into(), message }
 }
 
-fn start(memory: &mut PhysicalMemory, archive: BootArchive) -> Result<&'static Node, NodeStartError> {
-    let module = archive.module(config::MODULE).ok_or_else(|| trouble("boot archive", "has no configuration".into()))?;
-    let config = Config::from_module(module).map_err(|error| trouble("configuration", format!("{error}")))?;
+fn start(
+    memory: &mut PhysicalMemory,
+    archive: BootArchive,
+) -> Result<&'static Node, NodeStartError> {
+    let module = archive
+        .module(config::MODULE)
+        .ok_or_else(|| trouble("boot archive", "has no configuration".into()))?;
+    let config = Config::from_module(module)
+        .map_err(|error| trouble("configuration", format!("{error}")))?;
     let backend = Backend::detect().map_err(|missing| trouble("CPU", format!("{missing}")))?;
     if backend.capabilities().accessed_dirty == AccessedDirty::Absent {
-        log::info!("this CPU keeps no accessed and dirty bits of guests' pages: faults show accesses and writes instead");
+        log::info!(
+            "this CPU keeps no accessed and dirty bits of guests' pages: faults show accesses and \
+             writes instead"
+        );
     }
     let frames = percpu::count() * Backend::FRAMES_PER_CPU + config.partitions.len();
     for _ in 0..frames {
-        let frame = build::control_frame(memory).ok_or_else(|| trouble("machine", "no memory for the back end".into()))?;
+        let frame = build::control_frame(memory)
+            .ok_or_else(|| trouble("machine", "no memory for the back end".into()))?;
         FRAMES.lock().push(frame);
     }
     crc::choose(time::now_ns);
@@ -116,10 +126,12 @@ fn measure(node: &'static Node, config: &Config) -> Result<(), NodeStartError> {
         match name.as_str() {
             measure::RAW_DISK => block_on(node, measure::raw_disks(node)),
             bench::NAME => {
-                bench::pager(node, CpuId::BOOT).map_err(|why| trouble("self_tests", format!("{name}: {why}")))?;
+                bench::pager(node, CpuId::BOOT)
+                    .map_err(|why| trouble("self_tests", format!("{name}: {why}")))?;
             }
             _ => {
-                let known = format!("unknown: {name} (known: {}, {})", bench::NAME, measure::RAW_DISK);
+                let known =
+                    format!("unknown: {name} (known: {}, {})", bench::NAME, measure::RAW_DISK);
                 return Err(trouble("self_tests", known));
             }
         }
@@ -153,7 +165,9 @@ fn other_cpu(cpu: CpuId) -> ! {
     if let Some(Started { node, runners }) = STARTED.get() {
         match enable(node, cpu) {
             Ok(enabled) => cpu::run(node, cpu, &enabled, runners, || false),
-            Err(trouble) => report(&ConsoleEvent::Error { place: &trouble.place, message: &trouble.message }),
+            Err(trouble) => {
+                report(&ConsoleEvent::Error { place: &trouble.place, message: &trouble.message })
+            }
         }
     }
     instr::stop()

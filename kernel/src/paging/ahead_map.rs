@@ -43,7 +43,12 @@ impl AheadMap {
     /// Makes an empty map for an object of `pages` pages.
     pub fn new(pages: u32) -> Self {
         let chunks = pages.div_ceil(64 * CHUNK_WORDS) as usize;
-        Self { places: heap::spare(chunks).unwrap_or_default(), chunks: Vec::new(), oldest: 0, count: 0 }
+        Self {
+            places: heap::spare(chunks).unwrap_or_default(),
+            chunks: Vec::new(),
+            oldest: 0,
+            count: 0,
+        }
     }
 
     /// Notes that a page was read along with a neighbour.
@@ -85,7 +90,11 @@ impl AheadMap {
     /// Returns the first word at or after `word` that may hold notes: `word` itself if its chunk
     /// exists, else the first word after that chunk.
     pub fn skip(&self, word: u32) -> u32 {
-        if self.place(word).is_some() { word } else { (word / CHUNK_WORDS + 1).saturating_mul(CHUNK_WORDS) }
+        if self.place(word).is_some() {
+            word
+        } else {
+            (word / CHUNK_WORDS + 1).saturating_mul(CHUNK_WORDS)
+        }
     }
 
     #[inline]
@@ -155,7 +164,10 @@ mod tests {
         }
         assert_eq!((map.count, map.chunks.len()), (6, 3));
         assert!(!map.take(PageIndex(1)) && !map.take(PageIndex(2 * CHUNK_PAGES)));
-        assert_eq!([map.word(0), map.word(1), map.word(2), map.word(CHUNK_WORDS)], [1 | 1 << 63, 1, 0, 1]);
+        assert_eq!(
+            [map.word(0), map.word(1), map.word(2), map.word(CHUNK_WORDS)],
+            [1 | 1 << 63, 1, 0, 1]
+        );
         for page in [0, 63, 64, CHUNK_PAGES - 1, CHUNK_PAGES, u32::MAX - 1] {
             assert!(map.take(PageIndex(page)) && !map.take(PageIndex(page)), "{page}");
         }
@@ -171,8 +183,14 @@ mod tests {
             map.note(PageIndex(chunk * CHUNK_PAGES + 8));
         }
         assert_eq!((map.chunks.len(), map.count), (MOST_CHUNKS, 2 * MOST_CHUNKS as u32));
-        let kept = (0..chunks).filter(|chunk| map.take(PageIndex(chunk * CHUNK_PAGES + 7))).collect::<Vec<_>>();
-        assert_eq!(kept, (chunks - MOST_CHUNKS as u32..chunks).collect::<Vec<_>>(), "the oldest made room");
+        let kept = (0..chunks)
+            .filter(|chunk| map.take(PageIndex(chunk * CHUNK_PAGES + 7)))
+            .collect::<Vec<_>>();
+        assert_eq!(
+            kept,
+            (chunks - MOST_CHUNKS as u32..chunks).collect::<Vec<_>>(),
+            "the oldest made room"
+        );
         assert_eq!(map.count, MOST_CHUNKS as u32);
     }
 
@@ -181,8 +199,14 @@ mod tests {
         let mut map = AheadMap::new(10 * CHUNK_PAGES);
         map.note(PageIndex(3 * CHUNK_PAGES + 64));
         let chunk = |n: u32| n * CHUNK_WORDS;
-        assert_eq!([map.skip(0), map.skip(chunk(3) - 1), map.skip(chunk(3) + 5)], [chunk(1), chunk(3), chunk(3) + 5]);
-        assert_eq!((map.skip(chunk(10)), map.word(chunk(10)), map.word(u32::MAX)), (chunk(11), 0, 0));
+        assert_eq!(
+            [map.skip(0), map.skip(chunk(3) - 1), map.skip(chunk(3) + 5)],
+            [chunk(1), chunk(3), chunk(3) + 5]
+        );
+        assert_eq!(
+            (map.skip(chunk(10)), map.word(chunk(10)), map.word(u32::MAX)),
+            (chunk(11), 0, 0)
+        );
         map.note(PageIndex(10 * CHUNK_PAGES));
         assert_eq!(map.count, 1, "no page of the object");
     }

@@ -54,10 +54,14 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let (up, down, most) = match reach {
             ReadReach::Around(0) => return false,
             ReadReach::Around(pages) => (true, true, pages + 1),
-            ReadReach::Along { heading, .. } => (heading == WalkDirection::Up, heading == WalkDirection::Down, WINDOW),
+            ReadReach::Along { heading, .. } => {
+                (heading == WalkDirection::Up, heading == WalkDirection::Down, WINDOW)
+            }
         };
         let neighbour = |t: &PageTransfer, place| near.page(t.page(place)).filter(is_paged);
-        let fits = |t: &PageTransfer| t.end - t.first < most.min(room.pages) && self.may_spend(reach, room);
+        let fits = |t: &PageTransfer| {
+            t.end - t.first < most.min(room.pages) && self.may_spend(reach, room)
+        };
         while up
             && transfer.end < WINDOW
             && let Some(page) = neighbour(transfer, transfer.end)
@@ -91,7 +95,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         }
     }
 
-    fn bring_along(&self, page: Page<'_>, transfer: &mut PageTransfer, number: u32, place: u32) -> bool {
+    fn bring_along(
+        &self,
+        page: Page<'_>,
+        transfer: &mut PageTransfer,
+        number: u32,
+        place: u32,
+    ) -> bool {
         let Some(coming) = self.coming_unasked(page, number) else { return false };
         transfer.pages[place as usize] = Some(coming);
         true
@@ -105,7 +115,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Starts to read the windows ahead of a walk, so that disk and guest work in parallel.
     #[inline(never)]
-    pub(super) fn read_ahead(&self, state: &mut PagerState<P>, object: &MemoryObject, ahead: AheadRequest) {
+    pub(super) fn read_ahead(
+        &self,
+        state: &mut PagerState<P>,
+        object: &MemoryObject,
+        ahead: AheadRequest,
+    ) {
         let window = ahead.page.0 / WINDOW;
         for n in 1..=ahead.windows {
             let next = match ahead.heading {
@@ -123,11 +138,20 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Starts to read a window from its near end, if the page there is paged.
-    fn read_window(&self, state: &mut PagerState<P>, object: &MemoryObject, from: PageIndex, number: u32, ahead: AheadRequest) {
+    fn read_window(
+        &self,
+        state: &mut PagerState<P>,
+        object: &MemoryObject,
+        from: PageIndex,
+        number: u32,
+        ahead: AheadRequest,
+    ) {
         if from.0 >= object.layout().pages() {
             return;
         }
-        let Some((near, page)) = object.locate(from).filter(|(_, page)| is_paged(page)) else { return };
+        let Some((near, page)) = object.locate(from).filter(|(_, page)| is_paged(page)) else {
+            return;
+        };
         let reach = ReadReach::Along { heading: ahead.heading, windows: 0 };
         if !self.may_spend(reach, ahead.room) {
             state.reclaim.want_for_walks(self.env.frames.total());
@@ -136,7 +160,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let Some(coming) = self.coming_unasked(page, number) else { return };
         let PagerState { transfers, slots, segments, .. } = &mut *state;
         let slot = slots.busy(object.id());
-        let transfer = transfers.start(number, (object.id(), from, near.at()), PageAccess::Read, coming, ahead.now);
+        let transfer = transfers.start(
+            number,
+            (object.id(), from, near.at()),
+            PageAccess::Read,
+            coming,
+            ahead.now,
+        );
         transfer.reason = InstallReason::ReadAround;
         bump(&self.counters.read_around, 1);
         let _ = self.grow(&near, transfer, number, reach, ahead.room);

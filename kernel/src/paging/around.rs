@@ -198,7 +198,10 @@ mod tests {
     fn a_walk_downwards_is_one_too() {
         let mut around = ReadAround::new(65536);
         fault(&mut around, 100, 100, 101);
-        assert_eq!(fault(&mut around, 99, 96, 100), ReadReach::Along { heading: WalkDirection::Down, windows: 0 });
+        assert_eq!(
+            fault(&mut around, 99, 96, 100),
+            ReadReach::Along { heading: WalkDirection::Down, windows: 0 }
+        );
         assert!(matches!(around.reach(0), ReadReach::Around(_)), "far away");
     }
 

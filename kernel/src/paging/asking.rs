@@ -28,7 +28,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         }
         state.reclaim.ask_at = now + INTERVAL_NS;
         state.reclaim.forget_walks();
-        for slot in state.slots.iter_mut().filter(|slot| !slot.ahead.is_empty() && !slot.is_image()) {
+        for slot in state.slots.iter_mut().filter(|slot| !slot.ahead.is_empty() && !slot.is_image())
+        {
             let used = ask_some(slot);
             bump(&self.counters.read_around_used, used);
         }

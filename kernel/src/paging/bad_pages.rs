@@ -50,7 +50,8 @@ impl BadPages {
     }
 
     fn join_touching(&mut self, at: usize) {
-        if let (Some(&(_, end)), Some(&(next_first, next_end))) = (self.ranges.get(at), self.ranges.get(at + 1))
+        if let (Some(&(_, end)), Some(&(next_first, next_end))) =
+            (self.ranges.get(at), self.ranges.get(at + 1))
             && next_first <= end
         {
             self.ranges[at].1 = end.max(next_end);
@@ -101,7 +102,10 @@ mod tests {
         for _ in 0..200 {
             let pages: Vec<u32> = (0..80).map(|_| next()).collect();
             let bad = of(pages.iter().copied());
-            assert!(pages.iter().all(|page| bad.ranges().any(|range| range.contains(page))), "{pages:?}");
+            assert!(
+                pages.iter().all(|page| bad.ranges().any(|range| range.contains(page))),
+                "{pages:?}"
+            );
             let all = ranges(&bad);
             assert!(all.windows(2).all(|pair| pair[0].end < pair[1].start), "{all:?}");
         }

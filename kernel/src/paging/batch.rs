@@ -170,7 +170,9 @@ impl Batches {
     /// Returns a free batch for an object, unless the object or its disk is at its limit.
     pub fn vacant_for(&self, object: ObjectId, disk: Option<usize>) -> Option<usize> {
         let of_disk = || self.iter().filter(|batch| batch.disk == disk).count();
-        if self.of(object).count() >= BATCHES_OF_ONE || self.disks > 1 && of_disk() >= BATCHES_OF_ONE {
+        if self.of(object).count() >= BATCHES_OF_ONE
+            || self.disks > 1 && of_disk() >= BATCHES_OF_ONE
+        {
             return None;
         }
         self.all.iter().position(|batch| batch.phase == BatchPhase::Free)
@@ -181,7 +183,8 @@ impl Batches {
         if self.in_use == 0 {
             return None;
         }
-        let waits = self.all.iter().enumerate().filter(|(_, batch)| batch.phase == BatchPhase::Scan);
+        let waits =
+            self.all.iter().enumerate().filter(|(_, batch)| batch.phase == BatchPhase::Scan);
         waits.min_by_key(|(_, batch)| batch.turn).map(|(number, _)| number)
     }
 
@@ -246,7 +249,8 @@ impl Batches {
     /// for too long, or will probably fail the write, do not count.
     pub fn leaving(&self, now: u64) -> u32 {
         let counts = |batch: &&Batch| batch.prospect == BatchProspect::Good && !batch.is_stuck(now);
-        let evicting = self.iter().filter(|batch| batch.purpose == BatchPurpose::Evict).filter(counts);
+        let evicting =
+            self.iter().filter(|batch| batch.purpose == BatchPurpose::Evict).filter(counts);
         evicting.map(|batch| batch.lines.left() + batch.unmapped.len()).sum::<usize>() as u32
     }
 }

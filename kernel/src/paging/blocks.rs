@@ -25,9 +25,13 @@ impl BlockMap {
     /// Returns the sectors of `count` blocks from `first` on.
     ///
     /// # Panics
-    /// If a block lies beyond the space (our bug: a space is at least as large as the object that is attached to it).
+    /// If a block lies beyond the space (our bug: a space is at least as large as the object that
+    /// is attached to it).
     pub fn sectors(&self, first: PageIndex, count: u32) -> SectorRange {
-        assert!(u64::from(first.0) + u64::from(count) <= u64::from(self.pages), "block beyond the paging space");
+        assert!(
+            u64::from(first.0) + u64::from(count) <= u64::from(self.pages),
+            "block beyond the paging space"
+        );
         SectorRange {
             first: self.data_start + u64::from(first.0) * SECTORS_PER_BLOCK,
             count: u64::from(count) * SECTORS_PER_BLOCK,

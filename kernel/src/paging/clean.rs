@@ -34,8 +34,8 @@ const PAGES: usize = 32;
 /// Most pages visited in one run of the cleaner.
 const VISITS: u32 = 512;
 /// Length of the stretch that is cleaned ahead of the clock hand: this fraction of the object's
-/// pages (1/32), within the bounds. With 1/16 a Zipf trace on a disk of 100 MiB/s wrote a tenth more:
-/// pages that the guest wrote again before the clock hand reached them.
+/// pages (1/32), within the bounds. With 1/16 a Zipf trace on a disk of 100 MiB/s wrote a tenth
+/// more: pages that the guest wrote again before the clock hand reached them.
 const REACH_PART: u32 = 32;
 const REACH: RangeInclusive<u32> = 64..=4096;
 /// Time between two runs of the cleaner.
@@ -43,20 +43,39 @@ const PAUSE_NS: u64 = 5_000_000;
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Starts one batch of cleaning, if the disks are idle and frames are getting scarce.
-    pub(super) fn clean(&self, state: &mut PagerState<P>, me: CpuId, now: u64, budget: &mut PollBudget, work: &mut PollOutcome) {
+    pub(super) fn clean(
+        &self,
+        state: &mut PagerState<P>,
+        me: CpuId,
+        now: u64,
+        budget: &mut PollBudget,
+        work: &mut PollOutcome,
+    ) {
         let scarce = self.marks.is_scarce(self.env.frames.free_count());
         let idle = !state.batches.any() && state.transfers.in_use() == 0;
         if !scarce || !idle || state.reclaim.active || now < state.reclaim.clean_at {
             return;
         }
         state.reclaim.clean_at = now + PAUSE_NS;
-        let writes = |slot: &&PagedObject| !slot.closing && !slot.is_image() && slot.writable(now).is_some();
-        let most = state.slots.iter().filter(writes).max_by_key(|slot| self.env.frames.owned_by(slot.object.id()));
+        let writes =
+            |slot: &&PagedObject| !slot.closing && !slot.is_image() && slot.writable(now).is_some();
+        let most = state
+            .slots
+            .iter()
+            .filter(writes)
+            .max_by_key(|slot| self.env.frames.owned_by(slot.object.id()));
         let Some(id) = most.map(|slot| slot.object.id()) else { return };
         self.clean_some(state, id, me, budget, work);
     }
 
-    fn clean_some(&self, state: &mut PagerState<P>, id: ObjectId, me: CpuId, budget: &mut PollBudget, work: &mut PollOutcome) {
+    fn clean_some(
+        &self,
+        state: &mut PagerState<P>,
+        id: ObjectId,
+        me: CpuId,
+        budget: &mut PollBudget,
+        work: &mut PollOutcome,
+    ) {
         let Some(number) = state.vacant_batch_for(id) else { return };
         let PagerState { batches, slots, .. } = state;
         let slot = slots.busy(id);
@@ -73,7 +92,10 @@ fn pick(slot: &mut PagedObject, batch: &mut Batch, budget: &mut PollBudget) {
     let mut at = pages.min(start.saturating_add(length.min(VISITS).min(budget.visits)));
     budget.visits -= at - start;
     for page in slot.object.pages(start..at) {
-        let LeafState::Present(PageMapping { accessed: false, dirty: true, .. }) = page.leaf() else { continue };
+        let LeafState::Present(PageMapping { accessed: false, dirty: true, .. }) = page.leaf()
+        else {
+            continue;
+        };
         // Refused while the page is claimed or pinned; a later round takes it.
         let _ = batch.lines.clean(page);
         if batch.len() >= PAGES {
@@ -88,7 +110,8 @@ fn pick(slot: &mut PagedObject, batch: &mut Batch, budget: &mut PollBudget) {
 /// of the clock hand.
 fn stretch(hand: u32, cleaning_hand: u32, pages: u32) -> (u32, u32) {
     let reach = (pages / REACH_PART).clamp(*REACH.start(), *REACH.end()).min(pages);
-    let ahead = ((u64::from(cleaning_hand) + u64::from(pages) - u64::from(hand)) % u64::from(pages)) as u32;
+    let ahead =
+        ((u64::from(cleaning_hand) + u64::from(pages) - u64::from(hand)) % u64::from(pages)) as u32;
     match ahead {
         _ if ahead < reach => (cleaning_hand, reach - ahead),
         // The cleaning hand is at the end of the stretch and waits for the clock hand.

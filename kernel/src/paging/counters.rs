@@ -13,7 +13,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Buckets of the latency histogram: bucket `n` counts page-ins of `2^n ..= 2^(n+1) - 1` ns, the last one all longer.
+/// Buckets of the latency histogram: bucket `n` counts page-ins of `2^n ..= 2^(n+1) - 1` ns, the
+/// last one all longer.
 pub const LATENCY_BUCKETS: usize = 36;
 
 macro_rules! counters {
@@ -36,7 +37,10 @@ macro_rules! counters {
         impl PagerCounters {
             /// All zero.
             pub const fn new() -> Self {
-                Self { $($name: AtomicU64::new(0),)* latency: [const { AtomicU64::new(0) }; LATENCY_BUCKETS] }
+                Self {
+                    $($name: AtomicU64::new(0),)*
+                    latency: [const { AtomicU64::new(0) }; LATENCY_BUCKETS],
+                }
             }
 
             /// Reads all counters.

@@ -123,7 +123,10 @@ impl ImageDrain {
     ///
     /// # Panics
     /// If the object is not attached, or is no dump image (our bug).
-    pub fn new<M: FrameMemory, D: Disk, P: ReclaimPolicy>(pager: &Pager<'_, M, D, P>, image: Arc<MemoryObject>) -> Self {
+    pub fn new<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
+        pager: &Pager<'_, M, D, P>,
+        image: Arc<MemoryObject>,
+    ) -> Self {
         let mut state = pager.locked();
         let slot = state.slots.get_mut(image.id()).expect("a dump image that drains is attached");
         assert!(slot.is_image(), "only a dump image drains");
@@ -161,7 +164,10 @@ impl ImageDrain {
 
     /// Reports progress without starting any work.
     #[cfg(test)]
-    pub fn progress<M: FrameMemory, D: Disk, P: ReclaimPolicy>(&self, pager: &Pager<'_, M, D, P>) -> DrainProgress {
+    pub fn progress<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
+        &self,
+        pager: &Pager<'_, M, D, P>,
+    ) -> DrainProgress {
         progress(&pager.locked(), self.image.id())
     }
 
@@ -175,7 +181,10 @@ impl ImageDrain {
 
     /// Returns the pages whose blocks were unreadable or wrong, before the crash or since. The list
     /// may include intact pages.
-    pub fn suspects<M: FrameMemory, D: Disk, P: ReclaimPolicy>(&self, pager: &Pager<'_, M, D, P>) -> BadPages {
+    pub fn suspects<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
+        &self,
+        pager: &Pager<'_, M, D, P>,
+    ) -> BadPages {
         pager.locked().slots.get(self.image.id()).map(|slot| slot.bad.clone()).unwrap_or_default()
     }
 
@@ -201,7 +210,10 @@ impl ImageDrain {
         }
     }
 
-    fn kind_of<M: FrameMemory, D: Disk, P: ReclaimPolicy>(pager: &Pager<'_, M, D, P>, leaf: LeafState) -> Option<PageFinal> {
+    fn kind_of<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
+        pager: &Pager<'_, M, D, P>,
+        leaf: LeafState,
+    ) -> Option<PageFinal> {
         match leaf {
             LeafState::Paged(crc) => Some(PageFinal::Block(crc)),
             LeafState::Untouched | LeafState::Zero => Some(PageFinal::Zero),
@@ -217,7 +229,8 @@ fn progress<P>(state: &PagerState<P>, id: ObjectId) -> DrainProgress {
     let slot = state.slots.get(id).expect("a dump image that drains is attached");
     let counts = slot.object.counts();
     let remaining = counts.resident + counts.going_out + counts.coming_in;
-    let lowest = state.batches.of(id).filter_map(|batch| batch.lines.lowest()).map(|index| index.0).min();
+    let lowest =
+        state.batches.of(id).filter_map(|batch| batch.lines.lowest()).map(|index| index.0).min();
     let cursor = lowest.unwrap_or(slot.drain.next).min(slot.drain.next).max(slot.drain.floor);
     let busy = state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some();
     let DrainState { freed, written, zero, clean, error, .. } = slot.drain;
@@ -231,7 +244,10 @@ fn progress<P>(state: &PagerState<P>, id: ObjectId) -> DrainProgress {
         clean,
         done: cursor == slot.pages() && remaining == 0 && !busy,
         // Not before the last completion: writes in flight may still succeed.
-        failed: error.filter(|_| slot.drain.stands_still()).or(dead.filter(|_| remaining > 0)).filter(|_| !busy),
+        failed: error
+            .filter(|_| slot.drain.stands_still())
+            .or(dead.filter(|_| remaining > 0))
+            .filter(|_| !busy),
     }
 }
 
@@ -260,7 +276,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let is_through = slot.drain.next >= slot.pages() && batches.of(id).next().is_none();
         let batch = batches.get(number);
         self.look_at_disk(slot, notices);
-        if slot.drain.stands_still() || slot.closing || slot.writable(self.clock.load(Relaxed)).is_none() {
+        if slot.drain.stands_still()
+            || slot.closing
+            || slot.writable(self.clock.load(Relaxed)).is_none()
+        {
             return 0;
         }
         if is_through && slot.object.counts().resident > 0 {
@@ -308,7 +327,11 @@ fn leave(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Sweep
     match batch.lines.write_out(page) {
         Ok(()) => SweepStep::Next,
         Err(TransitionError::Clean) => leave_clean(page, batch, without_io),
-        Err(TransitionError::State(LeafState::ComingIn(_)) | TransitionError::Pinned | TransitionError::Dirty) => SweepStep::Wait,
+        Err(
+            TransitionError::State(LeafState::ComingIn(_))
+            | TransitionError::Pinned
+            | TransitionError::Dirty,
+        ) => SweepStep::Wait,
         Err(TransitionError::State(_)) => SweepStep::Next,
     }
 }
@@ -317,7 +340,9 @@ fn leave_clean(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) ->
     if batch.unmapped.len() >= BATCH_PAGES {
         return SweepStep::Wait;
     }
-    let LeafState::Present(PageMapping { has_block, .. }) = page.leaf() else { return SweepStep::Wait };
+    let LeafState::Present(PageMapping { has_block, .. }) = page.leaf() else {
+        return SweepStep::Wait;
+    };
     let Ok(unmapped) = page.evict_clean() else { return SweepStep::Wait };
     batch.unmapped.push(unmapped);
     *(if has_block { &mut without_io.clean } else { &mut without_io.zero }) += 1;

@@ -48,7 +48,9 @@ impl core::fmt::Display for PageLossError {
         match self {
             Self::Io(error) => write!(f, "{error}"),
             Self::Checksum => f.write_str("its block holds something else than what was written"),
-            Self::Unwritable(error) => write!(f, "no frame is left in its share, and its pages cannot be written: {error}"),
+            Self::Unwritable(error) => {
+                write!(f, "no frame is left in its share, and its pages cannot be written: {error}")
+            }
             Self::NoFrames => f.write_str("no frame is free, and none can be freed"),
         }
     }
@@ -60,7 +62,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     ///
     /// Otherwise all kinds of access are served alike. On a CPU without A and D bits the access is
     /// noted in the leaf here.
-    pub fn fault(&self, object: &MemoryObject, gpa: Gpa, access: PageAccess, now: u64) -> AccessOutcome {
+    pub fn fault(
+        &self,
+        object: &MemoryObject,
+        gpa: Gpa,
+        access: PageAccess,
+        now: u64,
+    ) -> AccessOutcome {
         match object.layout().index_of(gpa.number()) {
             Some(index) => self.fault_page(object, index, access, now),
             None => AccessOutcome::NotRam,
@@ -68,7 +76,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Makes a page resident and open to `access`, or starts to.
-    pub fn fault_page(&self, object: &MemoryObject, index: PageIndex, access: PageAccess, now: u64) -> AccessOutcome {
+    pub fn fault_page(
+        &self,
+        object: &MemoryObject,
+        index: PageIndex,
+        access: PageAccess,
+        now: u64,
+    ) -> AccessOutcome {
         // Taken before the first look at the leaf, so any change after that look makes the ticket
         // ready.
         let ticket = object.wait_ticket();
@@ -77,8 +91,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         };
         let answer = match page.leaf() {
             LeafState::Present(_) => self.admit(page, access),
-            LeafState::Untouched | LeafState::Zero if self.show_zeros(page, access) => Some(AccessOutcome::Resolved),
-            LeafState::Untouched | LeafState::Zero => self.demand_zero(object, page, access, ticket),
+            LeafState::Untouched | LeafState::Zero if self.show_zeros(page, access) => {
+                Some(AccessOutcome::Resolved)
+            }
+            LeafState::Untouched | LeafState::Zero => {
+                self.demand_zero(object, page, access, ticket)
+            }
             LeafState::GoingOut(_) => self.rescue(page),
             LeafState::ComingIn(_) => {
                 bump(&self.counters.joined_waits, 1);
@@ -93,7 +111,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Like [`Self::fault_page`], for the first access to a page whose table does not exist yet.
     #[cold]
-    fn fault_first_of_table(&self, object: &MemoryObject, index: PageIndex, access: PageAccess, now: u64) -> AccessOutcome {
+    fn fault_first_of_table(
+        &self,
+        object: &MemoryObject,
+        index: PageIndex,
+        access: PageAccess,
+        now: u64,
+    ) -> AccessOutcome {
         let ticket = object.wait_ticket();
         match object.page(index) {
             Ok(_) => self.fault_page(object, index, access, now),
@@ -124,7 +148,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     #[cold]
     fn check_upgrade(&self, id: ObjectId) {
         let is_alone = !self.env.quiescent_states.is_any_in(id);
-        assert!(is_alone, "no CPU runs a guest whose page gets a frame instead of the shared zeros");
+        assert!(
+            is_alone,
+            "no CPU runs a guest whose page gets a frame instead of the shared zeros"
+        );
     }
 
     /// Maps a zeroed frame. Returns `None` if the page's state has changed meanwhile.
@@ -171,7 +198,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         self.wait_for_frames_locked(&mut self.locked(), id, ticket)
     }
 
-    pub(super) fn wait_for_frames_locked(&self, state: &mut PagerState<P>, id: ObjectId, ticket: WaitTicket) -> AccessOutcome {
+    pub(super) fn wait_for_frames_locked(
+        &self,
+        state: &mut PagerState<P>,
+        id: ObjectId,
+        ticket: WaitTicket,
+    ) -> AccessOutcome {
         if state.reclaim.exhausted {
             return AccessOutcome::Lost(PageLossError::NoFrames);
         }
@@ -183,7 +215,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Declares a page lost: its faulters crash with the reason.
-    pub(super) fn lose(&self, state: &mut PagerState<P>, id: ObjectId, index: PageIndex, loss: PageLossError) {
+    pub(super) fn lose(
+        &self,
+        state: &mut PagerState<P>,
+        id: ObjectId,
+        index: PageIndex,
+        loss: PageLossError,
+    ) {
         bump(&self.counters.lost_pages, 1);
         state.slots.busy(id).note_loss(index, loss);
         state.notices.push(PagerNotice::PageLost { object: id, index, loss });
@@ -191,11 +229,18 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 }
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy + Send> Faulter for Pager<'_, M, D, P> {
-    fn fault(&self, object: &MemoryObject, index: PageIndex, access: PageAccess) -> Result<(), FaultInError> {
+    fn fault(
+        &self,
+        object: &MemoryObject,
+        index: PageIndex,
+        access: PageAccess,
+    ) -> Result<(), FaultInError> {
         match self.fault_page(object, index, access, self.clock.load(Relaxed)) {
             AccessOutcome::Resolved => Ok(()),
             AccessOutcome::Wait(_) => Err(FaultInError::Wait),
-            AccessOutcome::Lost(PageLossError::Unwritable(_) | PageLossError::NoFrames) => Err(FaultInError::Unwritable),
+            AccessOutcome::Lost(PageLossError::Unwritable(_) | PageLossError::NoFrames) => {
+                Err(FaultInError::Unwritable)
+            }
             AccessOutcome::NotRam | AccessOutcome::Lost(_) => Err(FaultInError::Lost),
         }
     }

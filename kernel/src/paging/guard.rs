@@ -63,7 +63,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Recounts the guarded objects.
     pub(super) fn count_guarded(&self, state: &mut PagerState<P>) {
-        let guarded = state.slots.iter().filter(|slot| slot.guard.is_some() && !slot.is_image()).count();
+        let guarded =
+            state.slots.iter().filter(|slot| slot.guard.is_some() && !slot.is_image()).count();
         state.guarded = guarded as u32;
         self.set_gate(state);
     }
@@ -72,20 +73,31 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// holds its share.
     pub(super) fn is_blocked(&self, state: &PagerState<P>, id: ObjectId) -> bool {
         let Some(slot) = state.slots.get(id) else { return false };
-        slot.guard.is_some() && !slot.is_image() && self.env.frames.owned_by(id) >= self.share_of(state, slot)
+        slot.guard.is_some()
+            && !slot.is_image()
+            && self.env.frames.owned_by(id) >= self.share_of(state, slot)
     }
 
     /// Returns an object's share of the pool by logical size, and at least its minimum.
     fn share_of(&self, state: &PagerState<P>, slot: &PagedObject) -> u32 {
         let logical = |slot: &PagedObject| u64::from(slot.pages());
-        let all: u64 = state.slots.iter().filter(|other| !other.is_image() && !other.closing).map(logical).sum();
+        let all: u64 = state
+            .slots
+            .iter()
+            .filter(|other| !other.is_image() && !other.closing)
+            .map(logical)
+            .sum();
         let share = u64::from(self.env.frames.total()) * logical(slot) / all.max(1);
         (share as u32).max(slot.terms.minimum)
     }
 
     /// Returns the reason to crash an object's faulter instead of letting it wait for a frame: its
     /// disk has failed for too long.
-    pub(super) fn loss_by_guard(&self, state: &mut PagerState<P>, id: ObjectId) -> Option<PageLossError> {
+    pub(super) fn loss_by_guard(
+        &self,
+        state: &mut PagerState<P>,
+        id: ObjectId,
+    ) -> Option<PageLossError> {
         if state.guarded == 0 {
             return None;
         }
@@ -145,17 +157,23 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             true => self.env.frames.owned_by(slot.object.id()) > 0,
             false => starves(slot) || self.is_blocked(state, slot.object.id()),
         };
-        state.slots.iter().any(|slot| matches!(slot.guard, Some(GuardCause::Stuck | GuardCause::Expected)) && holds(slot))
+        state.slots.iter().any(|slot| {
+            matches!(slot.guard, Some(GuardCause::Stuck | GuardCause::Expected)) && holds(slot)
+        })
     }
 
     /// Called when an object starves: makes a partition crash that keeps its share or more while
     /// its disk fails. Returns whether there is one.
     pub(super) fn end_unwritable(&self, state: &mut PagerState<P>) -> bool {
         let holds_too_much = |slot: &&PagedObject| {
-            matches!(slot.guard, Some(GuardCause::Failing(_))) && !slot.closing && self.is_blocked(state, slot.object.id())
+            matches!(slot.guard, Some(GuardCause::Failing(_)))
+                && !slot.closing
+                && self.is_blocked(state, slot.object.id())
         };
         let Some(slot) = state.slots.iter().find(holds_too_much) else { return false };
-        let (object, Some(GuardCause::Failing(error))) = (slot.object.id(), slot.guard) else { return false };
+        let (object, Some(GuardCause::Failing(error))) = (slot.object.id(), slot.guard) else {
+            return false;
+        };
         state.notices.push(PagerNotice::Unwritable { object, error });
         true
     }

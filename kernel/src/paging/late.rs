@@ -59,7 +59,10 @@ impl LateRequests {
     /// # Panics
     /// If the disk has accepted more requests than its depth (our bug: its driver bounds them).
     pub fn keep(&mut self, disk: usize, cookie: Cookie, held: HeldMemory) {
-        assert!(self.all.len() < self.all.capacity(), "a disk has no more requests in flight than its depth");
+        assert!(
+            self.all.len() < self.all.capacity(),
+            "a disk has no more requests in flight than its depth"
+        );
         self.all.push(LateRequest { disk, cookie, held });
     }
 
@@ -70,18 +73,27 @@ impl LateRequests {
 
     /// Returns whether a disk may still access pages of an object.
     pub fn holds(&self, id: ObjectId) -> bool {
-        self.all.iter().any(|late| matches!(&late.held, HeldMemory::Pages(object, _) if object.id() == id))
+        self.all
+            .iter()
+            .any(|late| matches!(&late.held, HeldMemory::Pages(object, _) if object.id() == id))
     }
 }
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Handles a late completion. Returns whether the completion was late.
     #[cold]
-    pub(super) fn take_late(&self, state: &mut PagerState<P>, disk: usize, completion: Completion) -> bool {
+    pub(super) fn take_late(
+        &self,
+        state: &mut PagerState<P>,
+        disk: usize,
+        completion: Completion,
+    ) -> bool {
         match state.late.take(disk, completion.cookie) {
             None => return false,
             Some(HeldMemory::Frames(chain)) => self.env.frames.free_chain(chain),
-            Some(HeldMemory::Pages(object, pages)) => object.pages(pages).for_each(|page| page.unpin()),
+            Some(HeldMemory::Pages(object, pages)) => {
+                object.pages(pages).for_each(|page| page.unpin())
+            }
         }
         true
     }
@@ -92,7 +104,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     pub(super) fn note_turn_of(&self, state: &mut PagerState<P>, disk: usize, is_down: bool) {
         state.down[disk] = is_down;
         let PagerState { slots, notices, .. } = state;
-        let on_it = |slot: &&mut PagedObject| slot.store.is_some_and(|store| store.store.disk == disk);
+        let on_it =
+            |slot: &&mut PagedObject| slot.store.is_some_and(|store| store.store.disk == disk);
         for slot in slots.iter_mut().filter(on_it) {
             if is_down {
                 super::reclaim::note_dead(slot, notices);

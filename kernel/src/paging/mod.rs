@@ -30,7 +30,8 @@
 //! * **Lost pages never read as zeros.** A block that cannot be read or does not match its checksum
 //!   is a [`PageLossError`].
 //!
-//! Lock: one, of rank [`PAGER`](crate::sync::rank::PAGER), above those of `mm` and `block`, below every partition's.
+//! Lock: one, of rank [`PAGER`](crate::sync::rank::PAGER), above those of `mm` and `block`, below
+//! every partition's.
 
 mod ahead_map;
 mod along;
@@ -177,7 +178,11 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
     ///
     /// # Errors
     /// [`AttachError`]: the store does not fit the object, or the object is attached already.
-    pub fn attach(&self, object: Arc<MemoryObject>, store: Option<PageStore>) -> Result<(), AttachError> {
+    pub fn attach(
+        &self,
+        object: Arc<MemoryObject>,
+        store: Option<PageStore>,
+    ) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
         self.locked().slots.attach(object, store, &infos)
     }
@@ -246,7 +251,11 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
     /// first.
     pub fn landmarks(&self, id: ObjectId) -> ArrayVec<PageIndex, LANDMARKS> {
         let state = self.locked();
-        state.slots.get(id).map(|slot| slot.landmarks.iter().rev().copied().collect()).unwrap_or_default()
+        state
+            .slots
+            .get(id)
+            .map(|slot| slot.landmarks.iter().rev().copied().collect())
+            .unwrap_or_default()
     }
 
     /// Returns the counts of an object's page-ins and page-outs.
@@ -257,7 +266,8 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
     /// Returns the frames that dump images hold.
     pub fn image_frames(&self) -> u64 {
         let state = self.locked();
-        let frames = |slot: &slots::PagedObject| u64::from(self.env.frames.owned_by(slot.object.id()));
+        let frames =
+            |slot: &slots::PagedObject| u64::from(self.env.frames.owned_by(slot.object.id()));
         state.slots.iter().filter(|slot| slot.is_image()).map(frames).sum()
     }
 
@@ -336,5 +346,6 @@ fn hungry_bit(id: ObjectId) -> u64 {
     1 << (id.as_u16() % 64)
 }
 
-const _: () = assert!(crate::mm::object::ObjectTable::CAPACITY <= 64, "one bit of a word for each object");
+const _: () =
+    assert!(crate::mm::object::ObjectTable::CAPACITY <= 64, "one bit of a word for each object");
 const _: () = assert!(crate::mm::object::ObjectTable::CAPACITY <= crate::pool::credit::MAX_HOLDERS);

@@ -48,8 +48,14 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let state = &mut *state;
         let id = object.id();
         let number = state.transfers.vacant();
-        let Some((number, frame)) = number.and_then(|number| Some((number, self.take_frame(state, id)?))) else {
-            let lost = state.slots.get(id).and_then(|slot| slot.loss_of(page.index())).map(AccessOutcome::Lost);
+        let Some((number, frame)) =
+            number.and_then(|number| Some((number, self.take_frame(state, id)?)))
+        else {
+            let lost = state
+                .slots
+                .get(id)
+                .and_then(|slot| slot.loss_of(page.index()))
+                .map(AccessOutcome::Lost);
             return Some(lost.unwrap_or_else(|| self.wait_for_frames_locked(state, id, ticket)));
         };
         let PagerState { transfers, slots, segments, credits, .. } = &mut *state;
@@ -73,17 +79,30 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let promised = if slot.guard.is_some() { u32::MAX } else { credits.total() };
         let room = AheadLimits { pages: store.max_pages as u32, promised };
         if self.grow(&near, transfer, number, reach, room) {
-            slot.around.note_along(reach, transfer.base + transfer.first, transfer.base + transfer.end);
+            slot.around.note_along(
+                reach,
+                transfer.base + transfer.first,
+                transfer.base + transfer.end,
+            );
         }
         let answer = self.hand_over(transfer, number, store, segments);
         self.note_handed_over(state, number, answer);
         if let ReadReach::Along { heading, windows: windows @ 1.. } = reach {
-            self.read_ahead(state, object, AheadRequest { page: page.index(), heading, windows, room, now });
+            self.read_ahead(
+                state,
+                object,
+                AheadRequest { page: page.index(), heading, windows, room, now },
+            );
         }
         Some(AccessOutcome::Wait(ticket))
     }
 
-    pub(super) fn coming(&self, page: Page<'_>, number: u32, frame: Frame) -> Result<IncomingPage, Frame> {
+    pub(super) fn coming(
+        &self,
+        page: Page<'_>,
+        number: u32,
+        frame: Frame,
+    ) -> Result<IncomingPage, Frame> {
         match page.begin_page_in(TransferIndex(number)) {
             Ok(crc) => Ok(IncomingPage { frame, crc }),
             Err(_) => Err(frame),
@@ -113,14 +132,21 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 segments.single(hpa(alone));
                 1
             }
-            several => segments.gather(several.iter().flatten().map(hpa), store.max_segment_len) as u32,
+            several => {
+                segments.gather(several.iter().flatten().map(hpa), store.max_segment_len) as u32
+            }
         };
         let request = DiskRequest {
             operation: DiskOperation::Read,
             sectors: store.store.blocks.sectors(transfer.page(transfer.first), count),
             segments: segments.as_slice(),
             lane: QueueLane::Common,
-            cookie: CookieFields { class: CompletionOwner::Transfer, detail: transfer.life, slot: number }.cookie(),
+            cookie: CookieFields {
+                class: CompletionOwner::Transfer,
+                detail: transfer.life,
+                slot: number,
+            }
+            .cookie(),
         };
         self.disks[store.store.disk].submit(&request)?;
         bump(&self.counters.read_requests, 1);
@@ -173,7 +199,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             return;
         }
         let slot = state.slots.busy(transfer.object);
-        let right = |_, coming: &IncomingPage| self.env.memory.checksum(coming.frame.hfn()) == coming.crc;
+        let right =
+            |_, coming: &IncomingPage| self.env.memory.checksum(coming.frame.hfn()) == coming.crc;
         if self.finish_transfer(slot, transfer, tag.slot, right, now) {
             state.transfers.finish(tag.slot);
         } else {
@@ -183,10 +210,22 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Ends a transfer whose pages were verified. Bit `n` of `places` is set if the page at place
     /// `n` is right.
-    pub(super) fn finish_verified(&self, state: &mut PagerState<P>, number: u32, places: u32, now: u64) {
+    pub(super) fn finish_verified(
+        &self,
+        state: &mut PagerState<P>,
+        number: u32,
+        places: u32,
+        now: u64,
+    ) {
         let transfer = state.transfers.get(number).expect("a transfer that is verified is in use");
         let slot = state.slots.busy(transfer.object);
-        if self.finish_transfer(slot, transfer, number, |place, _: &IncomingPage| places & 1 << place != 0, now) {
+        if self.finish_transfer(
+            slot,
+            transfer,
+            number,
+            |place, _: &IncomingPage| places & 1 << place != 0,
+            now,
+        ) {
             state.transfers.finish(number);
         } else {
             self.fail_checksum(state, number);
@@ -244,7 +283,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let mut all_right = true;
         let near = slot.object.near_at(transfer.leaves);
         for place in transfer.first..transfer.end {
-            let Some(coming) = transfer.pages[place as usize].take_if(|coming| right(place, coming)) else {
+            let Some(coming) =
+                transfer.pages[place as usize].take_if(|coming| right(place, coming))
+            else {
                 bump(&self.counters.checksum_errors, 1);
                 slot.bad.note(transfer.page(place));
                 all_right = false;
@@ -283,7 +324,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         (transfer.first, transfer.end) = (transfer.demand, transfer.demand + 1);
     }
 
-    fn drop_page(&self, object: &MemoryObject, index: PageIndex, coming: IncomingPage, number: u32) {
+    fn drop_page(
+        &self,
+        object: &MemoryObject,
+        index: PageIndex,
+        coming: IncomingPage,
+        number: u32,
+    ) {
         let page = object.existing(index).expect("a page that is coming in has a table");
         page.abort_page_in(TransferIndex(number), coming.crc);
         self.env.frames.free(coming.frame);
@@ -331,7 +378,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let mut chain = FrameChain::new();
         for place in transfer.first..transfer.end {
             let Some(coming) = transfer.pages[place as usize].take() else { continue };
-            let page = slot.object.existing(transfer.page(place)).expect("a page that is coming in has a table");
+            let page = slot
+                .object
+                .existing(transfer.page(place))
+                .expect("a page that is coming in has a table");
             page.abort_page_in(TransferIndex(number), coming.crc);
             self.env.frames.link(&mut chain, coming.frame);
         }

@@ -41,7 +41,13 @@ pub struct PollOutcome {
 
 impl Default for PollOutcome {
     fn default() -> Self {
-        Self { kicks: Kicks(0), woke_waiters: false, poll_again: false, awaits_flush: false, has_notices: false }
+        Self {
+            kicks: Kicks(0),
+            woke_waiters: false,
+            poll_again: false,
+            awaits_flush: false,
+            has_notices: false,
+        }
     }
 }
 
@@ -149,7 +155,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Does the part that only one CPU does at a time. Returns whether there are pages to scan.
     #[inline(always)]
-    fn poll_alone(&self, me: CpuId, now: u64, budget: &mut PollBudget, work: &mut PollOutcome) -> bool {
+    fn poll_alone(
+        &self,
+        me: CpuId,
+        now: u64,
+        budget: &mut PollBudget,
+        work: &mut PollOutcome,
+    ) -> bool {
         let mut state = self.locked();
         let mut since = self.begin_hold();
         let moves = state.begin_turn();
@@ -188,7 +200,14 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Does all work of a turn other than handling completions.
     #[inline(never)]
-    fn turn(&self, state: &mut PagerState<P>, me: CpuId, now: u64, budget: &mut PollBudget, work: &mut PollOutcome) {
+    fn turn(
+        &self,
+        state: &mut PagerState<P>,
+        me: CpuId,
+        now: u64,
+        budget: &mut PollBudget,
+        work: &mut PollOutcome,
+    ) {
         self.sample(state, now);
         self.ask_along(state, now);
         self.reclaim(state, me, now, budget, work);
@@ -199,12 +218,15 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let free = self.env.frames.free_count();
         if free > 0 && self.hungry.load(Relaxed) != 0 {
             state.reclaim.exhausted = false;
-            work.woke_waiters |= self
-                .wake_hungry(state, |id| state.credits.available(state.account(id), free) > 0 && self.may_go_on(state, id, now));
+            work.woke_waiters |= self.wake_hungry(state, |id| {
+                state.credits.available(state.account(id), free) > 0
+                    && self.may_go_on(state, id, now)
+            });
         }
         // A faulter that waits while no disk works waits for time to pass (the pause after failed
         // writes). No interrupt would wake the CPU then, so it must not idle.
-        work.poll_again |= self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
+        work.poll_again |=
+            self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
         let wants = state.batches.wants();
         work.poll_again |= budget.visits == 0 || wants.a_cpu;
         work.awaits_flush |= wants.a_flush;
@@ -262,8 +284,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         // A request submitted before the pager existed may complete late.
         let Some(tag) = CookieFields::of(completion.cookie) else { return };
         match tag.class {
-            CompletionOwner::Transfer => self.complete_transfer(state, tag, (completion.result, now), arrived),
-            CompletionOwner::WriteOut => self.complete_run(state, disk, tag, completion.result, now),
+            CompletionOwner::Transfer => {
+                self.complete_transfer(state, tag, (completion.result, now), arrived)
+            }
+            CompletionOwner::WriteOut => {
+                self.complete_run(state, disk, tag, completion.result, now)
+            }
             CompletionOwner::Task => state.mail.keep(completion),
         }
     }

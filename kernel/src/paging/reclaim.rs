@@ -9,7 +9,8 @@
 //!
 //! An object whose pages yield nothing in two rounds of the hand is left out for a while. If all
 //! objects are left out and a faulter still waits after a second, no frame will ever come, and
-//! waiting longer would be a hang: the faulter gets [`PageLossError::NoFrames`](super::PageLossError::NoFrames).
+//! waiting longer would be a hang: the faulter gets
+//! [`PageLossError::NoFrames`](super::PageLossError::NoFrames).
 //!
 //! If a disk is dead, a clean page in memory is the only copy left, so it is not evicted.
 
@@ -52,7 +53,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         if state.reclaim.asked {
             self.serve_asked(state, me, now, budget, work);
         }
-        if !state.reclaim.active && !self.marks_now(state).is_low(self.free_for_all(state)) && self.hungry.load(Relaxed) == 0 {
+        if !state.reclaim.active
+            && !self.marks_now(state).is_low(self.free_for_all(state))
+            && self.hungry.load(Relaxed) == 0
+        {
             return;
         }
         state.reclaim.active = true;
@@ -62,7 +66,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         }
         let mut tried = 0_u64;
         while budget.visits > 0 {
-            let wanted = self.marks_now(state).shortage(self.free_for_all(state), self.leaving_for_all(state, now));
+            let wanted = self
+                .marks_now(state)
+                .shortage(self.free_for_all(state), self.leaving_for_all(state, now));
             if wanted == 0 {
                 state.reclaim.active = false;
                 break;
@@ -77,8 +83,16 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Serves [`Pager::ask_evict`]. The hand ages a page at its first visit and takes it at the
     /// next.
-    fn serve_asked(&self, state: &mut PagerState<P>, me: CpuId, now: u64, budget: &mut PollBudget, work: &mut PollOutcome) {
-        let asked = state.slots.iter().find(|slot| slot.asked > 0 && !slot.closing && !slot.is_image());
+    fn serve_asked(
+        &self,
+        state: &mut PagerState<P>,
+        me: CpuId,
+        now: u64,
+        budget: &mut PollBudget,
+        work: &mut PollOutcome,
+    ) {
+        let asked =
+            state.slots.iter().find(|slot| slot.asked > 0 && !slot.closing && !slot.is_image());
         let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else {
             state.reclaim.asked = false;
             return;
@@ -86,21 +100,27 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let found = self.take_from(state, id, wanted, (me, now), budget, work) as u32;
         let slot = state.slots.busy(id);
         // Two rounds without a find: the remaining pages are pinned, or dirty and unwritable.
-        let nothing_left = slot.object.counts().resident == 0 || slot.fruitless >= slot.pages().saturating_mul(2);
+        let nothing_left =
+            slot.object.counts().resident == 0 || slot.fruitless >= slot.pages().saturating_mul(2);
         slot.asked = if nothing_left { 0 } else { wanted.saturating_sub(found) };
         work.poll_again |= slot.asked > 0;
     }
 
     fn pick_victim(&self, state: &mut PagerState<P>, tried: u64) -> Option<ObjectId> {
         let spent = |slot: &PagedObject| slot.fruitless >= slot.pages().saturating_mul(2);
-        let (candidates, ids) =
-            self.candidates(state, |slot| !slot.closing && !spent(slot) && tried & super::hungry_bit(slot.object.id()) == 0);
+        let (candidates, ids) = self.candidates(state, |slot| {
+            !slot.closing && !spent(slot) && tried & super::hungry_bit(slot.object.id()) == 0
+        });
         ids[state.policy.victim(self.env.frames.total(), self.marks.high, &candidates)?]
     }
 
     /// Describes the objects that are `wanted` to the policy; also returns their ids by holder
     /// number.
-    pub(super) fn candidates(&self, state: &PagerState<P>, wanted: impl Fn(&PagedObject) -> bool) -> (Candidates, Ids) {
+    pub(super) fn candidates(
+        &self,
+        state: &PagerState<P>,
+        wanted: impl Fn(&PagedObject) -> bool,
+    ) -> (Candidates, Ids) {
         let mut ids = [None; ObjectTable::CAPACITY];
         let mut candidates = Candidates::new();
         for slot in state.slots.iter().filter(|slot| wanted(slot)) {
@@ -140,7 +160,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         // An eviction on request ignores the object's minimum: the operator wants it.
         let minimum = if slot.asked > 0 { 0 } else { slot.terms.minimum };
         let most = wanted.min(slot.object.counts().resident.saturating_sub(minimum));
-        let hand = Hand { pager: self, policy, can_write: slot.writable(now).is_some(), can_read: !slot.is_dead() };
+        let hand = Hand {
+            pager: self,
+            policy,
+            can_write: slot.writable(now).is_some(),
+            can_read: !slot.is_dead(),
+        };
         hand.go_round(slot, batch, (most as usize).min(VICTIMS), budget);
         let (object, found) = (slot.object.clone(), batch.len());
         work.kick(self.launch(state, number, &object, BatchPurpose::Evict, me));
@@ -180,9 +205,15 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Wakes the faulters of objects that wait for frames and for which `may` returns true. Returns
     /// whether there were any.
-    pub(super) fn wake_hungry(&self, state: &PagerState<P>, may: impl Fn(ObjectId) -> bool) -> bool {
+    pub(super) fn wake_hungry(
+        &self,
+        state: &PagerState<P>,
+        may: impl Fn(ObjectId) -> bool,
+    ) -> bool {
         let hungry = self.hungry.load(Acquire);
-        let waits = |slot: &&PagedObject| hungry & super::hungry_bit(slot.object.id()) != 0 && may(slot.object.id());
+        let waits = |slot: &&PagedObject| {
+            hungry & super::hungry_bit(slot.object.id()) != 0 && may(slot.object.id())
+        };
         let mut any = false;
         for slot in state.slots.iter().filter(waits) {
             self.hungry.fetch_and(!super::hungry_bit(slot.object.id()), AcqRel);
@@ -215,7 +246,13 @@ struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> {
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
     /// Advances, wrapping at most once, until the batch has `most` pages or the budget is spent.
-    fn go_round(&self, slot: &mut PagedObject, batch: &mut Batch, most: usize, budget: &mut PollBudget) {
+    fn go_round(
+        &self,
+        slot: &mut PagedObject,
+        batch: &mut Batch,
+        most: usize,
+        budget: &mut PollBudget,
+    ) {
         let pages = slot.pages();
         let (mut left, mut ends) = (pages.min(budget.visits), 0);
         while left > 0 && batch.len() < most && ends < 2 {
@@ -255,7 +292,11 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
         });
         let at = stopped.break_value().unwrap_or(end);
         bump(&self.pager.counters.aged, u64::from(aged));
-        slot.fruitless = if batch.len() > before { 0 } else { slot.fruitless.saturating_add(at.saturating_sub(hand)) };
+        slot.fruitless = if batch.len() > before {
+            0
+        } else {
+            slot.fruitless.saturating_add(at.saturating_sub(hand))
+        };
         slot.hand = if at >= slot.pages() { 0 } else { at };
         at.saturating_sub(start)
     }
@@ -291,7 +332,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
         let Ok(unmapped) = page.evict_clean() else { return false };
         batch.unmapped.push(unmapped);
         let counters = &self.pager.counters;
-        bump(if mapping.has_block { &counters.clean_evictions } else { &counters.zero_evictions }, 1);
+        bump(
+            if mapping.has_block { &counters.clean_evictions } else { &counters.zero_evictions },
+            1,
+        );
         true
     }
 

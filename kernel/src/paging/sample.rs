@@ -87,7 +87,9 @@ fn look(slot: &mut PagedObject) {
 fn visit(slot: &PagedObject) -> (u32, u32) {
     let pages = slot.pages();
     let (mut resident, mut touched) = (0, 0);
-    for index in (0..(RUNS * RUN).min(pages)).map(|n| (slot.usage.offset + n / RUN * (pages / RUNS) + n % RUN) % pages) {
+    for index in (0..(RUNS * RUN).min(pages))
+        .map(|n| (slot.usage.offset + n / RUN * (pages / RUNS) + n % RUN) % pages)
+    {
         match slot.object.existing(PageIndex(index)).map(|page| page.age()) {
             Some(PageAge::Referenced) => (resident, touched) = (resident + 1, touched + 1),
             Some(PageAge::Idle) => resident += 1,

@@ -73,7 +73,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Claims a piece of a batch in scan. Prefers the `last` one, which was the oldest, until it is
     /// through.
-    fn claim(&self, state: &mut PagerState<P>, last: Option<usize>, budget: &mut PollBudget) -> Option<ScanPiece> {
+    fn claim(
+        &self,
+        state: &mut PagerState<P>,
+        last: Option<usize>,
+        budget: &mut PollBudget,
+    ) -> Option<ScanPiece> {
         if budget.scans == 0 {
             return None;
         }
@@ -157,7 +162,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             let line = piece.first + special.trailing_zeros() as usize;
             special ^= bit;
             if seen.landmark & bit != 0 {
-                slot.note_landmark(batch.lines.index(line).expect("nobody else deals with a claimed page"));
+                slot.note_landmark(
+                    batch.lines.index(line).expect("nobody else deals with a claimed page"),
+                );
             }
             if (seen.zero | back) & bit == 0 {
                 continue;

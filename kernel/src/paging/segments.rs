@@ -68,8 +68,15 @@ mod tests {
 
     fn gathered(pages: &[u64], max_len: u32) -> Vec<(u64, u32)> {
         let mut segments = SegmentBuffer::new();
-        assert_eq!(segments.gather(pages.iter().map(|n| Hpa::new(n * PAGE_SIZE)), max_len), pages.len());
-        segments.as_slice().iter().map(|s| (s.base.as_u64() / PAGE_SIZE, s.len / PAGE_SIZE as u32)).collect()
+        assert_eq!(
+            segments.gather(pages.iter().map(|n| Hpa::new(n * PAGE_SIZE)), max_len),
+            pages.len()
+        );
+        segments
+            .as_slice()
+            .iter()
+            .map(|s| (s.base.as_u64() / PAGE_SIZE, s.len / PAGE_SIZE as u32))
+            .collect()
     }
 
     #[test]

@@ -30,7 +30,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     ///
     /// # Errors
     /// [`AttachError`]: the store does not fit the object, or the object is attached already.
-    pub fn attach_on(&self, object: Arc<MemoryObject>, store: Option<PageStore>, terms: PoolTerms) -> Result<(), AttachError> {
+    pub fn attach_on(
+        &self,
+        object: Arc<MemoryObject>,
+        store: Option<PageStore>,
+        terms: PoolTerms,
+    ) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
         let id = object.id();
         let mut state = self.locked();
@@ -56,7 +61,11 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     pub fn end_promise(&self, account: usize) {
         let mut state = self.locked();
         let state = &mut *state;
-        state.slots.iter_mut().filter(|slot| slot.terms.account == account).for_each(|slot| slot.promise = 0);
+        state
+            .slots
+            .iter_mut()
+            .filter(|slot| slot.terms.account == account)
+            .for_each(|slot| slot.promise = 0);
         self.set_credit(state, account, 0);
     }
 
@@ -68,7 +77,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Returns an object's collected frames to the free list, under one lock. Promised ones are
     /// credited first.
-    pub(super) fn give_back(&self, credits: &mut FrameCredits, slot: &mut PagedObject, freed: &mut FrameChain) {
+    pub(super) fn give_back(
+        &self,
+        credits: &mut FrameCredits,
+        slot: &mut PagedObject,
+        freed: &mut FrameChain,
+    ) {
         if freed.is_empty() {
             return;
         }

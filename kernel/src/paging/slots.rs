@@ -186,7 +186,9 @@ impl PagedObject {
     pub fn come_back(&mut self) {
         self.revive();
         self.guard = None;
-        self.lost.retain(|(_, loss)| !matches!(loss, PageLossError::Io(DiskError::Dead | DiskError::TimedOut)));
+        self.lost.retain(|(_, loss)| {
+            !matches!(loss, PageLossError::Io(DiskError::Dead | DiskError::TimedOut))
+        });
     }
 
     /// Notes that the disk is dead. Returns whether that was unknown before.
@@ -224,7 +226,12 @@ impl PagedObjects {
         Self { all: (0..ObjectTable::CAPACITY).map(|_| None).collect() }
     }
 
-    pub fn attach(&mut self, object: Arc<MemoryObject>, store: Option<PageStore>, disks: &[DiskInfo]) -> Result<(), AttachError> {
+    pub fn attach(
+        &mut self,
+        object: Arc<MemoryObject>,
+        store: Option<PageStore>,
+        disks: &[DiskInfo],
+    ) -> Result<(), AttachError> {
         let store = match store {
             Some(store) => Some(check_store(store, object.layout().pages(), disks)?),
             None => None,
@@ -237,7 +244,12 @@ impl PagedObjects {
         Ok(())
     }
 
-    pub fn give_store(&mut self, id: ObjectId, store: PageStore, disks: &[DiskInfo]) -> Result<(), AttachError> {
+    pub fn give_store(
+        &mut self,
+        id: ObjectId,
+        store: PageStore,
+        disks: &[DiskInfo],
+    ) -> Result<(), AttachError> {
         let slot = self.get_mut(id).ok_or(AttachError::Unknown)?;
         let store = check_store(store, slot.pages(), disks)?;
         slot.store.get_or_insert(store);
@@ -270,7 +282,11 @@ impl PagedObjects {
     }
 }
 
-fn check_store(store: PageStore, pages: u32, disks: &[DiskInfo]) -> Result<StoreState, AttachError> {
+fn check_store(
+    store: PageStore,
+    pages: u32,
+    disks: &[DiskInfo],
+) -> Result<StoreState, AttachError> {
     let info = disks.get(store.disk).ok_or(AttachError::NoSuchBlocks)?;
     if store.blocks.pages < pages {
         return Err(AttachError::TooSmall);

@@ -94,7 +94,8 @@ impl<P> PagerState<P> {
         self.moves = self.moves.wrapping_add(1);
     }
 
-    /// Counts a turn. Returns the argument for [`PagerState::note_turn_without_work_since`] at its end.
+    /// Counts a turn. Returns the argument for [`PagerState::note_turn_without_work_since`] at its
+    /// end.
     #[inline(always)]
     pub fn begin_turn(&mut self) -> u64 {
         self.lock_use.turns = self.lock_use.turns.wrapping_add(1);
@@ -200,7 +201,10 @@ impl TaskMailbox {
     /// # Panics
     /// If tasks have more requests in flight than their limit (our bug).
     pub fn keep(&mut self, completion: Completion) {
-        assert!(self.queue.len() < MAILBOX_DEPTH, "tasks keep at most PER_DISK requests in flight on a disk");
+        assert!(
+            self.queue.len() < MAILBOX_DEPTH,
+            "tasks keep at most PER_DISK requests in flight on a disk"
+        );
         self.queue.push_back(completion);
     }
 

@@ -110,7 +110,12 @@ pub(super) struct PageTransfers {
 
 impl PageTransfers {
     pub fn new() -> Self {
-        Self { all: (0..TRANSFERS).map(|_| PageTransfer::vacant()).collect(), lives: 0, queued: 0, in_use: 0 }
+        Self {
+            all: (0..TRANSFERS).map(|_| PageTransfer::vacant()).collect(),
+            lives: 0,
+            queued: 0,
+            in_use: 0,
+        }
     }
 
     /// Returns the number of transfers in use.
@@ -120,7 +125,10 @@ impl PageTransfers {
 
     /// Returns the number of a vacant transfer.
     pub fn vacant(&self) -> Option<u32> {
-        self.all.iter().position(|transfer| transfer.phase == TransferPhase::Vacant).map(|n| n as u32)
+        self.all
+            .iter()
+            .position(|transfer| transfer.phase == TransferPhase::Vacant)
+            .map(|n| n as u32)
     }
 
     /// Returns a vacant number for a transfer that no faulter waits for. Half of the numbers are
@@ -145,7 +153,8 @@ impl PageTransfers {
         self.queued += 1;
         let transfer = &mut self.all[number as usize];
         let demand = index.0 % WINDOW;
-        (transfer.phase, transfer.object, transfer.life) = (TransferPhase::Queued, object, self.lives);
+        (transfer.phase, transfer.object, transfer.life) =
+            (TransferPhase::Queued, object, self.lives);
         (transfer.base, transfer.demand, transfer.access) = (index.0 - demand, demand, access);
         (transfer.first, transfer.end, transfer.leaves) = (demand, demand + 1, leaves);
         (transfer.since, transfer.failures, transfer.reason) = (since, 0, InstallReason::Demand);
@@ -182,12 +191,17 @@ impl PageTransfers {
     pub fn finish(&mut self, number: u32) {
         let transfer = &mut self.all[number as usize];
         transfer.phase = TransferPhase::Vacant;
-        debug_assert!(transfer.pages.iter().all(Option::is_none), "a transfer ends when its frames are elsewhere");
+        debug_assert!(
+            transfer.pages.iter().all(Option::is_none),
+            "a transfer ends when its frames are elsewhere"
+        );
         self.in_use -= 1;
     }
 
     pub fn of(&self, object: ObjectId) -> impl Iterator<Item = &PageTransfer> {
-        self.all.iter().filter(move |transfer| transfer.phase != TransferPhase::Vacant && transfer.object == object)
+        self.all.iter().filter(move |transfer| {
+            transfer.phase != TransferPhase::Vacant && transfer.object == object
+        })
     }
 
     /// Returns the first queued number at or after `from`.

@@ -57,7 +57,11 @@ impl PollTurns {
             return TurnVisitor::None;
         }
         self.polling.store(false, SeqCst);
-        if self.came.load(SeqCst) && self.came.swap(false, SeqCst) { TurnVisitor::Another } else { TurnVisitor::None }
+        if self.came.load(SeqCst) && self.came.swap(false, SeqCst) {
+            TurnVisitor::Another
+        } else {
+            TurnVisitor::None
+        }
     }
 }
 

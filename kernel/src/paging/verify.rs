@@ -40,7 +40,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     fn frames_of(&self, number: u32) -> (u32, Frames) {
         let mut state = self.locked();
         let transfer = state.transfers.get(number).expect("a transfer that is verified is in use");
-        let coming = transfer.pages[transfer.first as usize..transfer.end as usize].iter().flatten();
+        let coming =
+            transfer.pages[transfer.first as usize..transfer.end as usize].iter().flatten();
         (transfer.first, coming.map(|coming| (coming.frame.hfn(), coming.crc)).collect())
     }
 

@@ -63,7 +63,11 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let slot = slots.busy(id);
         let before = (batch.phase, batch.cursor);
         if batch.phase == BatchPhase::Limbo {
-            let Some(passed) = batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.env.quiescent_states)) else { return };
+            let Some(passed) =
+                batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.env.quiescent_states))
+            else {
+                return;
+            };
             self.free_unmapped(batch, &passed, freed);
             batch.lines.settle(&passed);
             (batch.ticket, batch.cursor, batch.phase) = (None, 0, BatchPhase::Scan);
@@ -125,7 +129,11 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 Ok(()) => None,
                 // The lease of a failing disk may stay expired for long. An object that is being
                 // detached does not wait for it.
-                Err(SubmitError::Full) if slot.closing && self.disks[store.store.disk].is_suspended() => Some(DiskError::Io),
+                Err(SubmitError::Full)
+                    if slot.closing && self.disks[store.store.disk].is_suspended() =>
+                {
+                    Some(DiskError::Io)
+                }
                 Err(SubmitError::Full) => return,
                 Err(SubmitError::Invalid) => Some(DiskError::Io),
                 Err(SubmitError::Failed) => Some(DiskError::Dead),
@@ -145,12 +153,18 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Collects the segments of the run of neighbours at the cursor; returns the run's lines.
-    fn gather_run(&self, batch: &Batch, store: &StoreState, segments: &mut SegmentBuffer) -> Range<usize> {
+    fn gather_run(
+        &self,
+        batch: &Batch,
+        store: &StoreState,
+        segments: &mut SegmentBuffer,
+    ) -> Range<usize> {
         // A slow disk gets smaller requests, so that other requests need not wait long behind one.
         let room = (self.disks[store.store.disk].write_room() / PAGE_SIZE).max(1);
         let most = store.max_pages.min(usize::try_from(room).unwrap_or(usize::MAX));
         let frames = batch.lines.run(batch.cursor, most);
-        let count = segments.gather(frames.map(|hfn| self.env.memory.hpa(hfn)), store.max_segment_len);
+        let count =
+            segments.gather(frames.map(|hfn| self.env.memory.hpa(hfn)), store.max_segment_len);
         batch.cursor..batch.cursor + count
     }
 
@@ -176,7 +190,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         match result {
             Ok(()) => self.finish_run(batch, slot, run, freed),
             Err(error) => {
-                let pages = range_of(batch.lines.index(run.start).expect("a run is ready until its answer comes"), run.len());
+                let pages = range_of(
+                    batch.lines.index(run.start).expect("a run is ready until its answer comes"),
+                    run.len(),
+                );
                 self.fail_run(batch, slot, notices, run, error, now);
                 if error == DiskError::TimedOut {
                     late.keep(disk, tag.cookie(), pin(&slot.object, pages));
@@ -191,7 +208,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         }
     }
 
-    fn finish_run(&self, batch: &mut Batch, slot: &mut PagedObject, run: Range<usize>, freed: &mut FrameChain) {
+    fn finish_run(
+        &self,
+        batch: &mut Batch,
+        slot: &mut PagedObject,
+        run: Range<usize>,
+        freed: &mut FrameChain,
+    ) {
         let count = run.len() as u32;
         // A local variable while it grows.
         let mut chain = core::mem::take(freed);
@@ -251,13 +274,14 @@ fn for_each_page(
 ) -> PageIndex {
     let first = batch.lines.index(run.start).expect("a run is ready until its answer comes");
     let mut lines = batch.lines.take_run(run.clone());
-    let all = slot.object.pages(first.0..first.0 + run.len() as u32).visit(|page| match lines.next() {
-        Some((ready, crc)) => {
-            deal(page, ready, crc);
-            ControlFlow::Continue(())
-        }
-        None => ControlFlow::Break(()),
-    });
+    let all =
+        slot.object.pages(first.0..first.0 + run.len() as u32).visit(|page| match lines.next() {
+            Some((ready, crc)) => {
+                deal(page, ready, crc);
+                ControlFlow::Continue(())
+            }
+            None => ControlFlow::Break(()),
+        });
     assert!(all.is_continue() && lines.next().is_none(), "a page that is under way has a table");
     first
 }

@@ -8,7 +8,8 @@
 use alloc::format;
 use alloc::string::String;
 
-/// Linux's parameter for the frequency of the TSC (`Documentation/admin-guide/kernel-parameters.txt`).
+/// Linux's parameter for the frequency of the TSC
+/// (`Documentation/admin-guide/kernel-parameters.txt`).
 const TSC_KEY: &str = "tsc_early_khz=";
 
 /// The parameters that the hypervisor adds.
@@ -83,8 +84,14 @@ mod tests {
 
     #[test]
     fn parameters_of_the_kernel_stand_before_the_first_processs_arguments() {
-        assert_eq!(second("console=ttyS0 -- alpha"), "console=ttyS0 tsc_early_khz=2600211 tidepool.incarnation=2 -- alpha");
-        assert_eq!(second("quiet\t--\talpha -- beta"), "quiet\ttsc_early_khz=2600211 tidepool.incarnation=2 --\talpha -- beta");
+        assert_eq!(
+            second("console=ttyS0 -- alpha"),
+            "console=ttyS0 tsc_early_khz=2600211 tidepool.incarnation=2 -- alpha"
+        );
+        assert_eq!(
+            second("quiet\t--\talpha -- beta"),
+            "quiet\ttsc_early_khz=2600211 tidepool.incarnation=2 --\talpha -- beta"
+        );
         assert_eq!(second("-- alpha"), "tsc_early_khz=2600211 tidepool.incarnation=2 -- alpha");
         assert_eq!(second("quiet --"), "quiet tsc_early_khz=2600211 tidepool.incarnation=2 --");
     }
@@ -94,26 +101,41 @@ mod tests {
         assert_eq!(second(""), "tsc_early_khz=2600211 tidepool.incarnation=2");
         assert_eq!(second("quiet"), "quiet tsc_early_khz=2600211 tidepool.incarnation=2");
         assert_eq!(second("quiet "), "quiet tsc_early_khz=2600211 tidepool.incarnation=2");
-        assert_eq!(second("a=-- --b ---"), "a=-- --b --- tsc_early_khz=2600211 tidepool.incarnation=2");
+        assert_eq!(
+            second("a=-- --b ---"),
+            "a=-- --b --- tsc_early_khz=2600211 tidepool.incarnation=2"
+        );
     }
 
     #[test]
     fn what_stands_in_quotes_is_no_word_of_its_own() {
-        assert_eq!(second("a=\"x -- y\" b"), "a=\"x -- y\" b tsc_early_khz=2600211 tidepool.incarnation=2");
-        assert_eq!(second("a=\"x -- y\" -- c"), "a=\"x -- y\" tsc_early_khz=2600211 tidepool.incarnation=2 -- c");
+        assert_eq!(
+            second("a=\"x -- y\" b"),
+            "a=\"x -- y\" b tsc_early_khz=2600211 tidepool.incarnation=2"
+        );
+        assert_eq!(
+            second("a=\"x -- y\" -- c"),
+            "a=\"x -- y\" tsc_early_khz=2600211 tidepool.incarnation=2 -- c"
+        );
         assert_eq!(second("a=\"x -- y"), "a=\"x -- y tsc_early_khz=2600211 tidepool.incarnation=2");
     }
 
     #[test]
     fn a_configured_frequency_stays() {
         assert_eq!(second("tsc_early_khz=7 quiet"), "tsc_early_khz=7 quiet tidepool.incarnation=2");
-        assert_eq!(second("quiet -- tsc_early_khz=7"), "quiet tsc_early_khz=2600211 tidepool.incarnation=2 -- tsc_early_khz=7");
+        assert_eq!(
+            second("quiet -- tsc_early_khz=7"),
+            "quiet tsc_early_khz=2600211 tidepool.incarnation=2 -- tsc_early_khz=7"
+        );
     }
 
     #[test]
     fn the_longest_parameters_are_the_longest() {
         let most = with_added("quiet", Added::LONGEST).len();
-        for added in [Added { incarnation: 1, tsc_khz: 999_999_999 }, Added { incarnation: u64::MAX, tsc_khz: 0 }] {
+        for added in [
+            Added { incarnation: 1, tsc_khz: 999_999_999 },
+            Added { incarnation: u64::MAX, tsc_khz: 0 },
+        ] {
             assert!(with_added("quiet", added).len() <= most);
         }
     }

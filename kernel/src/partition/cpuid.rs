@@ -57,7 +57,12 @@ impl CpuidLeaf {
     }
     /// Keeps only the bits of `mask`.
     const fn masked(self, mask: CpuidLeaf) -> Self {
-        Self::new(self.eax & mask.eax, self.ebx & mask.ebx, self.ecx & mask.ecx, self.edx & mask.edx)
+        Self::new(
+            self.eax & mask.eax,
+            self.ebx & mask.ebx,
+            self.ecx & mask.ecx,
+            self.edx & mask.edx,
+        )
     }
 }
 
@@ -101,7 +106,12 @@ pub fn host(leaf: u32, subleaf: u32) -> CpuidLeaf {
 }
 
 /// Returns the value of `leaf`, `subleaf` in a guest; `host` reads the host's.
-pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> CpuidLeaf, guest: &GuestView) -> CpuidLeaf {
+pub fn answer(
+    leaf: u32,
+    subleaf: u32,
+    host: &dyn Fn(u32, u32) -> CpuidLeaf,
+    guest: &GuestView,
+) -> CpuidLeaf {
     match leaf {
         0 => up_to(LAST_BASIC, host(0, 0)),
         1 => features(host(1, 0), guest),
@@ -114,8 +124,12 @@ pub fn answer(leaf: u32, subleaf: u32, host: &dyn Fn(u32, u32) -> CpuidLeaf, gue
         0xb => topology(subleaf),
         0xd => xsave::answer(subleaf, host, guest.xcr0),
         HYPERVISOR => signature(),
-        HYPERVISOR_FEATURES => CpuidLeaf::new(kvm::NOP_IO_DELAY | kvm::CLOCKSOURCE2 | kvm::CLOCKSOURCE_STABLE, 0, 0, 0),
-        HYPERVISOR_FREQUENCIES => CpuidLeaf::new((guest.rate.hz() / 1000) as u32, (NS_PER_S / 1000) as u32, 0, 0),
+        HYPERVISOR_FEATURES => {
+            CpuidLeaf::new(kvm::NOP_IO_DELAY | kvm::CLOCKSOURCE2 | kvm::CLOCKSOURCE_STABLE, 0, 0, 0)
+        }
+        HYPERVISOR_FREQUENCIES => {
+            CpuidLeaf::new((guest.rate.hz() / 1000) as u32, (NS_PER_S / 1000) as u32, 0, 0)
+        }
         EXTENDED => up_to(LAST_EXTENDED, host(EXTENDED, 0)),
         0x8000_0001 => without_apic(host(leaf, 0).masked(masks::EXTENDED), guest.apic),
         // Brand string, first and second level caches.

@@ -1,8 +1,8 @@
 //! The answer of an exit handler: a [`ExitDecision`], applied in one place.
 //!
 //! Handlers look at the vCPU, the devices and guest memory, and commit nothing before their last
-//! access to guest memory has succeeded. So [`ExitDecision::Park`] always means: run the guest again
-//! later, and it repeats the instruction.
+//! access to guest memory has succeeded. So [`ExitDecision::Park`] always means: run the guest
+//! again later, and it repeats the instruction.
 
 use super::devices::DeviceEffect;
 use crate::addr::Gpa;
@@ -48,9 +48,13 @@ impl From<GuestMemoryError> for ExitDecision {
     fn from(access: GuestMemoryError) -> Self {
         match access {
             GuestMemoryError::NotResident(gpa) => ExitDecision::Park(gpa),
-            GuestMemoryError::NotRam(_) => ExitDecision::Inject(InjectedEvent::general_protection()),
+            GuestMemoryError::NotRam(_) => {
+                ExitDecision::Inject(InjectedEvent::general_protection())
+            }
             GuestMemoryError::Lost(gpa) => ExitDecision::Crash(CrashCause::PageLost(gpa.as_u64())),
-            GuestMemoryError::Unwritable(gpa) => ExitDecision::Crash(CrashCause::Unwritable(gpa.as_u64())),
+            GuestMemoryError::Unwritable(gpa) => {
+                ExitDecision::Crash(CrashCause::Unwritable(gpa.as_u64()))
+            }
         }
     }
 }

@@ -21,7 +21,8 @@ mod watch;
 mod tests;
 
 use super::decode::{
-    Alu, BitOp, Factor, Instruction, InstructionKind, OperandExtension, RegisterOperand, RegisterPart, ShiftCount, SourceOperand,
+    Alu, BitOp, Factor, Instruction, InstructionKind, OperandExtension, RegisterOperand,
+    RegisterPart, ShiftCount, SourceOperand,
 };
 use super::devices::clock::Tsc;
 use super::devices::{DeviceEffect, Platform};
@@ -115,14 +116,22 @@ impl EmulationOutcome {
 ///
 /// # Errors
 /// [`EmulateError`].
-pub fn mmio(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa: Gpa) -> Result<EmulationOutcome, EmulateError> {
+pub fn mmio(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+    gpa: Gpa,
+) -> Result<EmulationOutcome, EmulateError> {
     context.watch_operand(instruction);
     let done = carry_out(context, instruction, gpa)?;
     context.watch.commit();
     Ok(done)
 }
 
-fn carry_out(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa: Gpa) -> Result<EmulationOutcome, EmulateError> {
+fn carry_out(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+    gpa: Gpa,
+) -> Result<EmulationOutcome, EmulateError> {
     let width = instruction.width;
     let effect = match instruction.kind {
         InstructionKind::Store(source) => {
@@ -131,7 +140,8 @@ fn carry_out(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa:
         }
         InstructionKind::Load { register, extend, to } => {
             let value = context.device_read(gpa, width);
-            let value = if extend == OperandExtension::Sign { sign_extend(value, width) } else { value };
+            let value =
+                if extend == OperandExtension::Sign { sign_extend(value, width) } else { value };
             context.set_register(register, to, value);
             DeviceEffect::None
         }
@@ -141,7 +151,9 @@ fn carry_out(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa:
             context.set_register(register, width, old);
             effect
         }
-        InstructionKind::AluMemory(Alu::Cmp, source) => context.flags_only(Alu::Sub, gpa, width, source),
+        InstructionKind::AluMemory(Alu::Cmp, source) => {
+            context.flags_only(Alu::Sub, gpa, width, source)
+        }
         InstructionKind::Test(source) => context.flags_only(Alu::And, gpa, width, source),
         InstructionKind::AluMemory(op, source) => {
             let (old, operand) = (context.device_read(gpa, width), context.source(source, width));
@@ -154,7 +166,8 @@ fn carry_out(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa:
             context.write_back(gpa, width, value, rflags)?
         }
         InstructionKind::AluRegister(op, register) => {
-            let (operand, old) = (context.device_read(gpa, width), context.register(register, width));
+            let (operand, old) =
+                (context.device_read(gpa, width), context.register(register, width));
             let (value, rflags) = alu::binary(op, old, operand, width, context.regs.rflags);
             if op != Alu::Cmp {
                 context.set_register(register, width, value);
@@ -169,9 +182,12 @@ fn carry_out(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa:
             let (value, rflags) = bits::shift(op, old, count, width, context.regs.rflags);
             context.write_back(gpa, width, value, rflags)?
         }
-        InstructionKind::CompareExchange(register) => context.compare_exchange(gpa, width, register)?,
+        InstructionKind::CompareExchange(register) => {
+            context.compare_exchange(gpa, width, register)?
+        }
         InstructionKind::ExchangeAdd(register) => {
-            let (old, operand) = (context.device_read(gpa, width), context.register(register, width));
+            let (old, operand) =
+                (context.device_read(gpa, width), context.register(register, width));
             let (value, rflags) = alu::binary(Alu::Add, old, operand, width, context.regs.rflags);
             let effect = context.write_back(gpa, width, value, rflags)?;
             context.set_register(register, width, old);
@@ -201,10 +217,14 @@ fn carry_out(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa:
         InstructionKind::CompareStrings => return string::compare_strings(context, instruction),
         InstructionKind::ScanString => return string::scan_string(context, instruction),
         InstructionKind::LoadString => return string::load_string(context, instruction),
-        InstructionKind::System(_) | InstructionKind::ToControl(..) | InstructionKind::LoadStatusWord(_) => {
+        InstructionKind::System(_)
+        | InstructionKind::ToControl(..)
+        | InstructionKind::LoadStatusWord(_) => {
             return Err(EmulateError::NotEmulated);
         }
-        InstructionKind::InString | InstructionKind::OutString | InstructionKind::Other => return Err(EmulateError::NotEmulated),
+        InstructionKind::InString | InstructionKind::OutString | InstructionKind::Other => {
+            return Err(EmulateError::NotEmulated);
+        }
     };
     Ok(EmulationOutcome::advance(effect))
 }
@@ -214,23 +234,46 @@ impl EmulationContext<'_> {
         self.platform.mmio_read(gpa, width, self.now)
     }
 
-    fn device_write(&mut self, gpa: Gpa, width: AccessWidth, value: u64) -> Result<DeviceEffect, GuestMemoryError> {
+    fn device_write(
+        &mut self,
+        gpa: Gpa,
+        width: AccessWidth,
+        value: u64,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
         self.platform.mmio_write(gpa, width, value, self.now, self.memory)
     }
 
-    fn write_back(&mut self, gpa: Gpa, width: AccessWidth, value: u64, rflags: u64) -> Result<DeviceEffect, GuestMemoryError> {
+    fn write_back(
+        &mut self,
+        gpa: Gpa,
+        width: AccessWidth,
+        value: u64,
+        rflags: u64,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
         let effect = self.device_write(gpa, width, value)?;
         self.regs.rflags = rflags;
         Ok(effect)
     }
 
-    fn flags_only(&mut self, op: Alu, gpa: Gpa, width: AccessWidth, source: SourceOperand) -> DeviceEffect {
+    fn flags_only(
+        &mut self,
+        op: Alu,
+        gpa: Gpa,
+        width: AccessWidth,
+        source: SourceOperand,
+    ) -> DeviceEffect {
         let (value, operand) = (self.device_read(gpa, width), self.source(source, width));
         self.regs.rflags = alu::binary(op, value, operand, width, self.regs.rflags).1;
         DeviceEffect::None
     }
 
-    fn bit(&mut self, op: BitOp, number: SourceOperand, gpa: Gpa, width: AccessWidth) -> Result<DeviceEffect, GuestMemoryError> {
+    fn bit(
+        &mut self,
+        op: BitOp,
+        number: SourceOperand,
+        gpa: Gpa,
+        width: AccessWidth,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
         let (old, number) = (self.device_read(gpa, width), self.source(number, width));
         let (value, rflags) = bits::bit(op, old, number, width, self.regs.rflags);
         if op == BitOp::Test {
@@ -251,7 +294,12 @@ impl EmulationContext<'_> {
         let (old, expected) = (self.device_read(gpa, width), self.register(accumulator, width));
         let (_, rflags) = alu::binary(Alu::Cmp, expected, old, width, self.regs.rflags);
         let equal = old == expected;
-        let effect = self.write_back(gpa, width, if equal { self.register(register, width) } else { old }, rflags)?;
+        let effect = self.write_back(
+            gpa,
+            width,
+            if equal { self.register(register, width) } else { old },
+            rflags,
+        )?;
         if !equal {
             self.set_register(accumulator, width, old);
         }
@@ -276,14 +324,21 @@ impl EmulationContext<'_> {
             InstructionKind::ConditionalLoad(condition, register) => {
                 // A dword register loses its upper half even if the condition does not hold.
                 let kept = self.register(register, width);
-                self.set_register(register, width, if bits::holds(condition, rflags) { value } else { kept });
+                self.set_register(
+                    register,
+                    width,
+                    if bits::holds(condition, rflags) { value } else { kept },
+                );
             }
             InstructionKind::Scan(scan, register) => {
-                let (found, rflags) = bits::scan(scan, value, self.register(register, width), rflags);
+                let (found, rflags) =
+                    bits::scan(scan, value, self.register(register, width), rflags);
                 self.set_register(register, width, found);
                 self.regs.rflags = rflags;
             }
-            InstructionKind::LoadSwapped(register) => self.set_register(register, width, swapped(value, width)),
+            InstructionKind::LoadSwapped(register) => {
+                self.set_register(register, width, swapped(value, width))
+            }
             _ => {}
         }
     }

@@ -39,8 +39,13 @@ pub enum RequestTiming {
 /// Decides on a request.
 pub const fn answer(request: PartitionRequest, stage: LifecycleStage) -> RequestTiming {
     match (request, stage) {
-        (PartitionRequest::Stop, LifecycleStage::Waiting | LifecycleStage::Alive | LifecycleStage::Leaving)
-        | (PartitionRequest::Crash | PartitionRequest::GiveUp, LifecycleStage::Alive) => RequestTiming::Now,
+        (
+            PartitionRequest::Stop,
+            LifecycleStage::Waiting | LifecycleStage::Alive | LifecycleStage::Leaving,
+        )
+        | (PartitionRequest::Crash | PartitionRequest::GiveUp, LifecycleStage::Alive) => {
+            RequestTiming::Now
+        }
         (PartitionRequest::Stop, LifecycleStage::Activating) => RequestTiming::Later,
         (PartitionRequest::Stop, LifecycleStage::Stopped) => RequestTiming::Never,
         // The request meant the incarnation before; the next one is not hit.
@@ -63,9 +68,10 @@ pub enum GuestEnd {
 /// triple fault as its way out.
 pub const fn true_end(end: GuestEnd, said: Option<PanicSignal>) -> GuestEnd {
     match (said, end) {
-        (Some(signal), GuestEnd::Reset | GuestEnd::Stop(..) | GuestEnd::Crash(CrashCause::TripleFault)) => {
-            GuestEnd::Crash(signal.reason())
-        }
+        (
+            Some(signal),
+            GuestEnd::Reset | GuestEnd::Stop(..) | GuestEnd::Crash(CrashCause::TripleFault),
+        ) => GuestEnd::Crash(signal.reason()),
         (_, end) => end,
     }
 }
@@ -79,23 +85,41 @@ mod tests {
         for stage in [LifecycleStage::Waiting, LifecycleStage::Alive, LifecycleStage::Leaving] {
             assert_eq!(answer(PartitionRequest::Stop, stage), RequestTiming::Now);
         }
-        assert_eq!(answer(PartitionRequest::Stop, LifecycleStage::Activating), RequestTiming::Later);
+        assert_eq!(
+            answer(PartitionRequest::Stop, LifecycleStage::Activating),
+            RequestTiming::Later
+        );
         assert_eq!(answer(PartitionRequest::Stop, LifecycleStage::Stopped), RequestTiming::Never);
     }
 
     #[test]
     fn only_what_has_memory_crashes_and_no_request_outlives_it() {
         assert_eq!(answer(PartitionRequest::Crash, LifecycleStage::Alive), RequestTiming::Now);
-        for stage in [LifecycleStage::Waiting, LifecycleStage::Activating, LifecycleStage::Leaving, LifecycleStage::Stopped] {
+        for stage in [
+            LifecycleStage::Waiting,
+            LifecycleStage::Activating,
+            LifecycleStage::Leaving,
+            LifecycleStage::Stopped,
+        ] {
             assert_eq!(answer(PartitionRequest::Crash, stage), RequestTiming::Never);
         }
     }
 
     #[test]
     fn whatever_ends_a_guest_after_its_panic_is_the_panic() {
-        for end in [GuestEnd::Reset, GuestEnd::Stop("halted for good", 0), GuestEnd::Crash(CrashCause::TripleFault)] {
-            assert_eq!(true_end(end, Some(PanicSignal::Panicked)), GuestEnd::Crash(CrashCause::Panic));
-            assert_eq!(true_end(end, Some(PanicSignal::Recorded)), GuestEnd::Crash(CrashCause::PanicRecord));
+        for end in [
+            GuestEnd::Reset,
+            GuestEnd::Stop("halted for good", 0),
+            GuestEnd::Crash(CrashCause::TripleFault),
+        ] {
+            assert_eq!(
+                true_end(end, Some(PanicSignal::Panicked)),
+                GuestEnd::Crash(CrashCause::Panic)
+            );
+            assert_eq!(
+                true_end(end, Some(PanicSignal::Recorded)),
+                GuestEnd::Crash(CrashCause::PanicRecord)
+            );
             assert_eq!(true_end(end, None), end);
         }
         let lost = GuestEnd::Crash(CrashCause::PageLost(1));

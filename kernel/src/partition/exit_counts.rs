@@ -111,7 +111,10 @@ mod tests {
         }
         counts.add(10);
         let tally = counts.tally();
-        assert_eq!((tally.port, tally.other, tally.page, tally.quick, counts.all()), (2, 1, 1, 6, 10));
+        assert_eq!(
+            (tally.port, tally.other, tally.page, tally.quick, counts.all()),
+            (2, 1, 1, 6, 10)
+        );
     }
 
     #[test]

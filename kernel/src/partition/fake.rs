@@ -41,7 +41,8 @@ impl FakeGuestMemory {
 
     fn check(&self, gpa: Gpa, length: usize) -> Result<(), GuestMemoryError> {
         let start = gpa.as_u64();
-        let end = start.checked_add(length as u64).filter(|&end| end <= self.bytes.borrow().len() as u64);
+        let end =
+            start.checked_add(length as u64).filter(|&end| end <= self.bytes.borrow().len() as u64);
         let Some(end) = end else { return Err(GuestMemoryError::NotRam(gpa)) };
         let absent = self.absent.borrow().range(start & !0xfff..end).next().copied();
         absent.map_or(Ok(()), |page| Err(GuestMemoryError::NotResident(Gpa::new(page))))

@@ -22,7 +22,12 @@ pub struct CodeView {
 
 impl From<&CpuState> for CodeView {
     fn from(state: &CpuState) -> Self {
-        Self { size: CodeSize::of(state), base: state.cs.base, paging: state.into(), privilege: Privilege::of(state.cpl(), 0) }
+        Self {
+            size: CodeSize::of(state),
+            base: state.cs.base,
+            paging: state.into(),
+            privilege: Privilege::of(state.cpl(), 0),
+        }
     }
 }
 
@@ -40,7 +45,11 @@ pub enum FetchError {
 ///
 /// # Errors
 /// [`FetchError`].
-pub fn instruction(memory: &dyn GuestMemory, view: &CodeView, rip: u64) -> Result<Instruction, FetchError> {
+pub fn instruction(
+    memory: &dyn GuestMemory,
+    view: &CodeView,
+    rip: u64,
+) -> Result<Instruction, FetchError> {
     let start = view.linear(rip);
     let mut bytes = [0; MAX_LENGTH];
     let first = MAX_LENGTH.min((PAGE_SIZE - start.page_offset()) as usize);
@@ -75,7 +84,8 @@ impl CodeView {
 
     fn copy(&self, memory: &dyn GuestMemory, from: Gva, to: &mut [u8]) -> Result<(), FetchError> {
         let walk = |error| FetchError::Walk(error, from);
-        let gpa = translate(memory, &self.paging, from, PageAccess::Execute, self.privilege).map_err(walk)?;
+        let gpa = translate(memory, &self.paging, from, PageAccess::Execute, self.privilege)
+            .map_err(walk)?;
         memory.read(gpa, to).map_err(|error| walk(WalkError::Memory(error)))
     }
 }
@@ -97,20 +107,36 @@ mod tests {
         let memory = FakeGuestMemory::new(0x3000);
         memory.evict(0x2000);
         memory.poke(0x1ffe, &[0x0f, 0xa2, 0x90]);
-        assert_eq!(instruction(&memory, &flat(CodeSize::Bits64, 0), 0x1ffe).map(|i| i.length), Ok(2));
-        let missing = FetchError::Walk(WalkError::Memory(GuestMemoryError::NotResident(Gpa::new(0x2000))), Gva::new(0x2000));
+        assert_eq!(
+            instruction(&memory, &flat(CodeSize::Bits64, 0), 0x1ffe).map(|i| i.length),
+            Ok(2)
+        );
+        let missing = FetchError::Walk(
+            WalkError::Memory(GuestMemoryError::NotResident(Gpa::new(0x2000))),
+            Gva::new(0x2000),
+        );
         memory.poke(0x1fff, &[0x0f]);
         assert_eq!(instruction(&memory, &flat(CodeSize::Bits64, 0), 0x1fff), Err(missing));
         memory.bring_in(0x2000);
         memory.poke(0x2000, &[0xa2]);
-        assert_eq!(instruction(&memory, &flat(CodeSize::Bits64, 0), 0x1fff).map(|i| i.length), Ok(2));
+        assert_eq!(
+            instruction(&memory, &flat(CodeSize::Bits64, 0), 0x1fff).map(|i| i.length),
+            Ok(2)
+        );
     }
 
     #[test]
     fn the_code_segments_base_counts_outside_64_bit_code() {
         let memory = FakeGuestMemory::new(0x3000);
         memory.poke(0x1100, &[0xf4]);
-        assert_eq!(instruction(&memory, &flat(CodeSize::Bits16, 0x1000), 0x100).map(|i| i.length), Ok(1));
-        assert_eq!(instruction(&memory, &flat(CodeSize::Bits32, 0xffff_f000), 0x2100).map(|i| i.length), Ok(1), "wraps");
+        assert_eq!(
+            instruction(&memory, &flat(CodeSize::Bits16, 0x1000), 0x100).map(|i| i.length),
+            Ok(1)
+        );
+        assert_eq!(
+            instruction(&memory, &flat(CodeSize::Bits32, 0xffff_f000), 0x2100).map(|i| i.length),
+            Ok(1),
+            "wraps"
+        );
     }
 }

@@ -88,7 +88,10 @@ mod tests {
 
     /// Takes stays of a tenth of a second until there is a finding; returns the seconds and the
     /// finding.
-    fn until_found(watch: &mut HangWatch, mut ticks: impl FnMut(u32) -> u32) -> Option<(u32, HangFinding)> {
+    fn until_found(
+        watch: &mut HangWatch,
+        mut ticks: impl FnMut(u32) -> u32,
+    ) -> Option<(u32, HangFinding)> {
         (1..1000).find_map(|n| match watch.take(GuestStay { ran_ns: S / 10, ticks: ticks(n) }) {
             HangFinding::Alive => None,
             found => Some((n / 10, found)),

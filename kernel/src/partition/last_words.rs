@@ -87,8 +87,12 @@ impl PanicGrace {
     /// Takes in a report of a panic.
     pub const fn hear(self, signal: PanicSignal, clock_offs: u32) -> Self {
         match self.at(clock_offs) {
-            Self::None => Self::Spoken { first: signal, next_ns: NEXT_NS, all_ns: ALL_NS, clock_offs },
-            Self::Spoken { first, all_ns, clock_offs, .. } => Self::Spoken { first, next_ns: NEXT_NS, all_ns, clock_offs },
+            Self::None => {
+                Self::Spoken { first: signal, next_ns: NEXT_NS, all_ns: ALL_NS, clock_offs }
+            }
+            Self::Spoken { first, all_ns, clock_offs, .. } => {
+                Self::Spoken { first, next_ns: NEXT_NS, all_ns, clock_offs }
+            }
             announced @ Self::CrashKernel { .. } => announced,
         }
     }
@@ -96,7 +100,9 @@ impl PanicGrace {
     /// Returns the reports that still hold: none, if a crash kernel has taken over since.
     pub const fn at(self, clock_offs: u32) -> Self {
         match self {
-            Self::Spoken { clock_offs: before, .. } | Self::CrashKernel { clock_offs: before } if before != clock_offs => {
+            Self::Spoken { clock_offs: before, .. } | Self::CrashKernel { clock_offs: before }
+                if before != clock_offs =>
+            {
                 Self::None
             }
             same => same,

@@ -11,8 +11,8 @@
 //! The lead follows the recent length of that way. Linux's KVM does the same
 //! (`lapic_timer_advance`). Pure.
 //!
-//! Invariant: a guest never runs before a deadline whose interrupt it already has: [`TimerLead::wait`]
-//! comes before each entry.
+//! Invariant: a guest never runs before a deadline whose interrupt it already has:
+//! [`TimerLead::wait`] comes before each entry.
 
 use super::devices::clock::Tsc;
 

@@ -219,7 +219,9 @@ impl VirtualMachine {
             AccessOutcome::Lost(PageLossError::Unwritable(_) | PageLossError::NoFrames) => {
                 ExitAnswer::Stop(StopReason::Crash(CrashCause::Unwritable(gpa.as_u64())))
             }
-            AccessOutcome::Lost(_) => ExitAnswer::Stop(StopReason::Crash(CrashCause::PageLost(gpa.as_u64()))),
+            AccessOutcome::Lost(_) => {
+                ExitAnswer::Stop(StopReason::Crash(CrashCause::PageLost(gpa.as_u64())))
+            }
         })
     }
 
@@ -242,7 +244,8 @@ impl VirtualMachine {
 
     /// Returns whether a pending event ends a halt.
     fn is_woken(&self) -> bool {
-        self.platform.lapic().nmi_pending() || (self.platform.interrupt().is_some() && self.vcpu.regs().interrupts_enabled())
+        self.platform.lapic().nmi_pending()
+            || (self.platform.interrupt().is_some() && self.vcpu.regs().interrupts_enabled())
     }
 
     /// Returns whether a halted guest can ever go on.

@@ -24,7 +24,9 @@ use super::cpuid::Vendor;
 use super::devices::Platform;
 use super::devices::clock::Tsc;
 use super::devices::lapic::ApicAccessError;
-use super::devices::lapic::register::{COMMAND, END_OF_INTERRUPT, SELF_IPI, TASK_PRIORITY, X2APIC_BASE, X2APIC_LAST};
+use super::devices::lapic::register::{
+    COMMAND, END_OF_INTERRUPT, SELF_IPI, TASK_PRIORITY, X2APIC_BASE, X2APIC_LAST,
+};
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::virt::{InjectedEvent, Vcpu};
 use kvmclock::KvmClock;
@@ -153,9 +155,16 @@ impl Msrs {
     /// Carries out RDMSR of a register that is not held in the CPU; `None` for all others and for
     /// reads that fault.
     #[inline]
-    pub fn read_alone(&self, msr: u32, platform: &Platform, now: impl FnOnce() -> Tsc) -> Option<u64> {
+    pub fn read_alone(
+        &self,
+        msr: u32,
+        platform: &Platform,
+        now: impl FnOnce() -> Tsc,
+    ) -> Option<u64> {
         match msr {
-            X2APIC_BASE..=X2APIC_LAST => platform.lapic().msr_read((msr - X2APIC_BASE) as u8, now()).ok(),
+            X2APIC_BASE..=X2APIC_LAST => {
+                platform.lapic().msr_read((msr - X2APIC_BASE) as u8, now()).ok()
+            }
             APIC_BASE => Some(platform.lapic().base_msr()),
             TSC => Some(self.tsc.guest(now())),
             TSC_ADJUST => Some(self.tsc.adjust()),
@@ -190,9 +199,17 @@ impl Msrs {
     ///
     /// # Errors
     /// [`MsrError::Exception`]: there is no such register.
-    pub fn read(&self, msr: u32, cpu: &dyn CpuMsrs, platform: &Platform, now: Tsc) -> Result<u64, MsrError> {
+    pub fn read(
+        &self,
+        msr: u32,
+        cpu: &dyn CpuMsrs,
+        platform: &Platform,
+        now: Tsc,
+    ) -> Result<u64, MsrError> {
         Ok(match msr {
-            X2APIC_BASE..=X2APIC_LAST => platform.lapic().msr_read((msr - X2APIC_BASE) as u8, now)?,
+            X2APIC_BASE..=X2APIC_LAST => {
+                platform.lapic().msr_read((msr - X2APIC_BASE) as u8, now)?
+            }
             APIC_BASE => platform.lapic().base_msr(),
             TSC_DEADLINE if platform.lapic().tsc_deadline() == 0 => 0,
             TSC_DEADLINE => self.deadline,
@@ -223,7 +240,9 @@ impl Msrs {
         now: Tsc,
     ) -> Result<(), MsrError> {
         match msr {
-            X2APIC_BASE..=X2APIC_LAST => platform.x2apic_write((msr - X2APIC_BASE) as u8, value, now)?,
+            X2APIC_BASE..=X2APIC_LAST => {
+                platform.x2apic_write((msr - X2APIC_BASE) as u8, value, now)?
+            }
             APIC_BASE if value >> self.physical_bits != 0 => return Err(FAULT),
             APIC_BASE => platform.set_apic_base(value, memory)?,
             TSC_DEADLINE => self.set_deadline(value, platform),
@@ -237,7 +256,13 @@ impl Msrs {
             _ => match quiet::write(msr, self.vendor) {
                 Some(WriteEffect::Dropped) => {}
                 Some(WriteEffect::Refused) => return Err(FAULT),
-                None => self.kvmclock.write(msr, value, platform.clock(), memory, self.tsc.moment(now))?,
+                None => self.kvmclock.write(
+                    msr,
+                    value,
+                    platform.clock(),
+                    memory,
+                    self.tsc.moment(now),
+                )?,
             },
         }
         Ok(())

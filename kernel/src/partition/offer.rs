@@ -45,7 +45,11 @@ fn offer_nmi(platform: &mut Platform, vcpu: &mut impl EventSink) {
         vcpu.inject(InjectedEvent::nmi());
     }
     // A second NMI may be pending behind the injected one, or this one is still pending.
-    vcpu.request_nmi_window(if lapic.nmi_pending() { WindowRequest::Open } else { WindowRequest::None });
+    vcpu.request_nmi_window(if lapic.nmi_pending() {
+        WindowRequest::Open
+    } else {
+        WindowRequest::None
+    });
 }
 
 #[cfg(test)]
@@ -58,8 +62,10 @@ mod tests {
     use crate::partition::fake::FakeVcpu;
 
     fn platform(vectors: &[u64]) -> Platform {
-        let clock = GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
-        let mut platform = Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), ApicMode::X2Apic);
+        let clock =
+            GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let mut platform =
+            Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), ApicMode::X2Apic);
         platform.x2apic_write(SPURIOUS, 0x1ff, Tsc(0)).unwrap();
         vectors.iter().for_each(|&vector| platform.x2apic_write(SELF_IPI, vector, Tsc(0)).unwrap());
         platform
@@ -69,7 +75,10 @@ mod tests {
     fn the_highest_interrupt_goes_in_and_the_next_waits_for_its_end() {
         let (mut platform, mut vcpu) = (platform(&[0x41, 0x52]), FakeVcpu::ready());
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued.take(), vcpu.interrupt_window), (Some(InjectedEvent::interrupt(0x52)), WindowRequest::None));
+        assert_eq!(
+            (vcpu.queued.take(), vcpu.interrupt_window),
+            (Some(InjectedEvent::interrupt(0x52)), WindowRequest::None)
+        );
         assert!(!platform.lapic().has_news());
         offer_events(&mut platform, &mut vcpu);
         assert_eq!(vcpu.queued, None);
@@ -82,15 +91,22 @@ mod tests {
     fn an_interrupt_that_cannot_be_taken_asks_for_the_window_and_is_not_acknowledged() {
         let (mut platform, mut vcpu) = (platform(&[0x41]), FakeVcpu::default());
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued, vcpu.interrupt_window, platform.interrupt()), (None, WindowRequest::Open, Some(0x41)));
+        assert_eq!(
+            (vcpu.queued, vcpu.interrupt_window, platform.interrupt()),
+            (None, WindowRequest::Open, Some(0x41))
+        );
         vcpu.takes_interrupts = true;
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued, vcpu.interrupt_window), (Some(InjectedEvent::interrupt(0x41)), WindowRequest::None));
+        assert_eq!(
+            (vcpu.queued, vcpu.interrupt_window),
+            (Some(InjectedEvent::interrupt(0x41)), WindowRequest::None)
+        );
     }
 
     #[test]
     fn the_task_priority_that_the_guest_has_in_the_cpu_counts() {
-        let (mut platform, mut vcpu) = (platform(&[0x41]), FakeVcpu { class: 4, ..FakeVcpu::ready() });
+        let (mut platform, mut vcpu) =
+            (platform(&[0x41]), FakeVcpu { class: 4, ..FakeVcpu::ready() });
         offer_events(&mut platform, &mut vcpu);
         assert_eq!((vcpu.queued, vcpu.interrupt_window), (None, WindowRequest::None));
         vcpu.class = 3;
@@ -103,12 +119,18 @@ mod tests {
         let (mut platform, mut vcpu) = (platform(&[0x41]), FakeVcpu::ready());
         platform.raise_nmi();
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued.take(), vcpu.nmi_window), (Some(InjectedEvent::nmi()), WindowRequest::None));
+        assert_eq!(
+            (vcpu.queued.take(), vcpu.nmi_window),
+            (Some(InjectedEvent::nmi()), WindowRequest::None)
+        );
         assert_eq!(vcpu.interrupt_window, WindowRequest::Open, "the interrupt comes behind it");
         vcpu.takes_nmis = false;
         platform.raise_nmi();
         offer_events(&mut platform, &mut vcpu);
-        assert_eq!((vcpu.queued, vcpu.nmi_window), (Some(InjectedEvent::interrupt(0x41)), WindowRequest::Open));
+        assert_eq!(
+            (vcpu.queued, vcpu.nmi_window),
+            (Some(InjectedEvent::interrupt(0x41)), WindowRequest::Open)
+        );
         assert!(platform.lapic().nmi_pending());
     }
 }

@@ -39,7 +39,9 @@ impl RestartCounter {
         let Some(limit) = self.limit else { return RestartVerdict::Allowed };
         self.crashes_ns.retain(|at_ns| now_ns.saturating_sub(*at_ns) < limit.time_ns);
         // A limit beyond the room is an invalid configuration; the host command refuses it.
-        if self.crashes_ns.len() >= limit.restarts as usize || self.crashes_ns.try_push(now_ns).is_err() {
+        if self.crashes_ns.len() >= limit.restarts as usize
+            || self.crashes_ns.try_push(now_ns).is_err()
+        {
             return RestartVerdict::Exhausted(limit);
         }
         RestartVerdict::Allowed

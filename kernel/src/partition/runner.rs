@@ -15,10 +15,10 @@
 //! lies between a crash and the next incarnation's first instruction.
 //!
 //! A runner belongs to the CPU that gives it its turn. [`Runner::step`] does a bounded piece of
-//! work and returns what the runner waits for. Other CPUs talk to it through [`SharedPartition`]. The vCPU
-//! and FPU state stay in the CPU until [`Runner::move_out`], and no other CPU takes a turn before.
-//! The runner does no I/O itself: it requests spaces and dumps, and polls them. It gives a space
-//! back only when the memory that was paged to it is gone.
+//! work and returns what the runner waits for. Other CPUs talk to it through [`SharedPartition`].
+//! The vCPU and FPU state stay in the CPU until [`Runner::move_out`], and no other CPU takes a turn
+//! before. The runner does no I/O itself: it requests spaces and dumps, and polls them. It gives a
+//! space back only when the memory that was paged to it is gone.
 //!
 //! Modules: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (the
 //! evaluation of its stays), `end` (crash, reset, stop).
@@ -243,11 +243,15 @@ impl Runner {
             Lifecycle::Loading(_) => self.load(host),
             Lifecycle::Running(_) => self.run(host, on, until),
             // A space has one task at a time: the task begun for it must end first.
-            Lifecycle::Retiring { gone, then } if gone.is_done() && self.backing == BackingState::Settled => {
+            Lifecycle::Retiring { gone, then }
+                if gone.is_done() && self.backing == BackingState::Settled =>
+            {
                 let then = *then;
                 self.retired(host, then)
             }
-            Lifecycle::Retiring { then: AfterTeardown::Stop, .. } if host.ends_without_disks() => self.leave_behind(host),
+            Lifecycle::Retiring { then: AfterTeardown::Stop, .. } if host.ends_without_disks() => {
+                self.leave_behind(host)
+            }
             Lifecycle::Retiring { .. } => StepOutcome::look_again(),
             Lifecycle::Crashed { .. } => self.check_gate(host),
             Lifecycle::Stopped => StepOutcome::Wait(WaitEvent::Own, None),
@@ -256,7 +260,8 @@ impl Runner {
 
     fn requests(&mut self, host: &'static Host) -> Option<StepOutcome> {
         let stage = self.stage();
-        let is_taken = |request| answer(request, stage) != RequestTiming::Later && self.shared.take(request);
+        let is_taken =
+            |request| answer(request, stage) != RequestTiming::Later && self.shared.take(request);
         let stop = is_taken(PartitionRequest::Stop);
         let crash = is_taken(PartitionRequest::Crash);
         let give_up = is_taken(PartitionRequest::GiveUp);
@@ -266,17 +271,24 @@ impl Runner {
         if give_up && answer(PartitionRequest::GiveUp, stage) == RequestTiming::Now {
             return Some(self.crash(host, CrashCause::Unwritable(0)));
         }
-        (crash && answer(PartitionRequest::Crash, stage) == RequestTiming::Now).then(|| self.crash(host, CrashCause::Operator))
+        (crash && answer(PartitionRequest::Crash, stage) == RequestTiming::Now)
+            .then(|| self.crash(host, CrashCause::Operator))
     }
 
     fn stage(&self) -> LifecycleStage {
         match self.state {
-            Lifecycle::NeedsTables if self.backing == BackingState::Awaited => LifecycleStage::Activating,
-            Lifecycle::NeedsSpace { .. } | Lifecycle::NeedsTables | Lifecycle::Crashed { .. } => LifecycleStage::Waiting,
+            Lifecycle::NeedsTables if self.backing == BackingState::Awaited => {
+                LifecycleStage::Activating
+            }
+            Lifecycle::NeedsSpace { .. } | Lifecycle::NeedsTables | Lifecycle::Crashed { .. } => {
+                LifecycleStage::Waiting
+            }
             Lifecycle::Activating => LifecycleStage::Activating,
             Lifecycle::Loading(_) | Lifecycle::Running(_) => LifecycleStage::Alive,
             Lifecycle::Retiring { then: AfterTeardown::Begin, .. } => LifecycleStage::Leaving,
-            Lifecycle::Retiring { then: AfterTeardown::Stop, .. } | Lifecycle::Stopped => LifecycleStage::Stopped,
+            Lifecycle::Retiring { then: AfterTeardown::Stop, .. } | Lifecycle::Stopped => {
+                LifecycleStage::Stopped
+            }
         }
     }
 

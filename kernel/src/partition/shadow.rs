@@ -18,7 +18,8 @@ const RFLAGS_VIRTUAL_8086: u64 = 1 << 17;
 /// exception.
 pub fn source_of_shadow(memory: &dyn GuestMemory, state: &CpuState, regs: &Regs) -> ShadowSource {
     let privilege = (regs.rflags >> 12 & 3) as u8;
-    let may_execute = state.cpl() <= privilege && regs.rflags & RFLAGS_VIRTUAL_8086 == 0 && !regs.single_steps();
+    let may_execute =
+        state.cpl() <= privilege && regs.rflags & RFLAGS_VIRTUAL_8086 == 0 && !regs.single_steps();
     let before = regs.rip.wrapping_sub(1);
     if may_execute && fetch::opcode(memory, &CodeView::from(state), before) == Ok(STI) {
         ShadowSource::Sti
@@ -38,7 +39,12 @@ mod tests {
     fn source(before: u8, rflags: u64, ring: u32) -> ShadowSource {
         let memory = FakeGuestMemory::new(0x3000);
         memory.poke(RIP - 1, &[before, 0x90]);
-        let segment = |attributes| SegmentRegister { selector: 8, attributes: attributes | ring << 5, limit: u32::MAX, base: 0 };
+        let segment = |attributes| SegmentRegister {
+            selector: 8,
+            attributes: attributes | ring << 5,
+            limit: u32::MAX,
+            base: 0,
+        };
         let state = CpuState::flat(segment(0xc09b), segment(0xc093));
         source_of_shadow(&memory, &state, &Regs { rip: RIP, rflags, ..Regs::default() })
     }
@@ -72,6 +78,9 @@ mod tests {
         memory.evict(RIP - 1);
         let code = SegmentRegister { selector: 8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
         let regs = Regs { rip: RIP, rflags: 0x202, ..Regs::default() };
-        assert_eq!(source_of_shadow(&memory, &CpuState::flat(code, code), &regs), ShadowSource::Other);
+        assert_eq!(
+            source_of_shadow(&memory, &CpuState::flat(code, code), &regs),
+            ShadowSource::Other
+        );
     }
 }

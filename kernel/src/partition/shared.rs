@@ -40,7 +40,8 @@ pub enum LifecycleView {
 }
 
 impl LifecycleView {
-    const ALL: [Self; 5] = [Self::Waiting, Self::Loading, Self::Running, Self::Crashed, Self::Stopped];
+    const ALL: [Self; 5] =
+        [Self::Waiting, Self::Loading, Self::Running, Self::Crashed, Self::Stopped];
 
     /// Returns the word for people and events.
     pub const fn as_str(self) -> &'static str {
@@ -167,7 +168,8 @@ impl SharedPartition {
 
     /// Returns the partition's phase.
     pub fn phase(&self) -> LifecycleView {
-        LifecycleView::ALL[usize::from(self.phase.load(Ordering::Acquire)) % LifecycleView::ALL.len()]
+        LifecycleView::ALL
+            [usize::from(self.phase.load(Ordering::Acquire)) % LifecycleView::ALL.len()]
     }
 
     /// Returns the number of its incarnation; 0 before the first.
@@ -218,7 +220,11 @@ mod tests {
         let shared = shared();
         shared.ask(PartitionRequest::Crash);
         assert!(shared.is_asked() && !shared.take(PartitionRequest::Stop));
-        assert!(shared.take(PartitionRequest::Crash) && !shared.take(PartitionRequest::Crash) && !shared.is_asked());
+        assert!(
+            shared.take(PartitionRequest::Crash)
+                && !shared.take(PartitionRequest::Crash)
+                && !shared.is_asked()
+        );
     }
 
     #[test]
@@ -240,7 +246,11 @@ mod tests {
             assert!(shared.takes_keys(7));
             shared.type_byte(b'x');
         });
-        assert!(!shared.takes_keys(10) && !shared.takes_keys(10 + HOLD_NS - 1) && shared.takes_keys(10 + HOLD_NS));
+        assert!(
+            !shared.takes_keys(10)
+                && !shared.takes_keys(10 + HOLD_NS - 1)
+                && shared.takes_keys(10 + HOLD_NS)
+        );
         shared.take_typed(1);
         assert!(shared.takes_keys(11 + HOLD_NS));
         shared.type_byte(b'x');
@@ -250,18 +260,28 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_not_typed_in_part() {
         let shared = shared();
-        assert!(shared.type_all(&[1; TYPED - 1]) && !shared.type_all(&[2, 3]) && shared.type_all(&[4]));
+        assert!(
+            shared.type_all(&[1; TYPED - 1]) && !shared.type_all(&[2, 3]) && shared.type_all(&[4])
+        );
         let typed: Vec<u8> =
-            std::iter::from_fn(|| Some(shared.take_typed(16)).filter(|bytes| !bytes.is_empty())).flatten().collect();
+            std::iter::from_fn(|| Some(shared.take_typed(16)).filter(|bytes| !bytes.is_empty()))
+                .flatten()
+                .collect();
         assert_eq!((typed.len(), typed[TYPED - 1]), (TYPED, 4));
     }
 
     #[test]
     fn what_is_published_is_seen() {
         let shared = shared();
-        assert_eq!((shared.phase(), shared.incarnation(), shared.object()), (LifecycleView::Waiting, 0, None));
+        assert_eq!(
+            (shared.phase(), shared.incarnation(), shared.object()),
+            (LifecycleView::Waiting, 0, None)
+        );
         shared.publish_phase(LifecycleView::Crashed);
         shared.publish_incarnation(3, 7);
-        assert_eq!((shared.phase(), shared.incarnation(), shared.object()), (LifecycleView::Crashed, 3, Some(7)));
+        assert_eq!(
+            (shared.phase(), shared.incarnation(), shared.object()),
+            (LifecycleView::Crashed, 3, Some(7))
+        );
     }
 }

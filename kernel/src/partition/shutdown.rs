@@ -27,13 +27,19 @@ pub enum TripleFault {
 ///
 /// # Errors
 /// The page of the instruction is not resident: try again later.
-pub fn triple_fault(memory: &dyn GuestMemory, state: &CpuState, rip: u64) -> Result<TripleFault, GuestMemoryError> {
+pub fn triple_fault(
+    memory: &dyn GuestMemory,
+    state: &CpuState,
+    rip: u64,
+) -> Result<TripleFault, GuestMemoryError> {
     if state.idtr.limit != 0 {
         return Ok(TripleFault::Crash);
     }
     match fetch::opcode(memory, &CodeView::from(state), rip) {
         Ok(BREAKPOINT) => Ok(TripleFault::Reset),
-        Err(FetchError::Walk(WalkError::Memory(access @ GuestMemoryError::NotResident(_)), _)) => Err(access),
+        Err(FetchError::Walk(WalkError::Memory(access @ GuestMemoryError::NotResident(_)), _)) => {
+            Err(access)
+        }
         Ok(_) | Err(_) => Ok(TripleFault::Crash),
     }
 }
@@ -61,9 +67,19 @@ mod tests {
     #[test]
     fn only_a_breakpoint_without_a_table_asks_for_a_reset() {
         assert_eq!(of(0, BREAKPOINT), Ok(TripleFault::Reset));
-        for (limit, instruction) in [(0, 0x0f), (0, 0x90), (0, 0xcd), (1, BREAKPOINT), (0xfff, BREAKPOINT), (0xffff, BREAKPOINT)]
-        {
-            assert_eq!(of(limit, instruction), Ok(TripleFault::Crash), "{limit:#x} {instruction:#x}");
+        for (limit, instruction) in [
+            (0, 0x0f),
+            (0, 0x90),
+            (0, 0xcd),
+            (1, BREAKPOINT),
+            (0xfff, BREAKPOINT),
+            (0xffff, BREAKPOINT),
+        ] {
+            assert_eq!(
+                of(limit, instruction),
+                Ok(TripleFault::Crash),
+                "{limit:#x} {instruction:#x}"
+            );
         }
     }
 
@@ -79,7 +95,10 @@ mod tests {
     fn a_page_that_is_away_is_waited_for_and_code_outside_memory_is_a_crash() {
         let memory = FakeGuestMemory::new(0x3000);
         memory.evict(RIP);
-        assert_eq!(triple_fault(&memory, &state(0), RIP), Err(GuestMemoryError::NotResident(Gpa::new(RIP & !0xfff))));
+        assert_eq!(
+            triple_fault(&memory, &state(0), RIP),
+            Err(GuestMemoryError::NotResident(Gpa::new(RIP & !0xfff)))
+        );
         assert_eq!(triple_fault(&memory, &state(0), 0x10_0000), Ok(TripleFault::Crash));
     }
 }

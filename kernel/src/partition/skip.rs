@@ -51,8 +51,10 @@ impl InsnLengthCache {
     /// Returns the address behind the instruction that exited, if it is known without guest memory.
     #[inline(always)]
     pub(super) fn next_rip(&self, vcpu: &impl VcpuRegisters, exit: VmExit) -> Option<u64> {
-        vcpu.next_rip(exit)
-            .or_else(|| self.find(vcpu.regs().rip, InsnLengthEntry::new(vcpu, exit)).map(|length| rip_after(vcpu, length)))
+        vcpu.next_rip(exit).or_else(|| {
+            self.find(vcpu.regs().rip, InsnLengthEntry::new(vcpu, exit))
+                .map(|length| rip_after(vcpu, length))
+        })
     }
 
     #[inline(always)]
@@ -102,7 +104,11 @@ impl VirtualMachine {
     /// # Errors
     /// The decision to apply instead: the instruction's page is not resident, or the instruction
     /// has been replaced.
-    pub(super) fn next_rip(&mut self, exit: VmExit, memory: &PartitionMemory<'_>) -> Result<u64, ExitDecision> {
+    pub(super) fn next_rip(
+        &mut self,
+        exit: VmExit,
+        memory: &PartitionMemory<'_>,
+    ) -> Result<u64, ExitDecision> {
         match self.lengths.next_rip(&self.vcpu, exit) {
             Some(rip) => Ok(rip),
             None => self.decode_length(exit, memory).map(|length| rip_after(&self.vcpu, length)),
@@ -110,10 +116,19 @@ impl VirtualMachine {
     }
 
     #[cold]
-    fn decode_length(&mut self, exit: VmExit, memory: &PartitionMemory<'_>) -> Result<u8, ExitDecision> {
+    fn decode_length(
+        &mut self,
+        exit: VmExit,
+        memory: &PartitionMemory<'_>,
+    ) -> Result<u8, ExitDecision> {
         let code = CodeView::from(&self.vcpu.state());
-        let instruction = fetch::instruction(memory, &code, self.vcpu.regs().rip).map_err(|e| self.fetch_failed(e))?;
-        self.lengths.remember(self.vcpu.regs().rip, InsnLengthEntry::new(&self.vcpu, exit), instruction.length);
+        let instruction = fetch::instruction(memory, &code, self.vcpu.regs().rip)
+            .map_err(|e| self.fetch_failed(e))?;
+        self.lengths.remember(
+            self.vcpu.regs().rip,
+            InsnLengthEntry::new(&self.vcpu, exit),
+            instruction.length,
+        );
         Ok(instruction.length)
     }
 
@@ -127,7 +142,9 @@ impl VirtualMachine {
                 self.vcpu.set_cr2(at.as_u64());
                 ExitDecision::Inject(InjectedEvent::page_fault(error_code))
             }
-            FetchError::Walk(WalkError::NonCanonical, _) => ExitDecision::Inject(InjectedEvent::general_protection()),
+            FetchError::Walk(WalkError::NonCanonical, _) => {
+                ExitDecision::Inject(InjectedEvent::general_protection())
+            }
             FetchError::Unknown => ExitDecision::Inject(InjectedEvent::invalid_opcode()),
         }
     }

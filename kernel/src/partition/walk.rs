@@ -137,7 +137,9 @@ struct Shape {
 impl WalkRegisters {
     /// Returns the structure; `None` while paging is off.
     fn shape(&self) -> Option<Shape> {
-        let shape = |mode, levels, index_bits, entry_bytes| Some(Shape { mode, levels, index_bits, entry_bytes });
+        let shape = |mode, levels, index_bits, entry_bytes| {
+            Some(Shape { mode, levels, index_bits, entry_bytes })
+        };
         if self.cr0 & CR0_PG == 0 {
             None
         } else if self.efer & EFER_LMA != 0 {
@@ -266,7 +268,9 @@ impl Rights {
         let mode_allows = match (user, access) {
             (true, _) => self.user,
             (false, PageAccess::Execute) => !(self.user && paging.cr4 & CR4_SMEP != 0),
-            (false, _) => !(self.user && paging.cr4 & CR4_SMAP != 0 && privilege == Privilege::Supervisor),
+            (false, _) => {
+                !(self.user && paging.cr4 & CR4_SMAP != 0 && privilege == Privilege::Supervisor)
+            }
         };
         let access_allows = match access {
             PageAccess::Read => true,
@@ -290,7 +294,11 @@ fn access_bits(paging: &WalkRegisters, access: PageAccess, privilege: Privilege)
 }
 
 /// Sets the bits that are not set yet: accessed in every entry, dirty in the leaf of a write.
-fn note_access(memory: &dyn GuestMemory, seen: &WalkEntries, access: PageAccess) -> Result<(), GuestMemoryError> {
+fn note_access(
+    memory: &dyn GuestMemory,
+    seen: &WalkEntries,
+    access: PageAccess,
+) -> Result<(), GuestMemoryError> {
     for (i, &(at, entry)) in seen.iter().enumerate() {
         let dirty = if access == PageAccess::Write && i + 1 == seen.len() { DIRTY } else { 0 };
         let wanted = entry | ACCESSED | dirty;

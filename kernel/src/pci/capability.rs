@@ -79,7 +79,10 @@ mod tests {
 
     #[test]
     fn a_loop_ends_and_a_pointer_into_the_header_is_refused() {
-        assert_eq!(list(&[(0x40, 0x8011), (0x80, 0x4009)], 0x40), Err(CapabilityListError::Endless));
+        assert_eq!(
+            list(&[(0x40, 0x8011), (0x80, 0x4009)], 0x40),
+            Err(CapabilityListError::Endless)
+        );
         assert_eq!(list(&[(0x40, 0x1011)], 0x40), Err(CapabilityListError::Pointer(0x10)));
         assert_eq!(list(&[(0x40, 0x8211)], 0x40), Err(CapabilityListError::Pointer(0x82)));
     }

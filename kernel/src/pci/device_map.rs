@@ -53,13 +53,16 @@ impl WindowPlan {
     /// Finds a place for `len` bytes at `start`; `None` if the window is full.
     pub fn place(&mut self, start: Hpa, len: u64) -> Option<RegisterPlacement> {
         let first = start.as_u64() & !(PAGE_SIZE - 1);
-        let pages = (start.as_u64().checked_add(len)?.checked_next_multiple_of(PAGE_SIZE)? - first) / PAGE_SIZE;
+        let pages = (start.as_u64().checked_add(len)?.checked_next_multiple_of(PAGE_SIZE)? - first)
+            / PAGE_SIZE;
         let seen = |range: &RegisterRange| {
             let offset = start.as_u64().wrapping_sub(range.first.as_u64());
             Hva::new(BASE + range.at * PAGE_SIZE + offset)
         };
         let end = |range: &RegisterRange| range.first.as_u64() + range.pages * PAGE_SIZE;
-        let holds = |range: &&RegisterRange| range.first.as_u64() <= first && first + pages * PAGE_SIZE <= end(range);
+        let holds = |range: &&RegisterRange| {
+            range.first.as_u64() <= first && first + pages * PAGE_SIZE <= end(range)
+        };
         if let Some(range) = self.ranges.iter().find(holds) {
             return Some(RegisterPlacement::Mapped(seen(range)));
         }
@@ -127,14 +130,16 @@ mod tables {
     fn enter(range: &RegisterRange) {
         for n in 0..range.pages {
             let page = (range.at + n) as usize;
-            let entry = (range.first.as_u64() + n * PAGE_SIZE) | PRESENT | WRITABLE | UNCACHED | NO_EXECUTE;
+            let entry =
+                (range.first.as_u64() + n * PAGE_SIZE) | PRESENT | WRITABLE | UNCACHED | NO_EXECUTE;
             PAGE_TABLES[page / 512].0[page % 512].store(entry, Ordering::Release);
         }
         for (n, table) in PAGE_TABLES.iter().enumerate() {
             DIRECTORY.0[n].store(table.entry(), Ordering::Release);
         }
         POINTERS.0[0].store(DIRECTORY.entry(), Ordering::Release);
-        let root = direct_map::pointer::<AtomicU64>(Hpa::new(Cr3::read_raw().0.start_address().as_u64()));
+        let root =
+            direct_map::pointer::<AtomicU64>(Hpa::new(Cr3::read_raw().0.start_address().as_u64()));
         // SAFETY: the top table that the stub built for all CPUs; its entries are aligned words
         // that are only read and written whole.
         let slot = unsafe { &*root.add(SLOT) };
@@ -157,16 +162,25 @@ mod tests {
     fn registers_get_whole_pages_and_are_seen_at_their_offset() {
         let mut plan = WindowPlan::default();
         let first = RegisterRange { first: Hpa::new(0xe0_0000_1000), pages: 2, at: 0 };
-        assert_eq!(range(&mut plan, 0xe0_0000_1ff8, 16), Some(RegisterPlacement::New(Hva::new(BASE + 0xff8), first)));
+        assert_eq!(
+            range(&mut plan, 0xe0_0000_1ff8, 16),
+            Some(RegisterPlacement::New(Hva::new(BASE + 0xff8), first))
+        );
         let second = RegisterRange { first: Hpa::new(0xe0_0001_0000), pages: 1, at: 2 };
-        assert_eq!(range(&mut plan, 0xe0_0001_0000, 4096), Some(RegisterPlacement::New(Hva::new(BASE + 0x2000), second)));
+        assert_eq!(
+            range(&mut plan, 0xe0_0001_0000, 4096),
+            Some(RegisterPlacement::New(Hva::new(BASE + 0x2000), second))
+        );
     }
 
     #[test]
     fn registers_that_are_mapped_take_no_more_room() {
         let mut plan = WindowPlan::default();
         range(&mut plan, 0xe0_0000_0000, 0x4000);
-        assert_eq!(range(&mut plan, 0xe0_0000_3ffc, 4), Some(RegisterPlacement::Mapped(Hva::new(BASE + 0x3ffc))));
+        assert_eq!(
+            range(&mut plan, 0xe0_0000_3ffc, 4),
+            Some(RegisterPlacement::Mapped(Hva::new(BASE + 0x3ffc)))
+        );
         assert_eq!(plan.used, 4);
     }
 

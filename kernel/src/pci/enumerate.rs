@@ -22,7 +22,10 @@ pub struct FunctionIdentity {
 /// Calls `found` for every function.
 ///
 /// A bus is visited once, whatever the bridges' registers say, so this ends on any machine.
-pub fn functions<C: ConfigurationAccess>(access: &C, mut found: impl FnMut(DeviceFunction, FunctionIdentity)) {
+pub fn functions<C: ConfigurationAccess>(
+    access: &C,
+    mut found: impl FnMut(DeviceFunction, FunctionIdentity),
+) {
     let mut seen = [false; 256];
     seen[0] = true;
     let mut pending = arrayvec::ArrayVec::<u8, 256>::new();
@@ -39,7 +42,11 @@ pub fn functions<C: ConfigurationAccess>(access: &C, mut found: impl FnMut(Devic
     }
 }
 
-fn visit_bus<C: ConfigurationAccess>(access: &C, bus: u8, mut found: impl FnMut(DeviceFunction, FunctionIdentity)) {
+fn visit_bus<C: ConfigurationAccess>(
+    access: &C,
+    bus: u8,
+    mut found: impl FnMut(DeviceFunction, FunctionIdentity),
+) {
     for device in 0..DEVICES {
         for function in 0..FUNCTIONS {
             let at = DeviceFunction { bus, device, function };

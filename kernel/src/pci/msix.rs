@@ -42,7 +42,11 @@ pub struct MsixCapability {
 
 impl MsixCapability {
     /// Reads the capability; `None` if the function has none.
-    pub fn find<C: ConfigurationAccess>(access: &C, at: DeviceFunction, list: &[PciCapability]) -> Option<Self> {
+    pub fn find<C: ConfigurationAccess>(
+        access: &C,
+        at: DeviceFunction,
+        list: &[PciCapability],
+    ) -> Option<Self> {
         let found = list.iter().find(|c| c.id == capability::MSIX)?;
         let table = access.read_word(at, found.offset.checked_add(4)?);
         Some(Self {
@@ -63,7 +67,13 @@ impl MsixCapability {
     ///
     /// # Panics
     /// If the table has no such entry (our bug: `entries` is their number).
-    pub fn route<C: ConfigurationAccess>(&self, access: &mut C, table: &DeviceWindow, entry: u16, target: MsixTarget) {
+    pub fn route<C: ConfigurationAccess>(
+        &self,
+        access: &mut C,
+        table: &DeviceWindow,
+        entry: u16,
+        target: MsixTarget,
+    ) {
         self.control(access, ENABLE | MASK_ALL);
         for n in 0..self.entries {
             table.write(usize::from(n) * ENTRY_SIZE + 12, MASKED);
@@ -99,7 +109,10 @@ mod tests {
         bus.set(AT, 0x44, 0x0000_0801);
         let list = [PciCapability { id: capability::MSIX, offset: 0x40, header: 2 }];
         let msix = MsixCapability::find(&bus, AT, &list).unwrap();
-        assert_eq!((msix.entries, msix.bar, msix.table_offset, msix.table_len()), (3, 1, 0x800, 48));
+        assert_eq!(
+            (msix.entries, msix.bar, msix.table_offset, msix.table_len()),
+            (3, 1, 0x800, 48)
+        );
 
         let memory = region(1);
         let table = memory.window();

@@ -36,7 +36,8 @@ impl DeviceWindow {
     /// As for [`DeviceWindow::new`], for the direct map of `base`.
     #[cfg(target_os = "none")]
     pub unsafe fn of_physical(base: crate::addr::Hpa, len: usize) -> Self {
-        let base = NonNull::new(crate::arch::direct_map::pointer(base)).expect("the direct map is not at 0");
+        let base = NonNull::new(crate::arch::direct_map::pointer(base))
+            .expect("the direct map is not at 0");
         // SAFETY: the caller's promise.
         unsafe { Self::new(base, len) }
     }
@@ -64,7 +65,8 @@ impl DeviceWindow {
     fn pointer<T>(&self, offset: usize) -> *mut T {
         let end = offset.checked_add(size_of::<T>());
         assert!(end.is_some_and(|end| end <= self.len), "access within the window");
-        // SAFETY: the offset is inside (asserted above) the window, which is one range (promise to `new`).
+        // SAFETY: the offset is inside (asserted above) the window, which is one range (promise to
+        // `new`).
         let pointer: *mut T = unsafe { self.base.as_ptr().add(offset) }.cast();
         assert!(pointer.is_aligned(), "aligned access to the window");
         pointer
@@ -121,7 +123,10 @@ mod tests {
     fn values_lie_where_they_were_written() {
         let w = window();
         w.write(4, 0x1122_3344_u32);
-        assert_eq!((w.read::<u64>(0), w.read::<u16>(6), w.read::<u8>(4)), (0x1122_3344 << 32, 0x1122, 0x44));
+        assert_eq!(
+            (w.read::<u64>(0), w.read::<u16>(6), w.read::<u8>(4)),
+            (0x1122_3344 << 32, 0x1122, 0x44)
+        );
     }
 
     #[test]

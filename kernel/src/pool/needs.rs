@@ -38,7 +38,10 @@ impl MemoryNeeds {
     /// given sizes. A space's size is that of the largest partition that fits it.
     pub fn of(pool: u64, partitions: &[u64], spaces: &[u64]) -> Self {
         let tables = table_pages(partitions, spaces);
-        Self { frames: frame_table_bytes(pool / PAGE_SIZE) + frame_table_bytes(tables), tables: tables * PAGE_SIZE }
+        Self {
+            frames: frame_table_bytes(pool / PAGE_SIZE) + frame_table_bytes(tables),
+            tables: tables * PAGE_SIZE,
+        }
     }
 
     /// Returns the sum.
@@ -85,7 +88,11 @@ mod tests {
         let of = |partitions: &[u64], spaces: &[u64]| table_pages(partitions, spaces);
         let one = TableReserve::pages_for(128 * GIB / PAGE_SIZE);
         assert_eq!(of(&[128 * GIB], &[130 * GIB]), 2 * one);
-        assert_eq!(of(&[128 * GIB], &[130 * GIB, 1 << 50]), 3 * one, "no space makes a memory larger");
+        assert_eq!(
+            of(&[128 * GIB], &[130 * GIB, 1 << 50]),
+            3 * one,
+            "no space makes a memory larger"
+        );
         let small = TableReserve::pages_for(6 * MIB / PAGE_SIZE);
         assert_eq!(of(&[128 * GIB, 6 * MIB], &[130 * GIB, 6 * MIB, 130 * GIB]), 3 * one + small);
         assert_eq!(of(&[6 * MIB], &[]), 2 * small);
@@ -97,7 +104,10 @@ mod tests {
     fn the_least_heap_has_room_for_a_dump_in_every_space() {
         let least = crate::arch::heap::bytes_for(0) as usize;
         // Configuration, devices and partitions get 4 MiB.
-        assert!(dump_buffers(crate::paging::MAX_SPACES) + crate::arch::heap::RESERVE + (4 << 20) <= least);
+        assert!(
+            dump_buffers(crate::paging::MAX_SPACES) + crate::arch::heap::RESERVE + (4 << 20)
+                <= least
+        );
     }
 
     #[test]

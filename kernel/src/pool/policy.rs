@@ -1,10 +1,10 @@
 //! Chooses the object that gives a page, and the page: the clock of the published pool algorithm,
 //! behind a trait that another policy can implement.
 //!
-//! The choice has two steps. [`ReclaimPolicy::victim`] picks the object: a dump image first, because all
-//! of it has to go anyway; else the partition with the largest gap between its share of the overage
-//! and the frames that it has already given. The object's hand then goes over its pages.
-//! [`ReclaimPolicy::judge`] decides on each page that was not touched since the last visit:
+//! The choice has two steps. [`ReclaimPolicy::victim`] picks the object: a dump image first,
+//! because all of it has to go anyway; else the partition with the largest gap between its share of
+//! the overage and the frames that it has already given. The object's hand then goes over its
+//! pages. [`ReclaimPolicy::judge`] decides on each page that was not touched since the last visit:
 //!
 //! ```text
 //!  A set ────> stays        (the hand clears A; the next visit takes it unless touched again)
@@ -14,7 +14,8 @@
 //!
 //! A pinned page cannot be evicted whatever the verdict; `mm` enforces that, not the policy.
 //!
-//! The policy is a type parameter, not a trait object: `judge` is inlined into the loop over the leaves.
+//! The policy is a type parameter, not a trait object: `judge` is inlined into the loop over the
+//! leaves.
 
 /// A memory object that could give frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,7 +92,8 @@ pub trait ReclaimPolicy {
     fn judge(&self, page: PageView) -> PageVerdict;
 }
 
-/// The clock, with shares by logical size alone; [`SharesPolicy`](super::SharesPolicy) also follows use.
+/// The clock, with shares by logical size alone; [`SharesPolicy`](super::SharesPolicy) also follows
+/// use.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ClockPolicy;
 
@@ -115,7 +117,8 @@ impl ReclaimPolicy for ClockPolicy {
     }
 }
 
-/// Returns the candidate's donation (its share of the overage by logical size) less what it has given already.
+/// Returns the candidate's donation (its share of the overage by logical size) less what it has
+/// given already.
 fn gap(candidate: &ReclaimCandidate, overage: u64, logical: u64) -> i64 {
     let donation = overage * u64::from(candidate.logical) / logical.max(1);
     donation as i64 - i64::from(candidate.given())
@@ -125,14 +128,30 @@ fn gap(candidate: &ReclaimCandidate, overage: u64, logical: u64) -> i64 {
 mod tests {
     use super::*;
 
-    const LIVE: ReclaimCandidate =
-        ReclaimCandidate { holder: 0, kind: CandidateKind::Live, logical: 100, resident: 50, minimum: 8, used: 255 };
+    const LIVE: ReclaimCandidate = ReclaimCandidate {
+        holder: 0,
+        kind: CandidateKind::Live,
+        logical: 100,
+        resident: 50,
+        minimum: 8,
+        used: 255,
+    };
 
     #[test]
     fn a_dump_image_gives_first() {
-        let image = ReclaimCandidate { holder: 3, kind: CandidateKind::Image, logical: 10, resident: 1, minimum: 8, used: 0 };
+        let image = ReclaimCandidate {
+            holder: 3,
+            kind: CandidateKind::Image,
+            logical: 10,
+            resident: 1,
+            minimum: 8,
+            used: 0,
+        };
         assert_eq!(ClockPolicy.victim(100, 4, &[LIVE, image]), Some(3));
-        assert_eq!(ClockPolicy.victim(100, 4, &[LIVE, ReclaimCandidate { resident: 0, ..image }]), Some(0));
+        assert_eq!(
+            ClockPolicy.victim(100, 4, &[LIVE, ReclaimCandidate { resident: 0, ..image }]),
+            Some(0)
+        );
     }
 
     #[test]

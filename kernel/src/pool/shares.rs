@@ -20,7 +20,9 @@
 //! equal partitions would grow until one has all frames.
 
 use super::credit::MAX_HOLDERS;
-use super::policy::{CandidateKind, ClockPolicy, PageVerdict, PageView, ReclaimCandidate, ReclaimPolicy};
+use super::policy::{
+    CandidateKind, ClockPolicy, PageVerdict, PageView, ReclaimCandidate, ReclaimPolicy,
+};
 
 /// Change of a shift at each sampling, in 256ths of the logical size.
 const STEP: i32 = 4;
@@ -81,7 +83,8 @@ impl ReclaimPolicy for SharesPolicy {
 
     fn sampled(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate]) {
         let use_of = |c: &ReclaimCandidate| u32::from(c.used).min(ACTIVE);
-        let (count, sum) = live(candidates).fold((0, 0), |(count, sum), c| (count + 1, sum + use_of(c)));
+        let (count, sum) =
+            live(candidates).fold((0, 0), |(count, sum), c| (count + 1, sum + use_of(c)));
         if count < 2 {
             return;
         }
@@ -122,17 +125,35 @@ mod tests {
     const POOL: u32 = 200;
 
     fn partition(holder: usize, resident: u32, used: u16) -> ReclaimCandidate {
-        ReclaimCandidate { holder, kind: CandidateKind::Live, logical: 200, resident, minimum: 16, used }
+        ReclaimCandidate {
+            holder,
+            kind: CandidateKind::Live,
+            logical: 200,
+            resident,
+            minimum: 16,
+            used,
+        }
     }
 
     #[test]
     fn equals_give_alike_and_a_larger_one_gives_more() {
         let mut shares = SharesPolicy::new();
-        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 90, 128), partition(1, 100, 128)]), Some(1));
+        assert_eq!(
+            shares.victim(POOL, HIGH, &[partition(0, 90, 128), partition(1, 100, 128)]),
+            Some(1)
+        );
         let large = ReclaimCandidate { logical: 400, ..partition(0, 150, 128) };
-        assert_eq!(shares.victim(POOL, HIGH, &[large, partition(1, 60, 128)]), Some(0), "250 given of 273, 140 of 136");
+        assert_eq!(
+            shares.victim(POOL, HIGH, &[large, partition(1, 60, 128)]),
+            Some(0),
+            "250 given of 273, 140 of 136"
+        );
         let poorer = ReclaimCandidate { resident: 110, ..large };
-        assert_eq!(shares.victim(POOL, HIGH, &[poorer, partition(1, 60, 128)]), Some(1), "290 given of 273");
+        assert_eq!(
+            shares.victim(POOL, HIGH, &[poorer, partition(1, 60, 128)]),
+            Some(1),
+            "290 given of 273"
+        );
     }
 
     #[test]
@@ -141,25 +162,40 @@ mod tests {
         let pair = [partition(0, 100, 10), partition(1, 100, 250)];
         (0..10).for_each(|_| shares.sampled(POOL, HIGH, &pair));
         // The active partition may now be well ahead.
-        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 90, 10), partition(1, 110, 250)]), Some(0));
+        assert_eq!(
+            shares.victim(POOL, HIGH, &[partition(0, 90, 10), partition(1, 110, 250)]),
+            Some(0)
+        );
         // Reversed when the two change roles.
         let changed = [partition(0, 100, 250), partition(1, 100, 10)];
         (0..20).for_each(|_| shares.sampled(POOL, HIGH, &changed));
-        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 110, 250), partition(1, 90, 10)]), Some(1));
+        assert_eq!(
+            shares.victim(POOL, HIGH, &[partition(0, 110, 250), partition(1, 90, 10)]),
+            Some(1)
+        );
     }
 
     #[test]
     fn of_two_at_work_neither_gives_for_the_other() {
         let mut shares = SharesPolicy::new();
-        (0..50).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 120, 250), partition(1, 80, 40)]));
-        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 101, 250), partition(1, 100, 40)]), Some(0));
+        (0..50).for_each(|_| {
+            shares.sampled(POOL, HIGH, &[partition(0, 120, 250), partition(1, 80, 40)])
+        });
+        assert_eq!(
+            shares.victim(POOL, HIGH, &[partition(0, 101, 250), partition(1, 100, 40)]),
+            Some(0)
+        );
     }
 
     #[test]
     fn who_works_again_takes_its_share_back() {
         let mut shares = SharesPolicy::new();
-        (0..10).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 100, 0), partition(1, 100, 250)]));
-        (0..20).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 60, 250), partition(1, 140, 250)]));
+        (0..10).for_each(|_| {
+            shares.sampled(POOL, HIGH, &[partition(0, 100, 0), partition(1, 100, 250)])
+        });
+        (0..20).for_each(|_| {
+            shares.sampled(POOL, HIGH, &[partition(0, 60, 250), partition(1, 140, 250)])
+        });
         assert_eq!(shares.shifts[..2], [0, 0]);
     }
 
@@ -177,22 +213,31 @@ mod tests {
     #[test]
     fn nobody_falls_below_the_minimum() {
         let mut shares = SharesPolicy::new();
-        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 16, 0), partition(1, 17, 255)]), Some(1));
+        assert_eq!(
+            shares.victim(POOL, HIGH, &[partition(0, 16, 0), partition(1, 17, 255)]),
+            Some(1)
+        );
         assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 16, 0), partition(1, 12, 255)]), None);
     }
 
     #[test]
     fn a_crashed_image_gives_first_and_all_of_it() {
-        let image = ReclaimCandidate { kind: CandidateKind::Image, minimum: 16, ..partition(5, 3, 0) };
+        let image =
+            ReclaimCandidate { kind: CandidateKind::Image, minimum: 16, ..partition(5, 3, 0) };
         assert_eq!(SharesPolicy::new().victim(POOL, HIGH, &[partition(0, 150, 0), image]), Some(5));
     }
 
     #[test]
     fn the_next_object_of_a_number_begins_like_all_others() {
         let mut shares = SharesPolicy::new();
-        (0..10).for_each(|_| shares.sampled(POOL, HIGH, &[partition(0, 100, 10), partition(1, 100, 250)]));
+        (0..10).for_each(|_| {
+            shares.sampled(POOL, HIGH, &[partition(0, 100, 10), partition(1, 100, 250)])
+        });
         shares.forget(0);
         shares.forget(1);
-        assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 90, 10), partition(1, 100, 250)]), Some(1));
+        assert_eq!(
+            shares.victim(POOL, HIGH, &[partition(0, 90, 10), partition(1, 100, 250)]),
+            Some(1)
+        );
     }
 }

@@ -37,7 +37,8 @@ impl Watermarks {
         free < self.low
     }
 
-    /// Returns how many frames reclaim has to find, with `coming` already on their way to the free list.
+    /// Returns how many frames reclaim has to find, with `coming` already on their way to the free
+    /// list.
     pub const fn shortage(&self, free: u32, coming: u32) -> u32 {
         self.high.saturating_sub(free.saturating_add(coming))
     }
@@ -74,9 +75,15 @@ mod tests {
     #[test]
     fn frames_on_their_way_count_against_the_shortage() {
         let marks = Watermarks { low: 10, high: 20 };
-        assert_eq!((marks.shortage(5, 0), marks.shortage(5, 10), marks.shortage(25, u32::MAX)), (15, 5, 0));
+        assert_eq!(
+            (marks.shortage(5, 0), marks.shortage(5, 10), marks.shortage(25, u32::MAX)),
+            (15, 5, 0)
+        );
         assert!(marks.is_low(9) && !marks.is_low(10));
         // Also if fewer frames are free than the marks are raised by.
-        assert_eq!((marks.raised_by(100).shortage(5, 30), marks.raised_by(u32::MAX).high), (85, u32::MAX));
+        assert_eq!(
+            (marks.raised_by(100).shortage(5, 30), marks.raised_by(u32::MAX).high),
+            (85, u32::MAX)
+        );
     }
 }

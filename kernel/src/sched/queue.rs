@@ -142,8 +142,13 @@ impl<W> RunQueue<W> {
 
     /// Adds a vCPU, ready.
     pub fn add(&mut self) -> VcpuId {
-        let id = VcpuId(u16::try_from(self.entries.len()).expect("fewer vCPUs than memory objects"));
-        self.entries.push(QueueEntry { state: RunState::Ready, used_ns: self.floor_ns, resident: None });
+        let id =
+            VcpuId(u16::try_from(self.entries.len()).expect("fewer vCPUs than memory objects"));
+        self.entries.push(QueueEntry {
+            state: RunState::Ready,
+            used_ns: self.floor_ns,
+            resident: None,
+        });
         id
     }
 
@@ -164,11 +169,16 @@ impl<W> RunQueue<W> {
         self.idle &= !bit(cpu);
         self.wake_by_time(now);
         let index = self.choose(cpu)?;
-        let evict = self.entries.iter().position(|e| e.resident == Some(cpu)).filter(|&held| held != index);
+        let evict =
+            self.entries.iter().position(|e| e.resident == Some(cpu)).filter(|&held| held != index);
         self.entries[index].state = RunState::Running { cpu, since: now, poked: false };
         self.raise_floor(now);
         let until = self.turn_end(cpu, now);
-        Some(VcpuTurn { vcpu: VcpuId(index as u16), evict: evict.map(|held| VcpuId(held as u16)), until })
+        Some(VcpuTurn {
+            vcpu: VcpuId(index as u16),
+            evict: evict.map(|held| VcpuId(held as u16)),
+            until,
+        })
     }
 
     /// Notes that the registers of a vCPU are in memory, so that any CPU can take it. Returns the
@@ -185,7 +195,9 @@ impl<W> RunQueue<W> {
     /// If the vCPU has no turn (our bug).
     pub fn put_back(&mut self, vcpu: VcpuId, now: u64, wish: VcpuWish<W>, resident: Option<CpuId>) {
         let entry = &mut self.entries[vcpu.index()];
-        let RunState::Running { since, poked, .. } = entry.state else { panic!("only who has a turn ends it") };
+        let RunState::Running { since, poked, .. } = entry.state else {
+            panic!("only who has a turn ends it")
+        };
         entry.used_ns += now.saturating_sub(since);
         entry.resident = resident;
         entry.state = match wish {
@@ -214,7 +226,9 @@ impl<W> RunQueue<W> {
         let mut kicks = Kicks(0);
         for index in 0..self.entries.len() {
             match &mut self.entries[index].state {
-                RunState::Waiting { on, .. } if is_over(on) => kicks.0 |= self.make_ready(index, now()).0,
+                RunState::Waiting { on, .. } if is_over(on) => {
+                    kicks.0 |= self.make_ready(index, now()).0
+                }
                 RunState::Running { poked, .. } => *poked = true,
                 RunState::Waiting { .. } | RunState::Ready => {}
             }
@@ -242,10 +256,14 @@ impl<W> RunQueue<W> {
         }
         let may = |entry: &QueueEntry<W>| entry.is_ready() && !entry.is_held_from(cpu);
         let candidates = || self.entries.iter().enumerate().filter(|(_, entry)| may(entry));
-        let (best, least) = candidates().map(|(index, entry)| (index, entry.used_ns)).min_by_key(|&(_, used)| used)?;
+        let (best, least) = candidates()
+            .map(|(index, entry)| (index, entry.used_ns))
+            .min_by_key(|&(_, used)| used)?;
         let resident = candidates().find(|(_, entry)| entry.resident == Some(cpu));
         match resident {
-            Some((index, entry)) if entry.used_ns <= least.saturating_add(GRANULARITY_NS) => Some(index),
+            Some((index, entry)) if entry.used_ns <= least.saturating_add(GRANULARITY_NS) => {
+                Some(index)
+            }
             _ => Some(best),
         }
     }
@@ -255,9 +273,11 @@ impl<W> RunQueue<W> {
     }
 
     fn turn_end(&self, cpu: CpuId, now: u64) -> u64 {
-        let is_shared = self.entries.iter().any(|entry| entry.is_ready() && !entry.is_held_from(cpu));
+        let is_shared =
+            self.entries.iter().any(|entry| entry.is_ready() && !entry.is_held_from(cpu));
         let end = now.saturating_add(if is_shared { SHARED_SLICE_NS } else { SLICE_NS });
-        self.earliest(cpu).map_or(end, |deadline| deadline.max(now.saturating_add(LEAST_TURN_NS)).min(end))
+        self.earliest(cpu)
+            .map_or(end, |deadline| deadline.max(now.saturating_add(LEAST_TURN_NS)).min(end))
     }
 
     /// Returns the earliest deadline of a wait whose vCPU `cpu` could take.
@@ -271,7 +291,10 @@ impl<W> RunQueue<W> {
 
     fn wake_by_time(&mut self, now: u64) {
         for index in 0..self.entries.len() {
-            if matches!(self.entries[index].state, RunState::Waiting { until: Some(until), .. } if until <= now) {
+            if matches!(
+                self.entries[index].state,
+                RunState::Waiting { until: Some(until), .. } if until <= now
+            ) {
                 self.become_ready(index);
             }
         }
@@ -320,7 +343,8 @@ impl<W> RunQueue<W> {
     }
 
     fn raise_floor(&mut self, now: u64) {
-        let active = self.entries.iter().filter(|entry| !matches!(entry.state, RunState::Waiting { .. }));
+        let active =
+            self.entries.iter().filter(|entry| !matches!(entry.state, RunState::Waiting { .. }));
         if let Some(least) = active.map(|entry| entry.used(now)).min() {
             self.floor_ns = self.floor_ns.max(least);
         }

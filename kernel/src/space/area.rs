@@ -24,7 +24,9 @@ impl SpaceArea {
     /// Makes the area of a part of a disk; `None` if its end overflows the byte range.
     pub const fn part(sectors: SectorRange) -> Option<Self> {
         match sectors.first.checked_add(sectors.count) {
-            Some(end) if end <= u64::MAX / SECTOR_SIZE => Some(Self { first: sectors.first, count: sectors.count }),
+            Some(end) if end <= u64::MAX / SECTOR_SIZE => {
+                Some(Self { first: sectors.first, count: sectors.count })
+            }
             _ => None,
         }
     }
@@ -51,9 +53,10 @@ impl SpaceArea {
             return None;
         }
         match offset.checked_add(len) {
-            Some(end) if end <= self.bytes() => {
-                Some(SectorRange { first: self.first + offset / SECTOR_SIZE, count: len / SECTOR_SIZE })
-            }
+            Some(end) if end <= self.bytes() => Some(SectorRange {
+                first: self.first + offset / SECTOR_SIZE,
+                count: len / SECTOR_SIZE,
+            }),
             _ => None,
         }
     }
@@ -89,10 +92,22 @@ mod tests {
 
     #[test]
     fn nothing_outside_is_ever_located() {
-        for (offset, len) in [(0, 101 * 512), (100 * 512, 512), (512, 100 * 512), (u64::MAX - 511, 1024), (1, 512), (0, 1)] {
+        for (offset, len) in [
+            (0, 101 * 512),
+            (100 * 512, 512),
+            (512, 100 * 512),
+            (u64::MAX - 511, 1024),
+            (1, 512),
+            (0, 1),
+        ] {
             assert_eq!(AREA.locate(offset, len), None, "{offset} {len}");
         }
-        assert!(!AREA.holds(2047 * 512) && AREA.holds(2048 * 512) && AREA.holds(2148 * 512 - 1) && !AREA.holds(2148 * 512));
+        assert!(
+            !AREA.holds(2047 * 512)
+                && AREA.holds(2048 * 512)
+                && AREA.holds(2148 * 512 - 1)
+                && !AREA.holds(2148 * 512)
+        );
         assert_eq!(SpaceArea::part(SectorRange { first: u64::MAX, count: 1 }), None);
         assert_eq!(SpaceArea::part(SectorRange { first: u64::MAX / 512, count: 1 }), None);
     }

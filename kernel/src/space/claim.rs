@@ -115,7 +115,11 @@ impl ClaimSector {
         }
         let number = |at: usize| u64::from_le_bytes(core::array::from_fn(|n| bytes[at + n]));
         let stored = u32::from_le_bytes(core::array::from_fn(|n| bytes[CRC_AT + n]));
-        let claim = SpaceClaim { node: Uuid(core::array::from_fn(|n| bytes[8 + n])), beat: number(24), epoch: number(32) };
+        let claim = SpaceClaim {
+            node: Uuid(core::array::from_fn(|n| bytes[8 + n])),
+            beat: number(24),
+            epoch: number(32),
+        };
         let is_whole = crc32c(&bytes[..CRC_AT]).0 == stored && claim.epoch <= MAX_EPOCH;
         match bytes.first_chunk::<8>() {
             Some(CLAIMED) if is_whole => Self::Claim(claim),
@@ -194,7 +198,10 @@ mod tests {
     #[test]
     fn a_claim_reads_back_and_anything_else_is_torn() {
         let bytes = CLAIM.encode();
-        assert_eq!((SpaceClaim::decode(&bytes), ClaimSector::decode(&bytes)), (Some(CLAIM), ClaimSector::Claim(CLAIM)));
+        assert_eq!(
+            (SpaceClaim::decode(&bytes), ClaimSector::decode(&bytes)),
+            (Some(CLAIM), ClaimSector::Claim(CLAIM))
+        );
         for at in [0, 8, 24, 32, 100, CLAIM_LEN - 1] {
             let mut other = bytes;
             other[at] ^= 1;
@@ -209,7 +216,10 @@ mod tests {
     #[test]
     fn a_released_claim_is_none_but_keeps_its_epoch() {
         let bytes = ClaimSector::released(&CLAIM);
-        assert_eq!((SpaceClaim::decode(&bytes), ClaimSector::decode(&bytes).epoch()), (None, Some(5)));
+        assert_eq!(
+            (SpaceClaim::decode(&bytes), ClaimSector::decode(&bytes).epoch()),
+            (None, Some(5))
+        );
         let before = SpaceClaim { epoch: 4, ..CLAIM };
         let claims = ClaimSectors([ClaimSector::Claim(before), ClaimSector::decode(&bytes)]);
         assert_eq!((claims.owner(), claims.epoch()), (None, 5));
@@ -224,7 +234,10 @@ mod tests {
         let crc = crc32c(&old[..CRC_AT]).0;
         old[CRC_AT..].copy_from_slice(&crc.to_le_bytes());
         let claim = SpaceClaim { node: Uuid([3; 16]), epoch: 0, beat: 9 };
-        assert_eq!((SpaceClaim::decode(&old), SpaceClaim::offset(0), claim.encode()), (Some(claim), 0, old));
+        assert_eq!(
+            (SpaceClaim::decode(&old), SpaceClaim::offset(0), claim.encode()),
+            (Some(claim), 0, old)
+        );
     }
 
     #[test]

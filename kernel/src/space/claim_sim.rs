@@ -1,6 +1,6 @@
 //! Simulates two and three nodes on one fake disk, by the rules that the hypervisor runs
-//! ([`SpaceTaking`], [`SpaceHolding`], [`RecordSequence`]). Writes land late, are slow or get lost. Nodes stall for
-//! up to 20 s, lose power and start again. A seed decides every event.
+//! ([`SpaceTaking`], [`SpaceHolding`], [`RecordSequence`]). Writes land late, are slow or get lost.
+//! Nodes stall for up to 20 s, lose power and start again. A seed decides every event.
 //!
 //! The invariants, checked at every event:
 //! * a write under a lease is submitted only by the node that took the space last;
@@ -193,13 +193,21 @@ impl World {
                 ClaimSimEvent::Answer { node, life, what } => {
                     self.unless_paused(node, life, event, |world| world.answer(node, what))
                 }
-                ClaimSimEvent::Work { node, life } => self.unless_paused(node, life, event, |world| world.work(node)),
+                ClaimSimEvent::Work { node, life } => {
+                    self.unless_paused(node, life, event, |world| world.work(node))
+                }
             }
             self.check();
         }
     }
 
-    fn unless_paused(&mut self, node: usize, life: u32, event: ClaimSimEvent, act: impl FnOnce(&mut Self)) {
+    fn unless_paused(
+        &mut self,
+        node: usize,
+        life: u32,
+        event: ClaimSimEvent,
+        act: impl FnOnce(&mut Self),
+    ) {
         let it = &self.nodes[node];
         if it.life != life {
             return;
@@ -219,7 +227,9 @@ impl World {
                 let mark = encode(*claim);
                 self.disk.claims = Some(self.claims().with(epoch, mark));
             }
-            ClaimSimWrite::Record { sequence } => self.disk.records[(sequence % 2) as usize] = sequence,
+            ClaimSimWrite::Record { sequence } => {
+                self.disk.records[(sequence % 2) as usize] = sequence
+            }
             ClaimSimWrite::Block { number, content } => self.disk.blocks[number] = content,
         }
     }
@@ -248,17 +258,30 @@ impl World {
     }
 
     /// The one gate for all writes that need a lease.
-    fn submit_gated(&mut self, node: usize, write: ClaimSimWrite, answer: Option<ClaimSimAnswer>) -> bool {
+    fn submit_gated(
+        &mut self,
+        node: usize,
+        write: ClaimSimWrite,
+        answer: Option<ClaimSimAnswer>,
+    ) -> bool {
         let it = &self.nodes[node];
         if self.now > it.lease_end || !matches!(it.mode, ClaimSimMode::Holding(_)) {
             return false;
         }
         if it.reign == 0 {
-            assert!(matches!(write, ClaimSimWrite::Record { .. }), "only its records are written before a space is taken over");
+            assert!(
+                matches!(write, ClaimSimWrite::Record { .. }),
+                "only its records are written before a space is taken over"
+            );
             self.submit(node, write, answer);
             return true;
         }
-        assert_eq!(it.reign, self.reigns, "node {node} submits at {} ms after the change of hands", self.now / MS);
+        assert_eq!(
+            it.reign,
+            self.reigns,
+            "node {node} submits at {} ms after the change of hands",
+            self.now / MS
+        );
         self.submit(node, write, answer);
         true
     }
@@ -267,13 +290,24 @@ impl World {
         let bytes = self.written.len() as u64;
         self.written.push((claim, false));
         let submitted = self.now;
-        self.submit(node, ClaimSimWrite::Claim { epoch: claim.epoch, bytes }, Some(ClaimSimAnswer::ClaimWritten { submitted }));
+        self.submit(
+            node,
+            ClaimSimWrite::Claim { epoch: claim.epoch, bytes },
+            Some(ClaimSimAnswer::ClaimWritten { submitted }),
+        );
     }
 
     fn look(&mut self, node: usize, written: u64) {
         let (now, life) = (self.now, self.nodes[node].life);
         let latency = self.random.latency(200);
-        self.at(now + latency, ClaimSimEvent::Answer { node, life, what: ClaimSimAnswer::Looked { submitted: now, written } });
+        self.at(
+            now + latency,
+            ClaimSimEvent::Answer {
+                node,
+                life,
+                what: ClaimSimAnswer::Looked { submitted: now, written },
+            },
+        );
     }
 
     fn answer(&mut self, node: usize, what: ClaimSimAnswer) {
@@ -306,9 +340,15 @@ impl World {
         let record_epoch = RecordSequence(self.newest()).epoch();
         match &mut self.nodes[node].mode {
             ClaimSimMode::Taking(taking) => {
-                let step = taking.looked(&ClaimLook { claims, record_epoch, asked_ns: submitted, seen_ns: now });
+                let step = taking.looked(&ClaimLook {
+                    claims,
+                    record_epoch,
+                    asked_ns: submitted,
+                    seen_ns: now,
+                });
                 if let TakingStep::Own(claim) = step {
-                    self.nodes[node].mode = ClaimSimMode::Holding(SpaceHolding::new(claim, submitted));
+                    self.nodes[node].mode =
+                        ClaimSimMode::Holding(SpaceHolding::new(claim, submitted));
                     return self.beat(node);
                 }
                 self.step(node, step);
@@ -350,7 +390,10 @@ impl World {
             BeatVerdict::Confirmed { lease_end_ns } => {
                 self.nodes[node].lease_end = lease_end_ns;
                 let (life, now) = (self.nodes[node].life, self.now);
-                self.at(now + BEAT_NS, ClaimSimEvent::Answer { node, life, what: ClaimSimAnswer::BeatDue });
+                self.at(
+                    now + BEAT_NS,
+                    ClaimSimEvent::Answer { node, life, what: ClaimSimAnswer::BeatDue },
+                );
                 match self.nodes[node].reign {
                     0 if !self.nodes[node].record_in_flight => self.found_by(node),
                     0 => {}
@@ -365,9 +408,16 @@ impl World {
             }
             BeatVerdict::Ended(_) => {
                 let later = |(c, late): &(SpaceClaim, bool)| {
-                    c.epoch > mine.epoch || c.epoch == mine.epoch && c.node != mine.node && (*late || self.nodes[node].reign == 0)
+                    c.epoch > mine.epoch
+                        || c.epoch == mine.epoch
+                            && c.node != mine.node
+                            && (*late || self.nodes[node].reign == 0)
                 };
-                assert!(self.written.iter().any(later), "node {node} ended at {} ms without a later claim", self.now / MS);
+                assert!(
+                    self.written.iter().any(later),
+                    "node {node} ended at {} ms without a later claim",
+                    self.now / MS
+                );
                 self.found.ended += 1;
                 self.leave(node);
             }
@@ -378,7 +428,10 @@ impl World {
     fn found_by(&mut self, node: usize) {
         let newest = self.newest();
         let (done, _) = self.completed;
-        assert!(newest + 1 >= done, "a record of the owner before is lost: {newest:#x} after {done:#x}");
+        assert!(
+            newest + 1 >= done,
+            "a record of the owner before is lost: {newest:#x} after {done:#x}"
+        );
         (self.nodes[node].record, self.nodes[node].took_over) = (newest, 0);
         self.write_record(node);
     }
@@ -409,7 +462,10 @@ impl World {
         let it = &self.nodes[node];
         let (record, is_still) = (it.record, !it.record_in_flight);
         let there = self.disk.records[(record % 2) as usize];
-        if is_still && there != record && self.submit_gated(node, ClaimSimWrite::Record { sequence: record }, None) {
+        if is_still
+            && there != record
+            && self.submit_gated(node, ClaimSimWrite::Record { sequence: record }, None)
+        {
             self.found.repaired += 1;
         }
     }
@@ -464,7 +520,8 @@ impl World {
 
     fn begin(&mut self, node: usize) {
         let it = &mut self.nodes[node];
-        (it.mode, it.record_in_flight, it.life) = (ClaimSimMode::Taking(SpaceTaking::new(it.uuid)), false, it.life + 1);
+        (it.mode, it.record_in_flight, it.life) =
+            (ClaimSimMode::Taking(SpaceTaking::new(it.uuid)), false, it.life + 1);
         it.blocks = [0; BLOCKS];
         self.look(node, 0);
     }
@@ -499,13 +556,23 @@ impl World {
     }
 
     fn check(&self) {
-        let Some(owner) = self.nodes.iter().find(|n| n.reign == self.reigns && n.reign > 0) else { return };
+        let Some(owner) = self.nodes.iter().find(|n| n.reign == self.reigns && n.reign > 0) else {
+            return;
+        };
         let ClaimSimMode::Holding(holding) = &owner.mode else { return };
         let (newest, mine) = (RecordSequence(self.newest()), holding.claim().epoch);
         let at = self.now / MS;
         assert!(newest.epoch() >= mine, "a record of an earlier owner is the newest at {at} ms");
-        assert!(newest.epoch() == mine || self.now > owner.lease_end, "taken over under a lease at {at} ms");
-        assert!(newest.0 + 1 >= self.completed.0, "a record is lost: {:#x} after {:#x} at {at} ms", newest.0, self.completed.0);
+        assert!(
+            newest.epoch() == mine || self.now > owner.lease_end,
+            "taken over under a lease at {at} ms"
+        );
+        assert!(
+            newest.0 + 1 >= self.completed.0,
+            "a record is lost: {:#x} after {:#x} at {at} ms",
+            newest.0,
+            self.completed.0
+        );
     }
 }
 
@@ -524,7 +591,8 @@ fn no_owner_loses_a_claim_or_a_record_whatever_lands_late() {
             world.run();
             world.found
         });
-        let found = found.unwrap_or_else(|_| panic!("TIDEPOOL_SEED={seed} TIDEPOOL_RUNS=1 shows it again"));
+        let found =
+            found.unwrap_or_else(|_| panic!("TIDEPOOL_SEED={seed} TIDEPOOL_RUNS=1 shows it again"));
         all.reigns += found.reigns;
         all.lost_pages += found.lost_pages;
         all.buried += found.buried;
@@ -533,7 +601,11 @@ fn no_owner_loses_a_claim_or_a_record_whatever_lands_late() {
         all.in_use += found.in_use;
         all.woke += found.woke;
     }
-    let happened = [all.reigns, all.lost_pages, all.buried, all.repaired, all.ended, all.in_use, all.woke];
-    assert!(runs() < 1000 || happened.iter().all(|count| *count > 0), "the simulation has no such case: {all:?}");
+    let happened =
+        [all.reigns, all.lost_pages, all.buried, all.repaired, all.ended, all.in_use, all.woke];
+    assert!(
+        runs() < 1000 || happened.iter().all(|count| *count > 0),
+        "the simulation has no such case: {all:?}"
+    );
     assert_eq!(RecordSide::of(RecordSequence(0).next(1).0), RecordSide::B);
 }

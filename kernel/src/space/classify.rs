@@ -24,7 +24,10 @@ use super::state::SpaceState;
 pub const HEAD_LEN: usize = 72 << 10;
 
 /// Content of a device.
-#[expect(clippy::large_enum_variant, reason = "few exist, only at start-up, so boxing gains nothing")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few exist, only at start-up, so boxing gains nothing"
+)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum DeviceContent {
     /// Zeros at both ends: unused; may be formatted.
@@ -164,11 +167,16 @@ fn is_torn_free_record(copy: &[u8]) -> bool {
 fn is_free(first: &[u8]) -> bool {
     let number = |at: usize| u32::from_le_bytes(core::array::from_fn(|n| first[at + n]));
     let is_zero = |range: core::ops::Range<usize>| first[range].iter().all(|byte| *byte == 0);
-    number(56) == SpaceState::Free as u32 && is_zero(60..168) && is_zero(176..180) && is_zero(184..512)
+    number(56) == SpaceState::Free as u32
+        && is_zero(60..168)
+        && is_zero(176..180)
+        && is_zero(184..512)
 }
 
 fn known(head: &[u8]) -> Option<&'static str> {
-    let matches = |(at, bytes, _): &&(usize, &[u8], &str)| head.get(*at..).is_some_and(|rest| rest.starts_with(bytes));
+    let matches = |(at, bytes, _): &&(usize, &[u8], &str)| {
+        head.get(*at..).is_some_and(|rest| rest.starts_with(bytes))
+    };
     SIGNATURES.iter().find(matches).map(|(.., name)| *name)
 }
 
@@ -186,7 +194,10 @@ mod tests {
         assert_eq!(classify(&head(), &[0; TAIL_LEN], CAPACITY), DeviceContent::Blank);
         let mut h = head();
         h[HEAD_LEN - 1] = 1;
-        assert_eq!(classify(&h, &[0; TAIL_LEN], CAPACITY), DeviceContent::Foreign(ForeignData::Unknown));
+        assert_eq!(
+            classify(&h, &[0; TAIL_LEN], CAPACITY),
+            DeviceContent::Foreign(ForeignData::Unknown)
+        );
         let mut t = [0; TAIL_LEN];
         t[TAIL_LEN - 1] = 1;
         assert_eq!(classify(&head(), &t, CAPACITY), DeviceContent::Foreign(ForeignData::Unknown));
@@ -197,7 +208,10 @@ mod tests {
         for (at, bytes, name) in SIGNATURES {
             let mut h = head();
             h[*at..at + bytes.len()].copy_from_slice(bytes);
-            assert_eq!(classify(&h, &[0; TAIL_LEN], CAPACITY), DeviceContent::Foreign(ForeignData::Known(name)));
+            assert_eq!(
+                classify(&h, &[0; TAIL_LEN], CAPACITY),
+                DeviceContent::Foreign(ForeignData::Known(name))
+            );
         }
     }
 
@@ -235,7 +249,8 @@ mod tests {
             }
             let class = classify(&head(), &tail, CAPACITY);
             let is_whole = landed & 0x81 == 0x81;
-            let expected = if is_whole { DeviceContent::Space(record(2)) } else { DeviceContent::Blank };
+            let expected =
+                if is_whole { DeviceContent::Space(record(2)) } else { DeviceContent::Blank };
             assert_eq!(class, expected, "{landed:#b}");
         }
     }
@@ -263,7 +278,9 @@ mod tests {
         let mut tail = [0; TAIL_LEN];
         put(&mut tail, &record(4));
         tail[200] ^= 1;
-        let DeviceContent::Damaged(damage) = classify(&head(), &tail, CAPACITY) else { panic!("trusted a bad record") };
+        let DeviceContent::Damaged(damage) = classify(&head(), &tail, CAPACITY) else {
+            panic!("trusted a bad record")
+        };
         assert!(damage.to_string().starts_with("copy A: record CRC32C is 0x"), "{damage}");
     }
 

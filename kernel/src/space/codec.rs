@@ -6,9 +6,13 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::crash::{CrashReason, PartialCause, RecordedCrash};
 use super::layout::{RECORD_SIZE, SpaceLayout, usable};
 use super::missing::{MissingPages, MissingRange};
-use super::raw::{CHECKED_LEN, FEATURE_EXTENDED, MAGIC, MAX_RANGES, RawMissing, RawRange, RawRecord};
+use super::raw::{
+    CHECKED_LEN, FEATURE_EXTENDED, MAGIC, MAX_RANGES, RawMissing, RawRange, RawRecord,
+};
 use super::raw::{VERSION, get_text, put_text};
-use super::record::{DrainRecord, RecordError, RecordFormat, Residue, SpaceContents, SpaceOwner, SpaceRecord};
+use super::record::{
+    DrainRecord, RecordError, RecordFormat, Residue, SpaceContents, SpaceOwner, SpaceRecord,
+};
 use super::state::SpaceState;
 use super::uuid::Uuid;
 use crate::addr::{Gfn, PAGE_SIZE};
@@ -91,8 +95,12 @@ impl SpaceRecord {
         match &self.contents {
             None if !idle => return Err(RecordError::Field("pages")),
             None if !self.missing.is_empty() => return Err(RecordError::Field("missing")),
-            Some(c) if self.drain.progress > c.layout.pages() => return Err(RecordError::Field("drain_progress")),
-            Some(c) if u64::from(self.drain.notes_len) > c.layout.notes().len => return Err(RecordError::Field("notes_len")),
+            Some(c) if self.drain.progress > c.layout.pages() => {
+                return Err(RecordError::Field("drain_progress"));
+            }
+            Some(c) if u64::from(self.drain.notes_len) > c.layout.notes().len => {
+                return Err(RecordError::Field("notes_len"));
+            }
             _ => {}
         }
         if self.owner.is_none() && !idle {
@@ -179,7 +187,8 @@ fn get_contents(raw: &RawRecord) -> Result<Option<SpaceContents>, RecordError> {
     if raw.pages.get() == 0 {
         return Ok(None);
     }
-    let layout = SpaceLayout::for_pages(raw.capacity.get(), raw.pages.get()).map_err(|_| RecordError::Field("pages"))?;
+    let layout = SpaceLayout::for_pages(raw.capacity.get(), raw.pages.get())
+        .map_err(|_| RecordError::Field("pages"))?;
     // In version 1 the number of pages determines the layout; the offsets are there for readers
     // that do not compute it.
     let offsets = [
@@ -196,7 +205,10 @@ fn get_contents(raw: &RawRecord) -> Result<Option<SpaceContents>, RecordError> {
 
 fn get_ranges(raw: &RawRecord) -> Result<ArrayVec<RamRange, MAX_RANGES>, RecordError> {
     const WRONG: RecordError = RecordError::Field("ranges");
-    let used = raw.ranges.get(..raw.ranges_count.get() as usize).ok_or(RecordError::Field("ranges_count"))?;
+    let used = raw
+        .ranges
+        .get(..raw.ranges_count.get() as usize)
+        .ok_or(RecordError::Field("ranges_count"))?;
     let (mut ranges, mut index, mut next_gfn) = (ArrayVec::new(), 0u64, 0u64);
     for range in used {
         let (first, count) = (range.first_gfn.get(), range.pages.get());
@@ -227,7 +239,11 @@ fn put_extended(raw: &mut RawRecord, record: &SpaceRecord) {
     }
 }
 
-fn get_missing(raw: &RawRecord, format: RecordFormat, contents: &Option<SpaceContents>) -> Result<MissingPages, RecordError> {
+fn get_missing(
+    raw: &RawRecord,
+    format: RecordFormat,
+    contents: &Option<SpaceContents>,
+) -> Result<MissingPages, RecordError> {
     if format == RecordFormat::Original {
         return Ok(MissingPages::default());
     }
@@ -245,7 +261,11 @@ fn put_crash(raw: &mut RawRecord, crash: &RecordedCrash) {
     put_text(&mut raw.crash_text, &crash.text);
 }
 
-fn get_crash(raw: &RawRecord, format: RecordFormat, state: SpaceState) -> Result<Option<RecordedCrash>, RecordError> {
+fn get_crash(
+    raw: &RawRecord,
+    format: RecordFormat,
+    state: SpaceState,
+) -> Result<Option<RecordedCrash>, RecordError> {
     let reason = CrashReason(raw.crash_reason.get());
     // The first release sealed some crashes without a reason, but none without its time; every dump
     // belongs to a crash.
@@ -264,7 +284,8 @@ fn get_crash(raw: &RawRecord, format: RecordFormat, state: SpaceState) -> Result
         RecordFormat::Extended => {
             let used = raw.registers.get(..raw.registers_len.get() as usize);
             let used = used.ok_or(RecordError::Field("registers_len"))?;
-            let registers = ArrayVec::try_from(used).map_err(|_| RecordError::Field("registers_len"))?;
+            let registers =
+                ArrayVec::try_from(used).map_err(|_| RecordError::Field("registers_len"))?;
             (Uuid(raw.dump_uuid), raw.crash_detail_64.get(), registers)
         }
     };

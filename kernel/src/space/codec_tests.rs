@@ -63,7 +63,10 @@ fn ram_beyond_the_hole_keeps_its_ranges() {
     let ram = RamLayout::new(4 << 30).unwrap();
     let contents = SpaceContents::new(5 << 30, &ram).unwrap();
     let record = SpaceRecord { capacity: 5 << 30, contents: Some(contents.clone()), ..sample() };
-    assert_eq!(SpaceRecord::decode(&record.encode(), 5 << 30).unwrap().contents, Some(contents.clone()));
+    assert_eq!(
+        SpaceRecord::decode(&record.encode(), 5 << 30).unwrap().contents,
+        Some(contents.clone())
+    );
     for index in [0, 0xbffff, 0xc0000, 0xfffff, 0x100000] {
         assert_eq!(contents.gfn_of(PageIndex(index)), ram.gfn_of(PageIndex(index)));
     }
@@ -126,13 +129,18 @@ fn what_we_do_not_know_is_refused() {
     assert_eq!(decode(forged(|r| r.magic[0] = b'X')), Err(RecordError::Magic));
     let other = SpaceRecord::decode(&sample().encode(), CAPACITY + 4096);
     assert_eq!(other, Err(RecordError::Capacity { recorded: CAPACITY, actual: CAPACITY + 4096 }));
-    assert_eq!(SpaceRecord::decode(&sample().encode(), CAPACITY + 4095), Ok(sample()), "a piece of a page does not count");
+    assert_eq!(
+        SpaceRecord::decode(&sample().encode(), CAPACITY + 4095),
+        Ok(sample()),
+        "a piece of a page does not count"
+    );
     assert!(decode(forged(|r| r.features_optional.set(u64::MAX))).is_ok());
 }
 
 /// A record as the first release wrote it: zeros from byte 508 on, except the checksum.
 fn original() -> SpaceRecord {
-    let mut record = SpaceRecord { format: RecordFormat::Original, state: SpaceState::Partial, ..sample() };
+    let mut record =
+        SpaceRecord { format: RecordFormat::Original, state: SpaceState::Partial, ..sample() };
     record.missing = MissingPages::default();
     record.partial_cause = PartialCause::NONE;
     record
@@ -174,7 +182,10 @@ fn a_crash_without_a_reason_keeps_its_text_and_time() {
     let crash = decode(record.encode()).unwrap().crash.unwrap();
     assert_eq!((crash.reason, &*crash.text), (CrashReason::NONE, "sysrq"));
     record.crash = None;
-    assert!(decode(record.encode()).unwrap().crash.is_some(), "a dump has a name, whatever else it has not");
+    assert!(
+        decode(record.encode()).unwrap().crash.is_some(),
+        "a dump has a name, whatever else it has not"
+    );
     record.state = SpaceState::Active;
     assert_eq!(decode(record.encode()).unwrap().crash, None);
 }
@@ -218,10 +229,21 @@ fn every_record_of_the_first_release_reads_and_is_written_back_byte_for_byte() {
         assert_eq!(record.encode(), bytes, "{state}");
         states.push(record);
     }
-    let crash = |n: usize| states[n].crash.as_ref().map(|crash| (crash.reason.0, crash.detail, &*crash.text));
+    let crash = |n: usize| {
+        states[n].crash.as_ref().map(|crash| (crash.reason.0, crash.detail, &*crash.text))
+    };
     let text = "page lost";
-    let expected = [None, None, Some((5, 0x9abc_def0, text)), Some((0, 0x9abc_def0, text)), Some((2, 0x9abc_def0, text))];
+    let expected = [
+        None,
+        None,
+        Some((5, 0x9abc_def0, text)),
+        Some((0, 0x9abc_def0, text)),
+        Some((2, 0x9abc_def0, text)),
+    ];
     assert_eq!([0, 1, 2, 3, 4].map(crash), expected);
     let names = states[2..].iter().map(|r| r.crash.as_ref().unwrap().name);
-    assert!(names.clone().all(|name| name == states[2].crash.as_ref().unwrap().name), "one dump, one name");
+    assert!(
+        names.clone().all(|name| name == states[2].crash.as_ref().unwrap().name),
+        "one dump, one name"
+    );
 }

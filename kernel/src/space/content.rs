@@ -22,7 +22,12 @@ pub enum DumpPageState {
 }
 
 /// Returns the state of page `index` in the dump, by the page's bit.
-pub fn content_of_bit(bit: bool, progress: u32, missing: &MissingPages, index: PageIndex) -> DumpPageState {
+pub fn content_of_bit(
+    bit: bool,
+    progress: u32,
+    missing: &MissingPages,
+    index: PageIndex,
+) -> DumpPageState {
     if missing.holds(index) {
         // Overrides the bit: the block was found wrong after the bit was set.
         DumpPageState::Missing
@@ -37,7 +42,12 @@ pub fn content_of_bit(bit: bool, progress: u32, missing: &MissingPages, index: P
 
 /// Like [`content_of_bit`], with the bit of `bitmap`.
 #[cfg(test)]
-pub fn content_of(bitmap: &[u8], progress: u32, missing: &MissingPages, index: PageIndex) -> DumpPageState {
+pub fn content_of(
+    bitmap: &[u8],
+    progress: u32,
+    missing: &MissingPages,
+    index: PageIndex,
+) -> DumpPageState {
     content_of_bit(has_bit(bitmap, index), progress, missing, index)
 }
 
@@ -50,7 +60,10 @@ pub fn has_bit(bitmap: &[u8], index: PageIndex) -> bool {
 /// Returns how many pages from `index` on have the same bit, as far as whole equal bytes show; at
 /// least 1.
 pub fn alike_bits(bitmap: &[u8], index: PageIndex) -> u32 {
-    let Some(bytes) = bitmap.get(index.0 as usize / 8..).filter(|_| index.0.is_multiple_of(8)) else { return 1 };
+    let Some(bytes) = bitmap.get(index.0 as usize / 8..).filter(|_| index.0.is_multiple_of(8))
+    else {
+        return 1;
+    };
     match bytes.first() {
         Some(&first) if first == 0 || first == 0xff => {
             let same = bytes.iter().take_while(|byte| **byte == first).count();
@@ -96,7 +109,10 @@ mod tests {
     fn alike_bits_are_whole_bytes_of_zeros_or_ones() {
         let bitmap = [0, 0, 0xff, 0x0f, 0xff];
         let at = |n| alike_bits(&bitmap, PageIndex(n));
-        assert_eq!([at(0), at(3), at(8), at(16), at(24), at(32), at(40), at(u32::MAX)], [16, 1, 8, 8, 1, 8, 1, 1]);
+        assert_eq!(
+            [at(0), at(3), at(8), at(16), at(24), at(32), at(40), at(u32::MAX)],
+            [16, 1, 8, 8, 1, 8, 1, 1]
+        );
     }
 
     #[test]

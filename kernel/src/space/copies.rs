@@ -86,7 +86,9 @@ impl RecordSide {
     /// Returns its sectors.
     pub const fn sectors(self, capacity: u64) -> Option<SectorRange> {
         match self.start(capacity) {
-            Some(start) => Some(SectorRange { first: start / SECTOR_SIZE, count: RECORD_SIZE / SECTOR_SIZE }),
+            Some(start) => {
+                Some(SectorRange { first: start / SECTOR_SIZE, count: RECORD_SIZE / SECTOR_SIZE })
+            }
             None => None,
         }
     }
@@ -103,7 +105,11 @@ impl RecordSide {
     /// Decodes the copy, if its sequence number belongs on this side.
     fn decode(self, tail: &[u8; TAIL_LEN], capacity: u64) -> Result<SpaceRecord, RecordError> {
         let record = SpaceRecord::decode(self.bytes(tail), capacity)?;
-        if Self::of(record.sequence) == self { Ok(record) } else { Err(RecordError::Field("sequence")) }
+        if Self::of(record.sequence) == self {
+            Ok(record)
+        } else {
+            Err(RecordError::Field("sequence"))
+        }
     }
 }
 
@@ -133,7 +139,12 @@ pub fn newest(tail: &[u8; TAIL_LEN], capacity: u64) -> Result<SpaceRecord, Copie
 }
 
 /// Judges a valid record next to an invalid copy.
-fn beside(record: SpaceRecord, other: RecordSide, error: RecordError, tail: &[u8; TAIL_LEN]) -> Result<SpaceRecord, CopiesError> {
+fn beside(
+    record: SpaceRecord,
+    other: RecordSide,
+    error: RecordError,
+    tail: &[u8; TAIL_LEN],
+) -> Result<SpaceRecord, CopiesError> {
     // A newer version with a wrong checksum is just a damaged byte.
     match error.is_newer() && has_checksum(other.bytes(tail)) {
         true => Err(CopiesError::Newer(error)),
@@ -162,7 +173,10 @@ pub(super) mod tests {
     pub const CAPACITY: u64 = 16 << 20;
 
     pub fn record(sequence: u64) -> SpaceRecord {
-        SpaceRecord { sequence, ..SpaceRecord::free(CAPACITY, Uuid::from_entropy(1, 1), Residue::Clean) }
+        SpaceRecord {
+            sequence,
+            ..SpaceRecord::free(CAPACITY, Uuid::from_entropy(1, 1), Residue::Clean)
+        }
     }
 
     pub fn put(tail: &mut [u8; TAIL_LEN], record: &SpaceRecord) {
@@ -221,14 +235,20 @@ pub(super) mod tests {
 
     #[test]
     fn a_newer_copy_makes_the_one_that_can_be_read_worthless() {
-        for (version, features, fault) in [(2, 0, RecordError::Version(2)), (1, 3, RecordError::Features(2))] {
+        for (version, features, fault) in
+            [(2, 0, RecordError::Version(2)), (1, 3, RecordError::Features(2))]
+        {
             for newer in [7, 8] {
                 let mut tail = [0; TAIL_LEN];
                 put(&mut tail, &record(15 - newer));
                 put_newer(&mut tail, newer, version, features);
                 assert_eq!(newest(&tail, CAPACITY), Err(CopiesError::Newer(fault)));
                 tail[RecordSide::of(15 - newer).offset_in_tail()] ^= 1;
-                assert_eq!(newest(&tail, CAPACITY), Err(CopiesError::Newer(fault)), "beside a damaged one");
+                assert_eq!(
+                    newest(&tail, CAPACITY),
+                    Err(CopiesError::Newer(fault)),
+                    "beside a damaged one"
+                );
             }
         }
     }
@@ -253,7 +273,10 @@ pub(super) mod tests {
         put(&mut tail, &record(2));
         assert_eq!(damaged_copy(&tail, CAPACITY), None);
         tail[RecordSide::B.offset_in_tail() + 500] ^= 1;
-        assert!(matches!(damaged_copy(&tail, CAPACITY), Some((RecordSide::B, RecordError::Checksum { .. }))));
+        assert!(matches!(
+            damaged_copy(&tail, CAPACITY),
+            Some((RecordSide::B, RecordError::Checksum { .. }))
+        ));
         tail[RecordSide::A.offset_in_tail() + 500] ^= 1;
         assert_eq!(damaged_copy(&tail, CAPACITY), None, "both are: no space at all");
     }
@@ -262,13 +285,19 @@ pub(super) mod tests {
     fn a_record_on_the_wrong_side_does_not_count() {
         let mut tail = [0; TAIL_LEN];
         tail[..4096].copy_from_slice(&record(9).encode());
-        assert_eq!(newest(&tail, CAPACITY), Err(CopiesError::Damaged([RecordError::Field("sequence"), RecordError::Magic])));
+        assert_eq!(
+            newest(&tail, CAPACITY),
+            Err(CopiesError::Damaged([RecordError::Field("sequence"), RecordError::Magic]))
+        );
     }
 
     #[test]
     fn copies_lie_in_the_last_whole_pages() {
         assert_eq!(RecordSide::A.start(CAPACITY + 512), Some(CAPACITY - 8192));
-        assert_eq!(RecordSide::B.sectors(CAPACITY), Some(SectorRange { first: (CAPACITY - 4096) / 512, count: 8 }));
+        assert_eq!(
+            RecordSide::B.sectors(CAPACITY),
+            Some(SectorRange { first: (CAPACITY - 4096) / 512, count: 8 })
+        );
         assert_eq!(RecordSide::A.start(8191), None);
     }
 }

@@ -100,8 +100,9 @@ impl SpaceHolding {
         now_ns > self.lease_end_ns
     }
 
-    /// Judges that look: [`BeatVerdict::Ended`], [`BeatVerdict::Again`], or [`BeatVerdict::Buried`], after which the
-    /// caller continues with the beat. Nothing is confirmed yet.
+    /// Judges that look: [`BeatVerdict::Ended`], [`BeatVerdict::Again`], or
+    /// [`BeatVerdict::Buried`], after which the caller continues with the beat. Nothing is
+    /// confirmed yet.
     pub fn looked_first(&self, look: &ClaimLook) -> BeatVerdict {
         match self.successor(look) {
             Some(node) => BeatVerdict::Ended(node),
@@ -132,7 +133,8 @@ impl SpaceHolding {
         let mine = self.claim;
         let ends = |mark: ClaimSector| match mark {
             ClaimSector::Claim(other) | ClaimSector::Released(other) => {
-                let is_later = other.epoch > mine.epoch || other.epoch == mine.epoch && other.node != mine.node;
+                let is_later = other.epoch > mine.epoch
+                    || other.epoch == mine.epoch && other.node != mine.node;
                 is_later.then_some(other.node)
             }
             ClaimSector::Empty | ClaimSector::Torn(_) => None,
@@ -180,14 +182,20 @@ mod tests {
             for second in marks() {
                 let seen = ClaimSectors::NONE.with(0, first).with(1, second);
                 let epochs = |m: ClaimSector| m.epoch().is_some_and(|e| e > 4);
-                let strangers = |m: ClaimSector| matches!(m, ClaimSector::Claim(c) | ClaimSector::Released(c) if c.epoch == 4 && c.node == OTHER);
+                let strangers = |m: ClaimSector| match m {
+                    ClaimSector::Claim(c) | ClaimSector::Released(c) => {
+                        c.epoch == 4 && c.node == OTHER
+                    }
+                    _ => false,
+                };
                 let verdict = holding.looked(&look(seen, 4), 100);
                 let is_over = [first, second].into_iter().any(|m| epochs(m) || strangers(m));
                 assert_eq!(matches!(verdict, BeatVerdict::Ended(_)), is_over, "{seen:?}");
                 let before = holding.looked_first(&look(seen, 4));
                 assert_eq!(before, if is_over { verdict } else { BeatVerdict::Buried }, "{seen:?}");
                 let is_there = first == ClaimSector::Claim(mine);
-                let is_confirmed = verdict == BeatVerdict::Confirmed { lease_end_ns: 100 + LEASE_NS };
+                let is_confirmed =
+                    verdict == BeatVerdict::Confirmed { lease_end_ns: 100 + LEASE_NS };
                 assert_eq!(is_confirmed, !is_over && is_there, "{seen:?}");
             }
         }
@@ -198,7 +206,8 @@ mod tests {
         let mut holding = founded(5);
         let mine = holding.beat();
         let late = SpaceClaim { node: OTHER, epoch: 4, beat: 900 };
-        let beside = ClaimSectors::NONE.with(5, ClaimSector::Claim(mine)).with(4, ClaimSector::Claim(late));
+        let beside =
+            ClaimSectors::NONE.with(5, ClaimSector::Claim(mine)).with(4, ClaimSector::Claim(late));
         assert!(matches!(holding.looked(&look(beside, 5), 0), BeatVerdict::Confirmed { .. }));
         // Owners A, B, A: the late beat has overwritten the sector of the current owner.
         let over = ClaimSectors::NONE.with(1, ClaimSector::Claim(SpaceClaim { epoch: 3, ..late }));
@@ -210,7 +219,8 @@ mod tests {
         let mut holding = founded(4);
         let mine = holding.beat();
         let late = SpaceClaim { node: OTHER, epoch: 3, beat: 33 };
-        let seen = ClaimSectors::NONE.with(4, ClaimSector::Claim(mine)).with(3, ClaimSector::Claim(late));
+        let seen =
+            ClaimSectors::NONE.with(4, ClaimSector::Claim(mine)).with(3, ClaimSector::Claim(late));
         assert!(matches!(holding.looked(&look(seen, 4), 0), BeatVerdict::Confirmed { .. }));
         assert!(matches!(holding.looked(&look(seen, 5), 0), BeatVerdict::Ended(_)));
     }
@@ -222,7 +232,10 @@ mod tests {
         let mine = holding.beat();
         let there = ClaimSectors::NONE.with(5, ClaimSector::Claim(mine));
         let at = |claims, seen_ns| ClaimLook { seen_ns, ..look(claims, 0) };
-        assert_eq!(holding.looked(&at(there, LEASE_NS), 100), BeatVerdict::Confirmed { lease_end_ns: 100 + LEASE_NS });
+        assert_eq!(
+            holding.looked(&at(there, LEASE_NS), 100),
+            BeatVerdict::Confirmed { lease_end_ns: 100 + LEASE_NS }
+        );
         assert_eq!(holding.looked(&at(ClaimSectors::NONE, 0), 100), BeatVerdict::Again);
         assert_eq!(holding.looked(&at(there, LEASE_NS + 101), LEASE_NS), BeatVerdict::Again);
         assert!(!holding.found(LEASE_NS + 101) && holding.has_lapsed(LEASE_NS + 101));

@@ -1,8 +1,9 @@
 //! The position of each part of a space: determined by the device's capacity and the number of
 //! pages.
 //!
-//! Invariants: the parts follow each other without overlap, each aligned to 4 KiB, the blocks to 1 MiB; the last
-//! block ends before the claim and the records. All offsets are bytes from the start of the device.
+//! Invariants: the parts follow each other without overlap, each aligned to 4 KiB, the blocks to 1
+//! MiB; the last block ends before the claim and the records. All offsets are bytes from the start
+//! of the device.
 
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::block::SectorRange;
@@ -46,8 +47,15 @@ impl Extent {
     /// Returns `None` if the range does not lie inside this part.
     pub const fn sectors(self, offset: u64, len: u64) -> Option<SectorRange> {
         match offset.checked_add(len) {
-            Some(end) if end <= self.len && offset.is_multiple_of(SECTOR_SIZE) && len.is_multiple_of(SECTOR_SIZE) => {
-                Some(SectorRange { first: (self.start + offset) / SECTOR_SIZE, count: len / SECTOR_SIZE })
+            Some(end)
+                if end <= self.len
+                    && offset.is_multiple_of(SECTOR_SIZE)
+                    && len.is_multiple_of(SECTOR_SIZE) =>
+            {
+                Some(SectorRange {
+                    first: (self.start + offset) / SECTOR_SIZE,
+                    count: len / SECTOR_SIZE,
+                })
             }
             _ => None,
         }
@@ -100,7 +108,8 @@ impl SpaceLayout {
         let notes_start = if room < MIN_HEADER_ROOM { MIN_HEADER_ROOM } else { room };
         let bitmap_start = notes_start + NOTES_ROOM;
         let checksums_start = bitmap_start + n.div_ceil(8).next_multiple_of(PAGE_SIZE);
-        let data_start = (checksums_start + (n * 4).next_multiple_of(PAGE_SIZE)).next_multiple_of(DATA_ALIGN);
+        let data_start =
+            (checksums_start + (n * 4).next_multiple_of(PAGE_SIZE)).next_multiple_of(DATA_ALIGN);
         Self { pages, notes_start, bitmap_start, checksums_start, data_start }
     }
 
@@ -142,15 +151,22 @@ impl SpaceLayout {
 
     /// Returns the checksums: four bytes a page.
     pub const fn checksums(&self) -> Extent {
-        Extent { start: self.checksums_start, len: (self.pages as u64 * 4).next_multiple_of(PAGE_SIZE) }
+        Extent {
+            start: self.checksums_start,
+            len: (self.pages as u64 * 4).next_multiple_of(PAGE_SIZE),
+        }
     }
 
     /// Returns the checksums of a range of pages. The first must be a multiple of 128, so that its
     /// checksum begins a sector.
     pub const fn checksums_of(&self, pages: Range<u32>) -> Extent {
         let all = self.checksums();
-        let (start, end) = (pages.start as u64 * 4, (pages.end as u64 * 4).next_multiple_of(SECTOR_SIZE));
-        Extent { start: all.start + start, len: (if end < all.len { end } else { all.len }) - start }
+        let (start, end) =
+            (pages.start as u64 * 4, (pages.end as u64 * 4).next_multiple_of(SECTOR_SIZE));
+        Extent {
+            start: all.start + start,
+            len: (if end < all.len { end } else { all.len }) - start,
+        }
     }
 
     /// Returns the blocks.
@@ -198,7 +214,10 @@ mod tests {
             let least = l.blocks().end() + 12288;
             assert_eq!(SpaceLayout::for_pages(least, pages), Ok(l));
             assert_eq!(SpaceLayout::for_pages(least + 4095, pages), Ok(l));
-            assert_eq!(SpaceLayout::for_pages(least - 1, pages), Err(LayoutError::TooSmall { needed: least }));
+            assert_eq!(
+                SpaceLayout::for_pages(least - 1, pages),
+                Err(LayoutError::TooSmall { needed: least })
+            );
         }
     }
 
@@ -229,14 +248,20 @@ mod tests {
         assert_eq!(SpaceLayout::most_pages(MIB + 12288), 0);
         assert_eq!(SpaceLayout::most_pages(MIB + 4096 + 12288), 1);
         let most = SpaceLayout::most_pages(256 * MIB);
-        assert!(SpaceLayout::for_pages(256 * MIB, most).is_ok() && SpaceLayout::for_pages(256 * MIB, most + 1).is_err());
+        assert!(
+            SpaceLayout::for_pages(256 * MIB, most).is_ok()
+                && SpaceLayout::for_pages(256 * MIB, most + 1).is_err()
+        );
         assert_eq!(SpaceLayout::for_pages(256 * MIB, 0), Err(LayoutError::Empty));
     }
 
     #[test]
     fn sectors_beyond_a_part_do_not_exist() {
         let l = SpaceLayout::of(16);
-        assert_eq!(l.block_sectors(PageIndex(2), 3), Some(SectorRange { first: 2048 + 16, count: 24 }));
+        assert_eq!(
+            l.block_sectors(PageIndex(2), 3),
+            Some(SectorRange { first: 2048 + 16, count: 24 })
+        );
         assert_eq!(l.block_sectors(PageIndex(15), 2), None);
         assert_eq!(l.block_sectors(PageIndex(u32::MAX), u32::MAX), None);
         assert_eq!(l.notes().sectors(512, 1024), Some(SectorRange { first: 129, count: 2 }));

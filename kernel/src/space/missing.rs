@@ -89,7 +89,10 @@ impl MissingPages {
 
     /// Makes the list from a record's ranges; `None` unless they ascend, do not overlap, and end at
     /// or before `pages`.
-    pub(super) fn from_ranges(ranges: impl Iterator<Item = MissingRange>, pages: u32) -> Option<Self> {
+    pub(super) fn from_ranges(
+        ranges: impl Iterator<Item = MissingRange>,
+        pages: u32,
+    ) -> Option<Self> {
         let (mut list, mut next) = (Self::default(), 0);
         for range in ranges {
             let end = range.first.checked_add(range.count).filter(|end| *end <= pages)?;
@@ -129,7 +132,10 @@ mod tests {
         assert_eq!(list.alike(PageIndex(7)), u32::MAX);
         list.push(range(3, 2)).unwrap();
         list.push(range(9, 1)).unwrap();
-        assert_eq!([0, 3, 4, 5, 9, 10].map(|n| list.alike(PageIndex(n))), [3, 2, 1, 4, 1, u32::MAX]);
+        assert_eq!(
+            [0, 3, 4, 5, 9, 10].map(|n| list.alike(PageIndex(n))),
+            [3, 2, 1, 4, 1, u32::MAX]
+        );
     }
 
     #[test]

@@ -42,7 +42,10 @@ pub fn places(capacity: u64) -> impl Iterator<Item = ProbePlace> {
     let between = front.len..back_start;
     let step = (back_start - front.len).div_ceil(SAMPLES).next_multiple_of(SAMPLE).max(SAMPLE);
     let samples = (0..SAMPLES).map(move |n| front.len + n * step);
-    let inner = samples.chain(KNOWN).filter(move |at| between.contains(at)).map(|start| ProbePlace { start, len: SAMPLE });
+    let inner = samples
+        .chain(KNOWN)
+        .filter(move |at| between.contains(at))
+        .map(|start| ProbePlace { start, len: SAMPLE });
     [front, back].into_iter().filter(|place| place.len > 0).chain(inner)
 }
 
@@ -88,13 +91,16 @@ mod tests {
         for capacity in [CAPACITY, 1 << 30, 300 << 30] {
             let raid_0_90 = (capacity & !0xffff) - 0x10000;
             let raid_1_0 = capacity - 12288;
-            let zfs = [0, 256 << 10, capacity - (512 << 10), capacity - (256 << 10)].map(|label| label + (128 << 10));
+            let zfs = [0, 256 << 10, capacity - (512 << 10), capacity - (256 << 10)]
+                .map(|label| label + (128 << 10));
             let backup_gpt = capacity - 33 * 512;
             for at in [raid_0_90, raid_1_0, backup_gpt, zfs[0], zfs[2], zfs[3]] {
                 assert!(finds(at, capacity), "{at:#x} of {capacity:#x}");
             }
         }
-        assert!(finds(64 << 20, 1 << 30) && finds(128 << 20, 1 << 30) && finds(256 << 30, 300 << 30));
+        assert!(
+            finds(64 << 20, 1 << 30) && finds(128 << 20, 1 << 30) && finds(256 << 30, 300 << 30)
+        );
     }
 
     #[test]
@@ -105,7 +111,11 @@ mod tests {
             let mut end = 0;
             for place in all {
                 assert!(place.start % 4096 == 0 && place.len % 4096 == 0);
-                assert!(place.start.saturating_sub(end) <= capacity / 64, "nothing from {end:#x} to {:#x}", place.start);
+                assert!(
+                    place.start.saturating_sub(end) <= capacity / 64,
+                    "nothing from {end:#x} to {:#x}",
+                    place.start
+                );
                 end = end.max(place.start + place.len);
             }
             assert_eq!(end, capacity - 8192, "the records are looked at elsewhere");
@@ -116,7 +126,11 @@ mod tests {
     fn a_disk_of_a_few_pages_has_no_place_beyond_its_end() {
         for pages in 0..80 {
             let capacity = pages * 4096 + 512;
-            assert!(places(capacity).all(|place| place.start + place.len <= capacity.saturating_sub(8192)), "{pages}");
+            assert!(
+                places(capacity)
+                    .all(|place| place.start + place.len <= capacity.saturating_sub(8192)),
+                "{pages}"
+            );
         }
     }
 

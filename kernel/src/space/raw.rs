@@ -50,7 +50,10 @@ pub struct RawMissing {
 /// A record.
 #[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-#[expect(missing_docs, reason = "the names are those of `Record`, the text is in docs/on-disk-format.md")]
+#[expect(
+    missing_docs,
+    reason = "the names are those of `Record`, the text is in docs/on-disk-format.md"
+)]
 pub struct RawRecord {
     pub magic: [u8; 8],
     pub version: U32,

@@ -1,8 +1,8 @@
 //! The record as a typed value: owner and contents of the space, and the progress of a drain.
 //!
-//! Decoding (`codec`) checks every field once and names the fault, so a [`SpaceRecord`] can be trusted.
-//! Invariants: the layout fits the capacity, the ranges add up to the layout's pages, the progress
-//! does not exceed them, and a space in use has contents.
+//! Decoding (`codec`) checks every field once and names the fault, so a [`SpaceRecord`] can be
+//! trusted. Invariants: the layout fits the capacity, the ranges add up to the layout's pages, the
+//! progress does not exceed them, and a space in use has contents.
 
 use arrayvec::{ArrayString, ArrayVec};
 
@@ -152,7 +152,8 @@ impl RecordError {
     /// Returns whether the record is a newer program's and otherwise sound as far as this program
     /// can tell.
     pub const fn is_newer(self) -> bool {
-        matches!(self, Self::Features(_)) || matches!(self, Self::Version(version) if version > VERSION)
+        matches!(self, Self::Features(_))
+            || matches!(self, Self::Version(version) if version > VERSION)
     }
 }
 
@@ -167,7 +168,8 @@ impl core::fmt::Display for RecordError {
             Self::Features(bits) => write!(f, "unknown required feature bits {bits:#x}"),
             Self::Field(name) => write!(f, "record field `{name}` has an impossible value"),
             Self::Capacity { recorded, actual } => {
-                let [recorded, actual] = [recorded, actual].map(|bytes| crate::size::ReadableSize(*bytes));
+                let [recorded, actual] =
+                    [recorded, actual].map(|bytes| crate::size::ReadableSize(*bytes));
                 write!(f, "record is for a device of {recorded}, this one has {actual}")
             }
         }

@@ -17,7 +17,10 @@ use super::record::{Residue, SpaceRecord};
 use super::state::SpaceState;
 
 /// Decision about a device.
-#[expect(clippy::large_enum_variant, reason = "few exist, only at start-up, so boxing gains nothing")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few exist, only at start-up, so boxing gains nothing"
+)]
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RecoveryAction {
     /// Format it as a space.
@@ -40,7 +43,9 @@ pub enum RecoveryAction {
 pub fn recovery(class: &DeviceContent) -> RecoveryAction {
     let record = match class {
         DeviceContent::Blank => return RecoveryAction::Format,
-        DeviceContent::Foreign(_) | DeviceContent::Damaged(_) | DeviceContent::Newer(_) => return RecoveryAction::Leave,
+        DeviceContent::Foreign(_) | DeviceContent::Damaged(_) | DeviceContent::Newer(_) => {
+            return RecoveryAction::Leave;
+        }
         DeviceContent::Space(record) => record,
     };
     match record.state {
@@ -78,7 +83,10 @@ mod tests {
     #[test]
     fn nothing_that_a_start_does_loses_a_dump() {
         for state in SpaceState::ALL.into_iter().filter(|s| s.holds_dump()) {
-            assert!(matches!(of(state), RecoveryAction::Keep | RecoveryAction::Finish), "{state:?}");
+            assert!(
+                matches!(of(state), RecoveryAction::Keep | RecoveryAction::Finish),
+                "{state:?}"
+            );
         }
     }
 
@@ -86,13 +94,21 @@ mod tests {
     fn data_that_is_not_ours_is_left_alone() {
         assert_eq!(recovery(&DeviceContent::Foreign(ForeignData::Unknown)), RecoveryAction::Leave);
         assert_eq!(recovery(&DeviceContent::Blank), RecoveryAction::Format);
-        assert_eq!((of(SpaceState::Sealed), of(SpaceState::Suspended)), (RecoveryAction::Leave, RecoveryAction::Leave));
+        assert_eq!(
+            (of(SpaceState::Sealed), of(SpaceState::Suspended)),
+            (RecoveryAction::Leave, RecoveryAction::Leave)
+        );
     }
 
     #[test]
     fn a_space_whose_owner_is_gone_is_free_but_stale() {
-        let RecoveryAction::Reclaim(record) = of(SpaceState::Active) else { panic!("not reclaimed") };
-        assert_eq!((record.state, record.residue, record.sequence), (SpaceState::Free, Residue::Stale, 8));
+        let RecoveryAction::Reclaim(record) = of(SpaceState::Active) else {
+            panic!("not reclaimed")
+        };
+        assert_eq!(
+            (record.state, record.residue, record.sequence),
+            (SpaceState::Free, Residue::Stale, 8)
+        );
         assert_eq!(record.owner, sample().owner);
         assert!(SpaceState::Active.may_become(record.state));
     }

@@ -37,7 +37,8 @@ pub fn meets(needs: &[SpaceNeed], spaces: &[u32]) -> bool {
 
 /// Returns the pages of the largest memory that gets no space.
 pub fn shortfall(needs: &[SpaceNeed], spaces: &[u32]) -> Option<u32> {
-    let mut wanted: Vec<u32> = needs.iter().flat_map(|need| core::iter::repeat_n(need.pages, need.count)).collect();
+    let mut wanted: Vec<u32> =
+        needs.iter().flat_map(|need| core::iter::repeat_n(need.pages, need.count)).collect();
     let mut spaces = spaces.to_vec();
     wanted.sort_unstable_by(|a, b| b.cmp(a));
     spaces.sort_unstable_by(|a, b| b.cmp(a));
@@ -56,7 +57,11 @@ mod tests {
     #[test]
     fn each_need_has_spaces_of_its_own() {
         assert!(meets(&[], &[]) && meets(&[need(5, 0)], &[]));
-        assert!(meets(&[need(5, 2)], &[5, 6]) && !meets(&[need(5, 2)], &[5, 4]) && !meets(&[need(5, 2)], &[9]));
+        assert!(
+            meets(&[need(5, 2)], &[5, 6])
+                && !meets(&[need(5, 2)], &[5, 4])
+                && !meets(&[need(5, 2)], &[9])
+        );
         assert!(meets(&[need(2, 2), need(8, 1)], &[2, 8, 2]));
         assert!(!meets(&[need(8, 2), need(2, 2)], &[8, 2, 2, 2]));
         assert_eq!(shortfall(&[need(8, 2), need(2, 2)], &[8, 2, 2, 2]), Some(8));

@@ -49,7 +49,9 @@ impl DumpSelector {
     /// Returns whether a dump of this name and incarnation is selected.
     pub const fn selects(self, name: Uuid, incarnation: u64) -> bool {
         match self {
-            Self::Name { bits, digits } => (u128::from_be_bytes(name.0) ^ bits) >> (4 * (ALL_DIGITS - digits)) == 0,
+            Self::Name { bits, digits } => {
+                (u128::from_be_bytes(name.0) ^ bits) >> (4 * (ALL_DIGITS - digits)) == 0
+            }
             Self::Incarnation(wanted) => wanted == incarnation,
         }
     }
@@ -84,7 +86,9 @@ mod tests {
 
     #[test]
     fn what_is_neither_is_refused() {
-        for text in ["", "-", "web", "1234567g", "abc", "-1", "+2x", "123456781234567812345678123456789"] {
+        for text in
+            ["", "-", "web", "1234567g", "abc", "-1", "+2x", "123456781234567812345678123456789"]
+        {
             assert_eq!(DumpSelector::parse(text), None, "{text}");
         }
     }

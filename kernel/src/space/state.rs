@@ -58,7 +58,8 @@ const TRANSITIONS: &[(SpaceState, SpaceState)] = &[
 
 impl SpaceState {
     /// All states, in the order of their numbers.
-    pub const ALL: [Self; 9] = [Free, Active, Draining, Complete, Partial, Releasing, Suspended, Sealed, Crashed];
+    pub const ALL: [Self; 9] =
+        [Free, Active, Draining, Complete, Partial, Releasing, Suspended, Sealed, Crashed];
 
     /// Returns the state with this number on disk.
     pub fn from_number(number: u32) -> Option<Self> {
@@ -68,7 +69,8 @@ impl SpaceState {
     /// Returns whether `next` may follow. Within DRAINING and RELEASING a record may be rewritten
     /// (progress).
     pub fn may_become(self, next: Self) -> bool {
-        (self == next && matches!(self, Draining | Releasing)) || TRANSITIONS.contains(&(self, next))
+        (self == next && matches!(self, Draining | Releasing))
+            || TRANSITIONS.contains(&(self, next))
     }
 
     /// Returns whether the space holds a dump, or at least the record of a crash. Only a release

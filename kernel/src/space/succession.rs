@@ -111,16 +111,28 @@ mod tests {
         let mine = ClaimSector::Claim(SpaceClaim { node: ME, epoch: 7, beat: 1 });
         let other = SpaceClaim { node: OTHER, epoch: 6, beat: 9 };
         let of = |mark| Succession::of(&ClaimSectors::NONE.with(7, mine).with(6, mark), ME, 5);
-        assert_eq!((of(ClaimSector::Empty), of(ClaimSector::Released(other))), (Succession::Orderly, Succession::Orderly));
+        assert_eq!(
+            (of(ClaimSector::Empty), of(ClaimSector::Released(other))),
+            (Succession::Orderly, Succession::Orderly)
+        );
         let disorderly = Succession::Disorderly { taken_ns: 5 };
-        assert_eq!((of(ClaimSector::Claim(other)), of(ClaimSector::Torn(3))), (disorderly, disorderly));
+        assert_eq!(
+            (of(ClaimSector::Claim(other)), of(ClaimSector::Torn(3))),
+            (disorderly, disorderly)
+        );
     }
 
     #[test]
     fn late_writes_are_looked_for_for_two_minutes_and_compared_for_ever() {
         let taken = Succession::Disorderly { taken_ns: 5 };
-        assert!(taken.is_watched(5) && taken.is_watched(4 + LATE_NS) && !taken.is_watched(5 + LATE_NS));
-        assert!(taken.compares() && !Succession::Orderly.compares() && !Succession::Orderly.is_watched(0));
+        assert!(
+            taken.is_watched(5) && taken.is_watched(4 + LATE_NS) && !taken.is_watched(5 + LATE_NS)
+        );
+        assert!(
+            taken.compares()
+                && !Succession::Orderly.compares()
+                && !Succession::Orderly.is_watched(0)
+        );
     }
 
     #[test]

@@ -17,7 +17,9 @@
 //! overwrites it. Such a claim is watched like one of another node, and then taken with the next
 //! epoch.
 
-use super::claim::{BEAT_NS, ClaimSector, ClaimSectors, MAX_EPOCH, SETTLE_NS, SpaceClaim, WATCH_NS};
+use super::claim::{
+    BEAT_NS, ClaimSector, ClaimSectors, MAX_EPOCH, SETTLE_NS, SpaceClaim, WATCH_NS,
+};
 use super::uuid::Uuid;
 
 /// Result of a read of the last 12 KiB of a space.
@@ -93,7 +95,9 @@ impl SpaceTaking {
         match self.phase {
             TakingPhase::New => self.begin(look),
             TakingPhase::Watching { first, since_ns } => self.watch(look, &first, since_ns),
-            TakingPhase::Settling { claim, expected, until_ns } => self.settle(look, claim, &expected, until_ns),
+            TakingPhase::Settling { claim, expected, until_ns } => {
+                self.settle(look, claim, &expected, until_ns)
+            }
             // No look is due while the write is in flight.
             TakingPhase::Writing { claim, .. } => TakingStep::Write(claim),
         }
@@ -104,7 +108,9 @@ impl SpaceTaking {
     /// # Panics
     /// If no write was asked for (our bug).
     pub fn wrote(&mut self, now_ns: u64) -> TakingStep {
-        let TakingPhase::Writing { claim, before, looked_ns } = self.phase else { panic!("nothing was to be written") };
+        let TakingPhase::Writing { claim, before, looked_ns } = self.phase else {
+            panic!("nothing was to be written")
+        };
         let expected = before.with(claim.epoch, ClaimSector::Claim(claim));
         if now_ns.saturating_sub(looked_ns) <= SETTLE_NS {
             let until_ns = now_ns.saturating_add(SETTLE_NS);
@@ -144,9 +150,17 @@ impl SpaceTaking {
         TakingStep::Look(end_ns.min(look.seen_ns.saturating_add(BEAT_NS)))
     }
 
-    fn settle(&mut self, look: &ClaimLook, claim: SpaceClaim, expected: &ClaimSectors, until_ns: u64) -> TakingStep {
+    fn settle(
+        &mut self,
+        look: &ClaimLook,
+        claim: SpaceClaim,
+        expected: &ClaimSectors,
+        until_ns: u64,
+    ) -> TakingStep {
         let rival = |mark: ClaimSector| match mark {
-            ClaimSector::Claim(other) if other.epoch >= claim.epoch && other.node != claim.node => Some(other.node),
+            ClaimSector::Claim(other) if other.epoch >= claim.epoch && other.node != claim.node => {
+                Some(other.node)
+            }
             _ => None,
         };
         if let Some(other) = look.claims.marks().into_iter().find_map(rival) {
@@ -192,13 +206,15 @@ impl SpaceTaking {
 
 /// Returns whether no node uses a space: the last owner stopped in order, or there was none.
 fn is_free(claims: &ClaimSectors) -> bool {
-    claims.owner().is_none() && claims.marks().iter().all(|mark| !matches!(mark, ClaimSector::Torn(_)))
+    claims.owner().is_none()
+        && claims.marks().iter().all(|mark| !matches!(mark, ClaimSector::Torn(_)))
 }
 
 /// Returns the next epoch whose sector no earlier owner can still be writing, as far as that is
 /// known.
 fn next_epoch(last: u64, claims: &ClaimSectors) -> u64 {
-    let may_be_written = |epoch: u64| matches!(claims.at(epoch), ClaimSector::Claim(_) | ClaimSector::Torn(_));
+    let may_be_written =
+        |epoch: u64| matches!(claims.at(epoch), ClaimSector::Claim(_) | ClaimSector::Torn(_));
     let used = match (may_be_written(0), may_be_written(1)) {
         (true, false) => 0,
         // If both are free the first sector is used: hypervisors of the first version look only

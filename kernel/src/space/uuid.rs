@@ -8,7 +8,8 @@ impl Uuid {
     /// The name of no object.
     pub const NIL: Self = Self([0; 16]);
 
-    /// Makes a name from 128 bits of the caller's entropy; sets the version (8, "custom") and variant bits.
+    /// Makes a name from 128 bits of the caller's entropy; sets the version (8, "custom") and
+    /// variant bits.
     pub const fn from_entropy(high: u64, low: u64) -> Self {
         let mut bytes = ((high as u128) << 64 | low as u128).to_be_bytes();
         bytes[6] = bytes[6] & 0x0f | 0x80;
@@ -32,7 +33,8 @@ impl Uuid {
     /// Makes the name of a start of a hypervisor from values that may differ between two starts:
     /// the host command's word, the CPU's random numbers, clocks. One value that differs is enough.
     pub fn of_start(word: &[u8], numbers: &[u64]) -> Self {
-        let bytes = || word.iter().copied().chain(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        let bytes =
+            || word.iter().copied().chain(numbers.iter().flat_map(|number| number.to_le_bytes()));
         Self::from_entropy(spread(fnv1a(BASES[0], bytes())), spread(fnv1a(BASES[1], bytes())))
     }
 
@@ -92,17 +94,24 @@ mod tests {
 
     #[test]
     fn version_and_variant_are_set_whatever_the_entropy() {
-        assert_eq!(Uuid::from_entropy(u64::MAX, u64::MAX).to_string(), "ffffffff-ffff-8fff-bfff-ffffffffffff");
+        assert_eq!(
+            Uuid::from_entropy(u64::MAX, u64::MAX).to_string(),
+            "ffffffff-ffff-8fff-bfff-ffffffffffff"
+        );
         assert_eq!(Uuid::from_entropy(0, 0).to_string(), "00000000-0000-8000-8000-000000000000");
     }
 
     #[test]
     fn dumps_of_a_space_differ_in_their_first_digits() {
-        let name = |n: u64| Uuid::of_dump(Uuid::from_entropy(1, 2), [n, 1_700_000_000_000_000_000, 0, 0]);
+        let name =
+            |n: u64| Uuid::of_dump(Uuid::from_entropy(1, 2), [n, 1_700_000_000_000_000_000, 0, 0]);
         let mut names: Vec<String> = (0..1000).map(|n| name(n).to_string()).collect();
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0][..8] != pair[1][..8]));
-        assert_ne!(name(1), Uuid::of_dump(Uuid::from_entropy(1, 3), [1, 1_700_000_000_000_000_000, 0, 0]));
+        assert_ne!(
+            name(1),
+            Uuid::of_dump(Uuid::from_entropy(1, 3), [1, 1_700_000_000_000_000_000, 0, 0])
+        );
     }
 
     #[test]
@@ -117,7 +126,10 @@ mod tests {
             names.push(Uuid::of_start(&other, &[1, 2, 3]));
         }
         // Identical clocks, and a CPU without random numbers.
-        names.extend([[0, 2, 3], [1, 0, 3], [1, 2, 0], [0, 0, 0]].map(|numbers| Uuid::of_start(&word, &numbers)));
+        names.extend(
+            [[0, 2, 3], [1, 0, 3], [1, 2, 0], [0, 0, 0]]
+                .map(|numbers| Uuid::of_start(&word, &numbers)),
+        );
         names.extend([Uuid::of_start(&[], &[1, 2, 3]), Uuid::of_start(&[], &[0, 0, 0])]);
         for (n, name) in names.iter().enumerate() {
             assert!(!names[..n].contains(name) && *name != Uuid::NIL, "{name}");

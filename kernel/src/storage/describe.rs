@@ -2,9 +2,9 @@
 //! buffer at a time.
 //!
 //! A dump that ends early, by a disk error or by a power cut, is described in both cases from the
-//! bitmap and the progress ([`RecoveredPages`]). The bitmap is read a window at a time, so the memory
-//! needed does not depend on the size of the dump. A reader of the ELF header and a reader of the
-//! bitmap therefore see the same pages.
+//! bitmap and the progress ([`RecoveredPages`]). The bitmap is read a window at a time, so the
+//! memory needed does not depend on the size of the dump. A reader of the ELF header and a reader
+//! of the bitmap therefore see the same pages.
 
 use super::spaces::{BUFFER, SpaceId, Spaces};
 use crate::addr::{Gfn, PageIndex};
@@ -55,7 +55,14 @@ impl<'a> RecoveredPages<'a> {
         progress: u32,
         missing: &'a MissingPages,
     ) -> Result<Self, DiskError> {
-        Ok(Self { spaces, id, contents, progress, missing, window: BitmapWindow::new(&contents.layout)? })
+        Ok(Self {
+            spaces,
+            id,
+            contents,
+            progress,
+            missing,
+            window: BitmapWindow::new(&contents.layout)?,
+        })
     }
 }
 
@@ -123,7 +130,11 @@ pub async fn count(pages: &mut impl PageSource) -> Result<u32, DiskError> {
 ///
 /// # Errors
 /// The disk's.
-pub async fn headers(pages: &mut RecoveredPages<'_>, notes_len: u32, mode: PutMode) -> Result<(u32, u64), DiskError> {
+pub async fn headers(
+    pages: &mut RecoveredPages<'_>,
+    notes_len: u32,
+    mode: PutMode,
+) -> Result<(u32, u64), DiskError> {
     let (spaces, id, layout) = (pages.spaces, pages.id, pages.contents.layout);
     pages.load(0).await?;
     let number = count(pages).await?;

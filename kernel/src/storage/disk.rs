@@ -21,7 +21,8 @@ use crate::block::gate::SubmitGate;
 use crate::block::pace::WritePace;
 use crate::block::request::SECTOR_SIZE;
 use crate::block::{
-    Completion, Cookie, Disk, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest, QueueLane, SubmitError,
+    Completion, Cookie, Disk, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest,
+    QueueLane, SubmitError,
 };
 use crate::sync::{RankedLock, rank};
 use arrayvec::ArrayVec;
@@ -116,7 +117,8 @@ fn class_of(cookie: Cookie) -> Option<CompletionOwner> {
 
 /// Returns whether a request is a bulk write, behind which other requests wait.
 fn is_paced(request: &DiskRequest<'_>) -> bool {
-    matches!(request.operation, DiskOperation::Write | DiskOperation::WriteZeroes) && request.lane == QueueLane::Common
+    matches!(request.operation, DiskOperation::Write | DiskOperation::WriteZeroes)
+        && request.lane == QueueLane::Common
 }
 
 /// Returns whether a task submitted the request: for records, claims or a dump's tables.
@@ -127,7 +129,8 @@ fn is_tasks(cookie: Cookie) -> bool {
 impl NodeDisk {
     /// Wraps a disk that discovery has found.
     pub fn new(found: FoundDisk) -> Self {
-        let gate = if found.base.is_some() { SubmitGate::unshared() } else { SubmitGate::unclaimed() };
+        let gate =
+            if found.base.is_some() { SubmitGate::unshared() } else { SubmitGate::unclaimed() };
         Self {
             info: found.disk.info(),
             found,
@@ -165,7 +168,9 @@ impl NodeDisk {
 
     /// Returns the number of failed requests since the last such answer, at most once a second.
     pub fn take_failed(&self, now_ns: u64) -> Option<u32> {
-        if self.failed.load(Ordering::Relaxed) == 0 || now_ns < self.report_at.load(Ordering::Relaxed) {
+        if self.failed.load(Ordering::Relaxed) == 0
+            || now_ns < self.report_at.load(Ordering::Relaxed)
+        {
             return None;
         }
         self.report_at.store(now_ns.saturating_add(REPORT_NS), Ordering::Relaxed);
@@ -195,7 +200,11 @@ impl NodeDisk {
     /// pages wait for it.
     #[cold]
     fn submit_tasks(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
-        let result = if is_paced(request) { self.submit_write(request) } else { self.found.disk.submit(request) };
+        let result = if is_paced(request) {
+            self.submit_write(request)
+        } else {
+            self.found.disk.submit(request)
+        };
         self.writes.lock().note(request.cookie, result, time::now_ns());
         result
     }
@@ -228,7 +237,9 @@ impl Disk for NodeDisk {
             return count;
         }
         // A late request is reported as an incident of its own.
-        let is_error = |completion: &&Completion| matches!(completion.result, Err(DiskError::Io | DiskError::Unsupported));
+        let is_error = |completion: &&Completion| {
+            matches!(completion.result, Err(DiskError::Io | DiskError::Unsupported))
+        };
         let failed = out[..count].iter().filter(is_error).count();
         if failed > 0 {
             self.failed.fetch_add(failed as u32, Ordering::Relaxed);
@@ -284,7 +295,10 @@ mod tests {
         assert!(!writes.admit(cookie(CompletionOwner::Task, 1), BYTES, 10), "the bound is reached");
         writes.note(cookie(CompletionOwner::Task, 1), full, 10);
         writes.answered(cookie(CompletionOwner::WriteOut, 1), 20);
-        assert!(!writes.admit(cookie(CompletionOwner::WriteOut, 2), BYTES, 30), "it would go before the task's");
+        assert!(
+            !writes.admit(cookie(CompletionOwner::WriteOut, 2), BYTES, 30),
+            "it would go before the task's"
+        );
         assert!(writes.admit(cookie(CompletionOwner::Task, 1), BYTES, 40));
         writes.note(cookie(CompletionOwner::Task, 1), Ok(()), 40);
         writes.answered(cookie(CompletionOwner::Task, 1), 50);
@@ -292,7 +306,10 @@ mod tests {
         assert!(!writes.admit(cookie(CompletionOwner::Task, 2), 1 << 30, 70));
         writes.note(cookie(CompletionOwner::Task, 2), full, 70);
         writes.answered(cookie(CompletionOwner::WriteOut, 2), 80);
-        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 3), BYTES, 70 + REFUSED_NS), "the task has gone");
+        assert!(
+            writes.admit(cookie(CompletionOwner::WriteOut, 3), BYTES, 70 + REFUSED_NS),
+            "the task has gone"
+        );
     }
 
     #[test]
@@ -309,7 +326,8 @@ mod tests {
     fn pages_wait_while_a_crash_is_described_and_tables_do_not() {
         let mut writes = InFlightWrites { describing: 1, ..InFlightWrites::default() };
         assert!(
-            !writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 0) && writes.admit(cookie(CompletionOwner::Task, 1), 512, 0)
+            !writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 0)
+                && writes.admit(cookie(CompletionOwner::Task, 1), 512, 0)
         );
         writes.describing = 0;
         assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 0));

@@ -140,7 +140,12 @@ pub struct SpaceSummary {
 
 impl Spaces {
     /// Finds the spaces of `devices`; [`Self::open`] reads their contents.
-    pub fn new(devices: Vec<PagingDevice>, io: &'static AsyncIo, tasks: &'static Tasks, node: Uuid) -> Self {
+    pub fn new(
+        devices: Vec<PagingDevice>,
+        io: &'static AsyncIo,
+        tasks: &'static Tasks,
+        node: Uuid,
+    ) -> Self {
         let places = discover::places(&devices);
         let space = |place| Space {
             place,
@@ -197,12 +202,22 @@ impl Spaces {
     pub fn store(&self, id: SpaceId) -> Option<PageStore> {
         let (place, layout) = (self.place(id), self.layout(id)?);
         let blocks = place.area.locate_extent(layout.blocks())?;
-        Some(PageStore { disk: place.disk, blocks: BlockMap { data_start: blocks.first, pages: layout.pages() } })
+        Some(PageStore {
+            disk: place.disk,
+            blocks: BlockMap { data_start: blocks.first, pages: layout.pages() },
+        })
     }
 
     /// Returns the layout of a space that has contents.
     pub fn layout(&self, id: SpaceId) -> Option<SpaceLayout> {
-        self.space(id).inner.lock().record.as_ref()?.contents.as_ref().map(|contents| contents.layout)
+        self.space(id)
+            .inner
+            .lock()
+            .record
+            .as_ref()?
+            .contents
+            .as_ref()
+            .map(|contents| contents.layout)
     }
 
     /// Returns the disk of a space.
@@ -228,7 +243,8 @@ impl Spaces {
     /// used twice, and a copy of the space on another node differs by node and time.
     pub fn name_dump(&self, id: SpaceId, time_ns: u64) -> Uuid {
         let inner = self.space(id).inner.lock();
-        let (space, sequence) = inner.record.as_ref().map_or((Uuid::NIL, 0), |r| (r.space, r.sequence));
+        let (space, sequence) =
+            inner.record.as_ref().map_or((Uuid::NIL, 0), |r| (r.space, r.sequence));
         let (high, low) = self.node.halves();
         Uuid::of_dump(space, [sequence, time_ns, high, low])
     }
@@ -263,8 +279,16 @@ impl Spaces {
         let summary = |space: &Space| {
             let inner = space.inner.lock();
             let record = inner.record.as_ref();
-            let state = if inner.phase == SpacePhase::Unusable { "unusable" } else { record.map_or("?", |r| r.state.name()) };
-            SpaceSummary { place: space.place, state, owner: record.and_then(|r| r.owner.as_ref()).map(|o| (o.name, o.epoch)) }
+            let state = if inner.phase == SpacePhase::Unusable {
+                "unusable"
+            } else {
+                record.map_or("?", |r| r.state.name())
+            };
+            SpaceSummary {
+                place: space.place,
+                state,
+                owner: record.and_then(|r| r.owner.as_ref()).map(|o| (o.name, o.epoch)),
+            }
         };
         self.spaces.iter().map(summary).collect()
     }
@@ -272,7 +296,13 @@ impl Spaces {
     fn tell(&self, id: SpaceId, record: &SpaceRecord) {
         let (partition, epoch) = record.owner.as_ref().map_or(("", 0), |o| (&*o.name, o.epoch));
         let SpaceLocation { disk, number, .. } = self.place(id);
-        report(&ConsoleEvent::Space { disk: disk as u8, space: number, state: record.state.name(), partition, epoch });
+        report(&ConsoleEvent::Space {
+            disk: disk as u8,
+            space: number,
+            state: record.state.name(),
+            partition,
+            epoch,
+        });
     }
 
     fn trouble(&self, id: SpaceId, message: &str) {

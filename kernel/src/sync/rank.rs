@@ -45,7 +45,11 @@ pub(super) mod held {
     pub fn check(rank: u8) {
         with(|counts| {
             let higher = (usize::from(rank)..COUNT).find(|&r| counts[r].get() > 0);
-            assert!(higher.is_none(), "locks are taken in ascending rank: {rank} after {}", higher.unwrap_or(0));
+            assert!(
+                higher.is_none(),
+                "locks are taken in ascending rank: {rank} after {}",
+                higher.unwrap_or(0)
+            );
         });
     }
 
@@ -62,7 +66,8 @@ pub(super) mod held {
     #[cfg(all(debug_assertions, target_os = "none"))]
     fn with(f: impl FnOnce(&RankCounts)) {
         use crate::arch::percpu::{CpuLocal, MAX_CPUS};
-        static HELD: CpuLocal<RankCounts> = CpuLocal::new([const { [const { Cell::new(0) }; COUNT] }; MAX_CPUS]);
+        static HELD: CpuLocal<RankCounts> =
+            CpuLocal::new([const { [const { Cell::new(0) }; COUNT] }; MAX_CPUS]);
         HELD.with(|counts| f(counts));
     }
 

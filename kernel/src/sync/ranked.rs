@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn ascending_ranks_are_taken_and_given_back() {
-        let (object, frames) = (RankedLock::<_, { rank::OBJECT }>::new(1), RankedLock::<_, { rank::FRAMES }>::new(2));
+        let (object, frames) =
+            (RankedLock::<_, { rank::OBJECT }>::new(1), RankedLock::<_, { rank::FRAMES }>::new(2));
         for _ in 0..2 {
             let (first, mut second) = (object.lock(), frames.lock());
             *second += *first;
@@ -97,7 +98,10 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "ascending rank: 5 after 7")]
     fn a_lower_rank_after_a_higher_one_is_our_bug() {
-        let (object, frames) = (RankedLock::<_, { rank::OBJECT }>::new(()), RankedLock::<_, { rank::FRAMES }>::new(()));
+        let (object, frames) = (
+            RankedLock::<_, { rank::OBJECT }>::new(()),
+            RankedLock::<_, { rank::FRAMES }>::new(()),
+        );
         let _held = frames.lock();
         let _ = object.lock();
     }
@@ -106,7 +110,8 @@ mod tests {
     #[cfg(debug_assertions)]
     #[should_panic(expected = "ascending rank")]
     fn a_rank_forgets_nothing_while_one_of_two_locks_is_held() {
-        let (a, b) = (RankedLock::<_, { rank::DISK }>::new(()), RankedLock::<_, { rank::DISK }>::new(()));
+        let (a, b) =
+            (RankedLock::<_, { rank::DISK }>::new(()), RankedLock::<_, { rank::DISK }>::new(()));
         let _held = a.lock();
         drop(b.try_lock());
         let _ = b.lock();

@@ -18,7 +18,8 @@ use super::{until, yield_now};
 use crate::block::cookie::{CompletionOwner, CookieFields, PER_DISK};
 use crate::block::dma::DmaRegion;
 use crate::block::{
-    Completion, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, MAX_DISKS, QueueLane, SectorRange, SubmitError,
+    Completion, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, MAX_DISKS, QueueLane,
+    SectorRange, SubmitError,
 };
 use crate::sync::{RankedLock, rank};
 use arrayvec::ArrayVec;
@@ -73,7 +74,9 @@ impl DiskSlots {
     fn complete(&mut self, slot: usize, result: Result<(), DiskError>) {
         let Some(place) = self.slots.get_mut(slot) else { return };
         *place = match core::mem::take(place) {
-            IoSlot::Pending(buffer) if result == Err(DiskError::TimedOut) => IoSlot::Overdue(buffer),
+            IoSlot::Pending(buffer) if result == Err(DiskError::TimedOut) => {
+                IoSlot::Overdue(buffer)
+            }
             IoSlot::Pending(buffer) => IoSlot::Done((result, buffer)),
             IoSlot::Overdue(buffer) => IoSlot::Done((Err(DiskError::TimedOut), buffer)),
             IoSlot::Abandoned(buffer) => {
@@ -145,7 +148,13 @@ impl AsyncIo {
         sectors: SectorRange,
         segments: &[DmaSegment],
     ) -> Result<(), DiskError> {
-        let request = DiskRequest { operation, sectors, segments, lane: QueueLane::Common, cookie: Default::default() };
+        let request = DiskRequest {
+            operation,
+            sectors,
+            segments,
+            lane: QueueLane::Common,
+            cookie: Default::default(),
+        };
         self.carry_out(disk, &request, None).await.0
     }
 
@@ -164,7 +173,13 @@ impl AsyncIo {
     ) -> (Result<(), DiskError>, Option<DmaRegion>) {
         let bytes = sectors.count * crate::block::request::SECTOR_SIZE;
         let segments = [DmaSegment { base: buffer.hpa(0), len: bytes as u32 }];
-        let request = DiskRequest { operation, sectors, segments: &segments, lane, cookie: Default::default() };
+        let request = DiskRequest {
+            operation,
+            sectors,
+            segments: &segments,
+            lane,
+            cookie: Default::default(),
+        };
         self.carry_out(disk, &request, Some(buffer)).await
     }
 
@@ -182,17 +197,29 @@ impl AsyncIo {
     /// As [`Self::run`].
     pub async fn flush_in(&self, disk: &impl Disk, lane: QueueLane) -> Result<(), DiskError> {
         let sectors = SectorRange { first: 0, count: 0 };
-        let request = DiskRequest { operation: DiskOperation::Flush, sectors, segments: &[], lane, cookie: Default::default() };
+        let request = DiskRequest {
+            operation: DiskOperation::Flush,
+            sectors,
+            segments: &[],
+            lane,
+            cookie: Default::default(),
+        };
         self.carry_out(disk, &request, None).await.0
     }
 
     /// Carries a request out. A failure counts only while it is known which node owns the disk.
     /// While that is in doubt, a failed request is repeated, and waits until the owner is known.
-    async fn carry_out(&self, disk: &impl Disk, request: &DiskRequest<'_>, mut buffer: Option<DmaRegion>) -> IoAnswer {
+    async fn carry_out(
+        &self,
+        disk: &impl Disk,
+        request: &DiskRequest<'_>,
+        mut buffer: Option<DmaRegion>,
+    ) -> IoAnswer {
         let had_buffer = buffer.is_some();
         loop {
             let (result, back) = self.try_once(disk, request, buffer).await;
-            let is_doubtful = result.is_err() && request.lane == QueueLane::Common && disk.is_suspended();
+            let is_doubtful =
+                result.is_err() && request.lane == QueueLane::Common && disk.is_suspended();
             if !is_doubtful || back.is_some() != had_buffer {
                 return (result, back);
             }
@@ -200,7 +227,12 @@ impl AsyncIo {
         }
     }
 
-    async fn try_once(&self, disk: &impl Disk, request: &DiskRequest<'_>, buffer: Option<DmaRegion>) -> IoAnswer {
+    async fn try_once(
+        &self,
+        disk: &impl Disk,
+        request: &DiskRequest<'_>,
+        buffer: Option<DmaRegion>,
+    ) -> IoAnswer {
         let number = usize::from(disk.info().index);
         let slots = &self.disks[number];
         let Some(slot) = until(|| match slots.lock().take(request.lane) {
@@ -212,7 +244,9 @@ impl AsyncIo {
         else {
             return (Err(DiskError::Dead), buffer);
         };
-        let cookie = CookieFields { class: CompletionOwner::Task, detail: number as u32, slot: slot as u32 }.cookie();
+        let cookie =
+            CookieFields { class: CompletionOwner::Task, detail: number as u32, slot: slot as u32 }
+                .cookie();
         // The buffer is stored before the disk can answer.
         slots.lock().keep(slot, buffer);
         let request = DiskRequest { cookie, ..*request };

@@ -75,7 +75,9 @@ impl Tasks {
         if self.is_empty() {
             return TaskTurn::default();
         }
-        let Some(mut running) = self.running.try_lock() else { return TaskTurn { busy: true, ended: false } };
+        let Some(mut running) = self.running.try_lock() else {
+            return TaskTurn { busy: true, ended: false };
+        };
         running.append(&mut self.inbox.lock());
         self.again.0.store(false, Ordering::Relaxed);
         let waker = Waker::from(self.again.clone());
@@ -109,7 +111,9 @@ pub fn yield_now() -> impl Future<Output = ()> {
 /// Continues at the next turn, whenever that is: an awaited event may have happened by then.
 pub fn next_turn() -> impl Future<Output = ()> {
     let mut waited = false;
-    core::future::poll_fn(move |_| if core::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending })
+    core::future::poll_fn(move |_| {
+        if core::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+    })
 }
 
 /// Calls `ready` at every turn until it returns a value.

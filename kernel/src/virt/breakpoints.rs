@@ -52,7 +52,8 @@ pub const fn is_enabled(dr7: u64) -> bool {
 impl Breakpoints {
     /// Makes the breakpoints from the registers.
     pub const fn new(addresses: [u64; 4], dr7: u64, cr4: u64) -> Self {
-        let at_ports = if cr4 & CR4_DEBUGGING_EXTENSIONS != 0 { AtPorts::Fire } else { AtPorts::Reserved };
+        let at_ports =
+            if cr4 & CR4_DEBUGGING_EXTENSIONS != 0 { AtPorts::Fire } else { AtPorts::Reserved };
         Self { addresses, dr7, at_ports }
     }
 
@@ -118,7 +119,11 @@ mod tests {
     fn one(number: usize, kind: u64, len: u64, at: u64) -> Breakpoints {
         let mut addresses = [0x10; 4];
         addresses[number] = at;
-        Breakpoints::new(addresses, 0x400 | 1 << (2 * number) | (kind | len << 2) << (16 + 4 * number), DE)
+        Breakpoints::new(
+            addresses,
+            0x400 | 1 << (2 * number) | (kind | len << 2) << (16 + 4 * number),
+            DE,
+        )
     }
 
     #[test]
@@ -127,7 +132,11 @@ mod tests {
             for (kind, met) in [(0, &[][..]), (1, &[Write]), (2, &[Port]), (3, &[Read, Write])] {
                 for touch in [Read, Write, Port] {
                     let wanted = if met.contains(&touch) { 1 << number } else { 0 };
-                    assert_eq!(one(number, kind, 0, 0x80).hits(touch, 0x80, Byte), wanted, "{number} {kind} {touch:?}");
+                    assert_eq!(
+                        one(number, kind, 0, 0x80).hits(touch, 0x80, Byte),
+                        wanted,
+                        "{number} {kind} {touch:?}"
+                    );
                 }
             }
         }
@@ -151,7 +160,11 @@ mod tests {
             (2, 0x27, 0x28, Byte, 0),
             (2, 0x27, 0x27, Byte, 1),
         ] {
-            assert_eq!(one(0, 3, len, at).hits(Read, touched, width), wanted, "{len} {at:#x} {touched:#x} {width:?}");
+            assert_eq!(
+                one(0, 3, len, at).hits(Read, touched, width),
+                wanted,
+                "{len} {at:#x} {touched:#x} {width:?}"
+            );
         }
     }
 
@@ -159,7 +172,10 @@ mod tests {
     #[test]
     fn a_mov_that_has_exited_is_repeated_before_dr7_counts() {
         assert_eq!(DebugUse::Repeated.at_entry(0x400), DebugUse::Used);
-        assert_eq!((DebugUse::Used.at_entry(0x400), DebugUse::Used.at_entry(0x401)), (DebugUse::Unused, DebugUse::Used));
+        assert_eq!(
+            (DebugUse::Used.at_entry(0x400), DebugUse::Used.at_entry(0x401)),
+            (DebugUse::Unused, DebugUse::Used)
+        );
     }
 
     /// The two ends of the address space are not adjacent.
@@ -173,8 +189,14 @@ mod tests {
     fn only_enabled_ones_count_and_several_may_be_met() {
         let at = [0x100, 0x101, 0x102, 0x103];
         let all = 0x3333_0000;
-        for (enabled, wanted) in [(0x00, 0), (0x01, 1), (0x02, 1), (0x04, 2), (0x80, 8), (0xaa, 15), (0x11, 5)] {
-            assert_eq!(Breakpoints::new(at, all | enabled, 0).hits(Read, 0x100, Dword), wanted, "{enabled:#x}");
+        for (enabled, wanted) in
+            [(0x00, 0), (0x01, 1), (0x02, 1), (0x04, 2), (0x80, 8), (0xaa, 15), (0x11, 5)]
+        {
+            assert_eq!(
+                Breakpoints::new(at, all | enabled, 0).hits(Read, 0x100, Dword),
+                wanted,
+                "{enabled:#x}"
+            );
             assert_eq!(is_enabled(all | enabled), enabled != 0);
         }
     }

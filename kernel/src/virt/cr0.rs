@@ -39,9 +39,11 @@ pub enum CodeSegment {
 /// #GP.
 pub const fn write(now: Cr0State, value: u64) -> Result<(u64, u64), InjectedEvent> {
     let refused = Err(InjectedEvent::general_protection());
-    let (paging_on, paging_off) = (value & PG != 0 && now.cr0 & PG == 0, value & PG == 0 && now.cr0 & PG != 0);
+    let (paging_on, paging_off) =
+        (value & PG != 0 && now.cr0 & PG == 0, value & PG == 0 && now.cr0 & PG != 0);
     let is_long = matches!(now.code, CodeSegment::Long);
-    if value >> 32 != 0 || value & PG != 0 && value & PE == 0 || value & NW != 0 && value & CD == 0 {
+    if value >> 32 != 0 || value & PG != 0 && value & PE == 0 || value & NW != 0 && value & CD == 0
+    {
         return refused;
     }
     if paging_on && now.efer & LME != 0 && (now.cr4 & CR4_PAE == 0 || is_long) {
@@ -63,8 +65,10 @@ pub const fn with_status_word(cr0: u64, word: u64) -> u64 {
 mod tests {
     use super::*;
 
-    const LONG: Cr0State = Cr0State { cr0: 0x8000_0011, cr4: 0x20, efer: 0x500, code: CodeSegment::Long };
-    const FLAT: Cr0State = Cr0State { cr0: 0x11, cr4: 0x20, efer: 0x100, code: CodeSegment::Legacy };
+    const LONG: Cr0State =
+        Cr0State { cr0: 0x8000_0011, cr4: 0x20, efer: 0x500, code: CodeSegment::Long };
+    const FLAT: Cr0State =
+        Cr0State { cr0: 0x11, cr4: 0x20, efer: 0x100, code: CodeSegment::Legacy };
 
     #[test]
     fn what_no_cpu_takes_is_refused() {
@@ -72,8 +76,16 @@ mod tests {
         for value in [0x8000_0010, 0xa000_0011, 0x1_8000_0011, 0x11] {
             assert_eq!(write(LONG, value), refused, "{value:#x}");
         }
-        assert_eq!(write(Cr0State { cr4: 0, ..FLAT }, 0x8000_0011), refused, "long mode without PAE");
-        assert_eq!(write(Cr0State { code: CodeSegment::Long, ..FLAT }, 0x8000_0011), refused, "CS.L before long mode");
+        assert_eq!(
+            write(Cr0State { cr4: 0, ..FLAT }, 0x8000_0011),
+            refused,
+            "long mode without PAE"
+        );
+        assert_eq!(
+            write(Cr0State { code: CodeSegment::Long, ..FLAT }, 0x8000_0011),
+            refused,
+            "CS.L before long mode"
+        );
     }
 
     #[test]

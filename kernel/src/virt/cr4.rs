@@ -16,8 +16,13 @@ pub const KNOWN: u64 = 0b11_1111 | MCE | 0b1_1111 << 7 | 1 << 16 | 1 << 18 | 0b1
 /// Returns the guest's CR4 after a write of `value`, if CPUID announces `offered`.
 ///
 /// # Errors
-/// #GP: a bit that CPUID does not announce, or PAE cleared in long mode. SDM 2B "MOV - Move to/from Control Registers".
-pub const fn write(offered: u64, long_mode_active: LongMode, value: u64) -> Result<u64, InjectedEvent> {
+/// #GP: a bit that CPUID does not announce, or PAE cleared in long mode. SDM 2B
+/// "MOV - Move to/from Control Registers".
+pub const fn write(
+    offered: u64,
+    long_mode_active: LongMode,
+    value: u64,
+) -> Result<u64, InjectedEvent> {
     let pae_lost = matches!(long_mode_active, LongMode::Active) && value & PAE == 0;
     if value & !offered != 0 || pae_lost {
         return Err(InjectedEvent::general_protection());
@@ -43,7 +48,11 @@ mod tests {
         for offered in [0, KNOWN, KNOWN & !(1 << 20), 0x6f0] {
             for bit in 0..64 {
                 let written = write(offered, LongMode::Inactive, 1 << bit);
-                let expected = if offered >> bit & 1 != 0 { Ok(1 << bit) } else { Err(InjectedEvent::general_protection()) };
+                let expected = if offered >> bit & 1 != 0 {
+                    Ok(1 << bit)
+                } else {
+                    Err(InjectedEvent::general_protection())
+                };
                 assert_eq!(written, expected, "bit {bit} where {offered:#x} is offered");
             }
         }
@@ -57,9 +66,16 @@ mod tests {
 
     #[test]
     fn what_is_not_switched_is_never_known() {
-        for (name, bit) in
-            [("LA57", 12), ("VMXE", 13), ("SMXE", 14), ("PCIDE", 17), ("KL", 19), ("PKE", 22), ("CET", 23), ("PKS", 24)]
-        {
+        for (name, bit) in [
+            ("LA57", 12),
+            ("VMXE", 13),
+            ("SMXE", 14),
+            ("PCIDE", 17),
+            ("KL", 19),
+            ("PKE", 22),
+            ("CET", 23),
+            ("PKS", 24),
+        ] {
             assert_eq!(KNOWN >> bit & 1, 0, "{name}");
         }
     }

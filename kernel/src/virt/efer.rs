@@ -41,7 +41,11 @@ mod tests {
     #[test]
     fn bits_that_cpuid_does_not_offer_fault() {
         for bit in [1, 9, 12, 13, 14, 15, 21, 63] {
-            assert_eq!(write(0, 0, 1 << bit), Err(InjectedEvent::general_protection()), "bit {bit}");
+            assert_eq!(
+                write(0, 0, 1 << bit),
+                Err(InjectedEvent::general_protection()),
+                "bit {bit}"
+            );
         }
     }
 }

@@ -220,7 +220,19 @@ impl VmExit {
     #[inline(always)]
     pub const fn is_instruction(self) -> bool {
         use VmExit::*;
-        matches!(self, Io(_) | Cpuid | ReadMsr | WriteMsr | Halt | Xsetbv | Hypercall | CacheFlush | ReadCounter | Undefined)
+        matches!(
+            self,
+            Io(_)
+                | Cpuid
+                | ReadMsr
+                | WriteMsr
+                | Halt
+                | Xsetbv
+                | Hypercall
+                | CacheFlush
+                | ReadCounter
+                | Undefined
+        )
     }
 }
 
@@ -291,7 +303,9 @@ impl InjectedEvent {
         const DEBUG_NMI_BREAKPOINT_OVERFLOW: u32 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4;
         const DOUBLE_FAULT_AND_MACHINE_CHECK: u32 = 1 << 8 | 1 << 18;
         let others = DEBUG_NMI_BREAKPOINT_OVERFLOW | DOUBLE_FAULT_AND_MACHINE_CHECK;
-        matches!(self.kind, InjectionKind::Exception) && self.vector < 32 && others >> self.vector & 1 == 0
+        matches!(self.kind, InjectionKind::Exception)
+            && self.vector < 32
+            && others >> self.vector & 1 == 0
     }
     /// #AC(0).
     pub const fn alignment_check() -> Self {

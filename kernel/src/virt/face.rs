@@ -157,14 +157,18 @@ impl Backend {
     ///
     /// # Errors
     /// The feature that this CPU lacks although the first one had it, or that firmware has locked.
-    pub fn enable_cpu(self, frames: [ControlFrame; Self::FRAMES_PER_CPU]) -> Result<EnabledCpu, MissingFeatureError> {
+    pub fn enable_cpu(
+        self,
+        frames: [ControlFrame; Self::FRAMES_PER_CPU],
+    ) -> Result<EnabledCpu, MissingFeatureError> {
         Ok(match self {
             Self::Vmx => EnabledCpu::Vmx(vmx::VmxCpu::enable(frames)?),
             Self::Svm => EnabledCpu::Svm(svm::SvmCpu::enable(frames)?),
         })
     }
 
-    /// Makes a vCPU that holds its control block in `frame`; the calling CPU is enabled. It runs after [`Vcpu::set_memory`] and [`Vcpu::set_state`].
+    /// Makes a vCPU that holds its control block in `frame`; the calling CPU is enabled. It runs
+    /// after [`Vcpu::set_memory`] and [`Vcpu::set_state`].
     pub fn new_vcpu(self, frame: ControlFrame) -> Vcpu {
         match self {
             Self::Vmx => Vcpu::Vmx(vmx::VmxVcpu::new(frame)),
@@ -470,7 +474,8 @@ impl Vcpu {
         each!(self, v => v.advance_to(rip))
     }
 
-    /// Returns whether an external interrupt can be injected now: IF set, no shadow, no other event queued.
+    /// Returns whether an external interrupt can be injected now: IF set, no shadow, no other event
+    /// queued.
     pub fn can_take_interrupt(&self) -> bool {
         each!(self, v => v.can_take_interrupt())
     }
@@ -506,8 +511,8 @@ impl Vcpu {
         each!(self, v => v.request_nmi_window(window))
     }
 
-    /// Answers [`VmExit::ShadowedWindow`]: the guest executes STI again, or the window waits for the
-    /// next exit.
+    /// Answers [`VmExit::ShadowedWindow`]: the guest executes STI again, or the window waits for
+    /// the next exit.
     ///
     /// # Panics
     /// On VMX, which preserves a shadow at entry.

@@ -26,7 +26,10 @@ impl ControlFrame {
     /// The frame at `hpa` is page-aligned, zeroed, mapped writable at `hva` for good, and nothing
     /// else uses it from now on.
     pub const unsafe fn new(hpa: Hpa, hva: Hva) -> Self {
-        assert!(hpa.page_offset() == 0 && hva.page_offset() == 0, "a control frame starts on a page");
+        assert!(
+            hpa.page_offset() == 0 && hva.page_offset() == 0,
+            "a control frame starts on a page"
+        );
         Self { hpa, hva }
     }
 

@@ -35,12 +35,13 @@ pub mod tag;
 pub mod vmx;
 
 pub use exit::{
-    AccessWidth, InjectedEvent, InjectionKind, IoAccess, IoDirection, PageAccess, ShadowSource, SystemMove, TaskSource,
-    TaskSwitch, VmExit,
+    AccessWidth, InjectedEvent, InjectionKind, IoAccess, IoDirection, PageAccess, ShadowSource,
+    SystemMove, TaskSource, TaskSwitch, VmExit,
 };
 pub use face::{
-    AccessedDirty, Backend, BackendCapabilities, BackendVcpu, ControlRegisters, EnabledCpu, FetchRegisters, MissingFeatureError,
-    MsrAccess, RawExit, RawReason, Vcpu, VcpuRegisters, WindowRequest,
+    AccessedDirty, Backend, BackendCapabilities, BackendVcpu, ControlRegisters, EnabledCpu,
+    FetchRegisters, MissingFeatureError, MsrAccess, RawExit, RawReason, Vcpu, VcpuRegisters,
+    WindowRequest,
 };
 pub use frame::ControlFrame;
 pub use sink::EventSink;

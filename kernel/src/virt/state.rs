@@ -93,7 +93,8 @@ impl Regs {
 pub struct SegmentRegister {
     /// Selector.
     pub selector: u16,
-    /// Access rights in VMX's layout (SDM "Guest Register State"): type 3:0, S 4, DPL 6:5, P 7, AVL 12, L 13, D/B 14, G 15, unusable 16.
+    /// Access rights in VMX's layout (SDM "Guest Register State"): type 3:0, S 4, DPL 6:5, P 7, AVL
+    /// 12, L 13, D/B 14, G 15, unusable 16.
     pub attributes: u32,
     /// Limit in bytes, already scaled.
     pub limit: u32,

@@ -98,7 +98,8 @@ pub fn observe(registers: &[u64; REGISTERS], code: &[u8], observer: Handler) -> 
     // in a trap, whose handler returns here.
     unsafe { attempt_run(registers.as_ptr(), place.cast()) };
     RUNNING.store(false, Ordering::SeqCst);
-    let [vector, error, at, rflags, rax, rcx, rdx, rsi, rdi] = core::array::from_fn(|n| LAST[n].load(Ordering::SeqCst));
+    let [vector, error, at, rflags, rax, rcx, rdx, rsi, rdi] =
+        core::array::from_fn(|n| LAST[n].load(Ordering::SeqCst));
     TrapOutcome { vector, error, at, rflags, rax, rcx, rdx, rsi, rdi }
 }
 
@@ -118,12 +119,23 @@ fn handler(frame: &mut TrapFrame) -> Handled {
         return Handled::No;
     }
     // SAFETY: `observe` stored a function of this type, and nothing else is stored there.
-    let observer = unsafe { core::mem::transmute::<usize, Handler>(OBSERVER.load(Ordering::SeqCst)) };
+    let observer =
+        unsafe { core::mem::transmute::<usize, Handler>(OBSERVER.load(Ordering::SeqCst)) };
     if observer(frame) == Handled::Yes {
         return Handled::Yes;
     }
     let at = frame.rip.wrapping_sub(place());
-    let figures = [frame.vector, frame.error, at, frame.rflags, frame.rax, frame.rcx, frame.rdx, frame.rsi, frame.rdi];
+    let figures = [
+        frame.vector,
+        frame.error,
+        at,
+        frame.rflags,
+        frame.rax,
+        frame.rcx,
+        frame.rdx,
+        frame.rsi,
+        frame.rdi,
+    ];
     LAST.iter().zip(figures).for_each(|(last, figure)| last.store(figure, Ordering::SeqCst));
     if frame.vector >= u64::from(TIMER) {
         instr::write_apic_eoi();

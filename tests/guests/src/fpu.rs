@@ -74,7 +74,8 @@ impl FpuArea {
 
     /// Loads the registers.
     pub fn load(&self) {
-        // SAFETY: aligned, of the standard form, made by `of`; compiled code uses none of the registers.
+        // SAFETY: aligned, of the standard form, made by `of`; compiled code uses none of the
+        // registers.
         unsafe { instr::xrstor(self.0.as_ptr()) }
     }
 

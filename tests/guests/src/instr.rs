@@ -9,20 +9,28 @@ use core::sync::atomic::AtomicU64;
 /// Writes a byte to a port.
 pub fn outb(port: u16, value: u8) {
     // SAFETY: a test kernel owns its machine; a port write does not touch Rust's memory.
-    unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack, preserves_flags))
+    }
 }
 
 /// Writes a dword to a port.
 pub fn outl(port: u16, value: u32) {
     // SAFETY: as in `outb`.
-    unsafe { asm!("out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!(
+            "out dx, eax", in("dx") port, in("eax") value, options(nomem, nostack, preserves_flags)
+        )
+    }
 }
 
 /// Reads a byte from a port.
 pub fn inb(port: u16) -> u8 {
     let value;
     // SAFETY: as in `outb`.
-    unsafe { asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!("in al, dx", in("dx") port, out("al") value, options(nomem, nostack, preserves_flags))
+    }
     value
 }
 
@@ -30,7 +38,12 @@ pub fn inb(port: u16) -> u8 {
 pub fn tsc() -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: changes registers only.
-    unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!(
+            "lfence", "rdtsc", out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags)
+        )
+    }
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -45,7 +58,9 @@ pub fn cpuid_prefixed() {
     unsafe {
         asm!(
             "mov {rbx}, rbx", ".byte 0x3e, 0x66, 0x0f, 0xa2", "mov rbx, {rbx}",
-            rbx = out(reg) _, inout("eax") 0 => _, inout("ecx") 0 => _, out("edx") _, options(nomem, nostack, preserves_flags)
+            rbx = out(reg) _, inout("eax") 0 => _, inout("ecx") 0 => _, out("edx") _, options(
+                nomem, nostack, preserves_flags
+            )
         )
     }
 }
@@ -55,7 +70,12 @@ pub fn cpuid_prefixed() {
 pub fn rdmsr(register: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: changes registers only.
-    unsafe { asm!("rdmsr", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!(
+            "rdmsr", in("ecx") register, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags)
+        )
+    }
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -66,7 +86,10 @@ pub fn rdmsr(register: u32) -> u64 {
 pub unsafe fn wrmsr(register: u32, value: u64) {
     // SAFETY: the caller vouches for the register.
     unsafe {
-        asm!("wrmsr", in("ecx") register, in("eax") value as u32, in("edx") (value >> 32) as u32, options(nostack, preserves_flags))
+        asm!(
+            "wrmsr", in("ecx") register, in("eax") value as u32, in("edx") (value >> 32) as u32,
+            options(nostack, preserves_flags)
+        )
     }
 }
 
@@ -251,10 +274,18 @@ pub unsafe fn enable_xsave(xcr0: u64) {
     // SAFETY: the caller's promise.
     unsafe { asm!("mov cr0, {}", in(reg) cr0, options(nostack, preserves_flags)) }
     // SAFETY: as above.
-    unsafe { asm!("mov cr4, {}", in(reg) cr4 | OSFXSR_OSXMMEXCPT_OSXSAVE, options(nostack, preserves_flags)) }
+    unsafe {
+        asm!(
+            "mov cr4, {}", in(reg) cr4 | OSFXSR_OSXMMEXCPT_OSXSAVE,
+            options(nostack, preserves_flags)
+        )
+    }
     // SAFETY: as above.
     unsafe {
-        asm!("xsetbv", in("ecx") 0, in("eax") xcr0 as u32, in("edx") (xcr0 >> 32) as u32, options(nostack, preserves_flags))
+        asm!(
+            "xsetbv", in("ecx") 0, in("eax") xcr0 as u32, in("edx") (xcr0 >> 32) as u32,
+            options(nostack, preserves_flags)
+        )
     }
 }
 
@@ -262,7 +293,12 @@ pub unsafe fn enable_xsave(xcr0: u64) {
 pub fn xcr0() -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: reads a register.
-    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) }
+    unsafe {
+        asm!(
+            "xgetbv", in("ecx") 0, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags)
+        )
+    }
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -273,7 +309,10 @@ pub fn xcr0() -> u64 {
 pub unsafe fn xrstor(area: *const u8) {
     // SAFETY: the caller's promise.
     unsafe {
-        asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(readonly, nostack, preserves_flags))
+        asm!(
+            "xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX,
+            options(readonly, nostack, preserves_flags)
+        )
     }
 }
 
@@ -283,5 +322,10 @@ pub unsafe fn xrstor(area: *const u8) {
 /// `area` is aligned to 64 bytes and large enough.
 pub unsafe fn xsave(area: *mut u8) {
     // SAFETY: the caller's promise.
-    unsafe { asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags)) }
+    unsafe {
+        asm!(
+            "xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX,
+            options(nostack, preserves_flags)
+        )
+    }
 }

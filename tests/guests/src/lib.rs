@@ -53,7 +53,8 @@ macro_rules! kernel {
         #[cfg(target_os = "none")]
         #[expect(unsafe_code)]
         mod entry {
-            // SAFETY: the only symbol of this name; the entry code calls it once, with PVH's start information.
+            // SAFETY: the only symbol of this name; the entry code calls it once, with PVH's start
+            // information.
             #[unsafe(no_mangle)]
             extern "C" fn start(information: u64) -> ! {
                 $crate::enter(information, super::$run)

@@ -40,16 +40,23 @@ impl Machine {
     pub(crate) fn read(information: u64) -> Self {
         assert_eq!(read::<u32>(information), MAGIC, "PVH start information");
         assert!(read::<u32>(information + 4) >= 1, "version with a memory map");
-        Self { cmdline: read(information + 24), map: read(information + 40), entries: read(information + 48) }
+        Self {
+            cmdline: read(information + 24),
+            map: read(information + 40),
+            entries: read(information + 48),
+        }
     }
 
     /// Returns the ranges of RAM, as the loader listed them.
     pub fn ram(&self) -> impl Iterator<Item = RamRange> + use<> {
         let map = self.map;
-        (0..u64::from(self.entries)).map(move |n| map + 24 * n).filter(|&at| read::<u32>(at + 16) == RAM).map(|at| {
-            let start = read::<u64>(at);
-            RamRange { start, end: start + read::<u64>(at + 8) }
-        })
+        (0..u64::from(self.entries))
+            .map(move |n| map + 24 * n)
+            .filter(|&at| read::<u32>(at + 16) == RAM)
+            .map(|at| {
+                let start = read::<u64>(at);
+                RamRange { start, end: start + read::<u64>(at + 8) }
+            })
     }
 
     /// Returns all RAM, in bytes.
@@ -87,7 +94,10 @@ impl Machine {
 
     /// Returns the number behind `name=` on the command line, decimal or with 0x.
     pub fn option(&self, name: &str) -> Option<u64> {
-        let value = self.cmdline().split_ascii_whitespace().find_map(|w| w.strip_prefix(name)?.strip_prefix('='))?;
+        let value = self
+            .cmdline()
+            .split_ascii_whitespace()
+            .find_map(|w| w.strip_prefix(name)?.strip_prefix('='))?;
         match value.strip_prefix("0x") {
             Some(hex) => u64::from_str_radix(hex, 16).ok(),
             None => value.parse().ok(),

@@ -33,10 +33,15 @@ impl FreePages {
     /// Removes the last pages and returns them as `words` words, all zero.
     pub fn take_words(&mut self, words: usize) -> &'static mut [u64] {
         let taken = (words as u64 * 8).div_ceil(PAGE_BYTES as u64);
-        assert!(taken <= self.count && self.stride == PAGE_BYTES as u64, "{taken} of {} pages", self.count);
+        assert!(
+            taken <= self.count && self.stride == PAGE_BYTES as u64,
+            "{taken} of {} pages",
+            self.count
+        );
         self.count -= taken;
         let start = self.start + self.count * self.stride;
-        // SAFETY: RAM that nothing else uses, mapped at itself; these pages are no longer among those that `page` reaches.
+        // SAFETY: RAM that nothing else uses, mapped at itself; these pages are no longer among
+        // those that `page` reaches.
         unsafe { core::slice::from_raw_parts_mut(start as *mut u64, words) }
     }
 
@@ -53,7 +58,8 @@ impl FreePages {
 
     /// Returns a page.
     pub fn page(&mut self, index: u64) -> &mut WorkerPage {
-        // SAFETY: RAM that nothing else uses (`Machine::free`), mapped at itself; `&mut self` makes the borrow the only one.
+        // SAFETY: RAM that nothing else uses (`Machine::free`), mapped at itself; `&mut self` makes
+        // the borrow the only one.
         unsafe { &mut *(self.address(index) as *mut WorkerPage) }
     }
 

@@ -20,7 +20,8 @@ pub fn jump(segment: u16, offset: u16) -> ! {
     let start = &raw const real_mode_step;
     let bytes = (&raw const real_mode_step_end) as usize - start as usize;
     let copy = STEP as usize as *mut u8;
-    // SAFETY: the first MiB below the firmware is mapped RAM, and nothing of this kernel lies there.
+    // SAFETY: the first MiB below the firmware is mapped RAM, and nothing of this kernel lies
+    // there.
     unsafe { copy.copy_from_nonoverlapping(start, bytes) }
     let pointer = u32::from(segment) << 16 | u32::from(offset);
     // SAFETY: as above; the step ends with its far pointer.

@@ -94,7 +94,9 @@ macro_rules! log {
 macro_rules! check {
     ($condition:expr, $($argument:tt)+) => {
         if !$condition {
-            $crate::log!("line {}: {} does not hold", ::core::line!(), ::core::stringify!($condition));
+            $crate::log!(
+                "line {}: {} does not hold", ::core::line!(), ::core::stringify!($condition)
+            );
             $crate::log!($($argument)+);
             return $crate::report::fail_with(::core::line!());
         }

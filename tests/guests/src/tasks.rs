@@ -12,7 +12,8 @@ unsafe extern "C" {
 /// Number of ways to request a task switch.
 pub const WAYS: u32 = 5;
 
-/// Switches to another task by far JMP, far CALL, IRET, a task gate in the IDT, or far JMP to a task gate. That task resets the machine.
+/// Switches to another task by far JMP, far CALL, IRET, a task gate in the IDT, or far JMP to a
+/// task gate. That task resets the machine.
 ///
 /// # Panics
 /// If there is no such way.

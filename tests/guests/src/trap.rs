@@ -104,6 +104,12 @@ extern "C" fn trap(frame: &mut TrapFrame) {
             return;
         }
     }
-    crate::log!("trap {} error {:#x} at {:#x}, cr2 {:#x}", frame.vector, frame.error, frame.rip, instr::cr2());
+    crate::log!(
+        "trap {} error {:#x} at {:#x}, cr2 {:#x}",
+        frame.vector,
+        frame.error,
+        frame.rip,
+        instr::cr2()
+    );
     crate::fail("unexpected trap").report()
 }

@@ -55,9 +55,10 @@ impl CycleDisks {
     pub fn machine(&self, name: &str, truth: &GuestTruth, lines: &str) -> Result<BedMachine> {
         let kernel = test_kernel("turmoil")?;
         let text = format!(
-            "[pool]\nmemory = \"4 MiB\"\n[machine]\ncpus = 1\n{lines}\n[[paging_device]]\nimage = \"0.img\"\n\
-             [[paging_device]]\nimage = \"1.img\"\n[[partition]]\nname = \"{PARTITION}\"\nmemory = \"6 MiB\"\n\
-             kernel = \"{}\"\ncmdline = \"{}\"\nrestart = \"immediate\"\n",
+            "[pool]\nmemory = \"4 MiB\"\n[machine]\ncpus = 1\n{lines}\n[[paging_device]]\nimage = \
+             \"0.img\"\n[[paging_device]]\nimage = \"1.img\"\n[[partition]]\nname = \
+             \"{PARTITION}\"\nmemory = \"6 MiB\"\nkernel = \"{}\"\ncmdline = \"{}\"\nrestart = \
+             \"immediate\"\n",
             kernel.display(),
             truth.cmdline()
         );
@@ -70,7 +71,10 @@ impl CycleDisks {
     /// Where they cannot be written.
     pub fn keep_in(&self, transcript: &Path) -> Result<()> {
         for image in &self.images {
-            std::fs::copy(image, transcript.join(image.file_name().context("an image has a name")?))?;
+            std::fs::copy(
+                image,
+                transcript.join(image.file_name().context("an image has a name")?),
+            )?;
         }
         Ok(())
     }
@@ -103,7 +107,9 @@ impl CrashCycle {
         match event.name() {
             "guest" if event.0["kind"] == "fail" || says.contains("wrong:") => bail!("{}", event.0),
             "guest" => {
-                let address = says.strip_prefix("first page at 0x").map(|digits| u64::from_str_radix(digits, 16));
+                let address = says
+                    .strip_prefix("first page at 0x")
+                    .map(|digits| u64::from_str_radix(digits, 16));
                 self.first_page = address.transpose()?.or(self.first_page);
             }
             "crash" => ensure!(event.0["reason"] == "triple fault", "{}", event.0),
@@ -128,7 +134,8 @@ impl CrashCycle {
         };
         for incarnation in if is_due { self.promises.whole() } else { Vec::new() } {
             self.promises.release(incarnation);
-            let command = json!({"command": "release", "partition": PARTITION, "count": incarnation});
+            let command =
+                json!({"command": "release", "partition": PARTITION, "count": incarnation});
             self.running.events.send(command)?;
         }
         Ok(())

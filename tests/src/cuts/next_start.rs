@@ -36,7 +36,8 @@ impl<'d> NextStart<'d> {
     /// # Errors
     /// Where a disk cannot be read.
     pub fn new(disks: &'d CycleDisks, held: Vec<Option<HeldDump>>) -> Result<Self> {
-        let epochs = disks.images.iter().map(|image| Ok(claims(image)?.epoch())).collect::<Result<_>>()?;
+        let epochs =
+            disks.images.iter().map(|image| Ok(claims(image)?.epoch())).collect::<Result<_>>()?;
         let expected = held.into_iter().map(|dump| dump.map(HeldDump::after_a_start)).collect();
         Ok(Self { disks, expected, epochs, has_started: false })
     }
@@ -59,7 +60,9 @@ impl<'d> NextStart<'d> {
             std::fs::create_dir_all(&transcript)?;
             self.disks.keep_in(&transcript)?;
         }
-        result.with_context(|| format!("the start behind the cut, images in {}", transcript.display()))
+        result.with_context(|| {
+            format!("the start behind the cut, images in {}", transcript.display())
+        })
     }
 
     /// Runs until the guest has paged enough; releases a dump where both spaces hold one.
@@ -69,10 +72,14 @@ impl<'d> NextStart<'d> {
             let event = running.events.next(deadline)?.context("the machine stopped")?;
             let says = event.0["text"].as_str().unwrap_or("");
             match event.name() {
-                "guest" if event.0["kind"] == "fail" || says.contains("wrong:") => bail!("{}", event.0),
+                "guest" if event.0["kind"] == "fail" || says.contains("wrong:") => {
+                    bail!("{}", event.0)
+                }
                 "guest" if says == ENOUGH => return Ok(()),
                 "start" => self.has_started = true,
-                "waiting" if !self.has_started && self.expected.iter().all(Option::is_some) => self.release_one(running)?,
+                "waiting" if !self.has_started && self.expected.iter().all(Option::is_some) => {
+                    self.release_one(running)?
+                }
                 "error" | "panic" | "dump_failed" | "crash" | "lost" => bail!("{}", event.0),
                 "reply" => ensure!(event.0["ok"] == true, "{}", event.0),
                 "space" => self.look_at_event(&event)?,
@@ -85,7 +92,9 @@ impl<'d> NextStart<'d> {
     fn look_at_event(&self, event: &Event) -> Result<()> {
         let disk = usize::try_from(event.number("disk")?)?;
         match self.expected.get(disk).context("a disk of ours")? {
-            Some(dump) => ensure!(event.text("state")? == dump.state.name(), "{dump:?}: {}", event.0),
+            Some(dump) => {
+                ensure!(event.text("state")? == dump.state.name(), "{dump:?}: {}", event.0)
+            }
             None => ensure!(!DUMP_STATES.contains(&event.text("state")?), "{}", event.0),
         }
         Ok(())
@@ -102,12 +111,14 @@ impl<'d> NextStart<'d> {
     /// Checks that the new start owns every disk, in claim and record, by a higher epoch than any
     /// before.
     fn look_at_claims(&self) -> Result<()> {
-        let owners: Vec<_> = self.disks.images.iter().map(|image| claims(image)).collect::<Result<_>>()?;
+        let owners: Vec<_> =
+            self.disks.images.iter().map(|image| claims(image)).collect::<Result<_>>()?;
         for (disk, (claims, before)) in owners.iter().zip(&self.epochs).enumerate() {
             let owner = claims.owner().with_context(|| format!("disk {disk} has no owner"))?;
             ensure!(owner.epoch > *before, "disk {disk}: epoch {} behind {before}", owner.epoch);
         }
-        let nodes: Vec<_> = owners.iter().filter_map(ClaimSectors::owner).map(|claim| claim.node).collect();
+        let nodes: Vec<_> =
+            owners.iter().filter_map(ClaimSectors::owner).map(|claim| claim.node).collect();
         ensure!(nodes.windows(2).all(|pair| pair[0] == pair[1]), "two nodes: {nodes:?}");
         Ok(())
     }
@@ -116,7 +127,11 @@ impl<'d> NextStart<'d> {
         for (image, expected) in self.disks.images.iter().zip(&self.expected) {
             let held = HeldDump::on(image)?;
             ensure!(held == *expected, "{}: {held:?} in place of {expected:?}", image.display());
-            ensure!(claims(image)?.owner().is_none(), "{}: the claim is not given back", image.display());
+            ensure!(
+                claims(image)?.owner().is_none(),
+                "{}: the claim is not given back",
+                image.display()
+            );
             if let Some(dump) = held {
                 dump.check(image, truth, first.context("a dump of a guest that has not begun")?)?;
             }

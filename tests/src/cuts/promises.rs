@@ -37,7 +37,8 @@ impl DumpPromises {
 
     fn add(&mut self, disk: Option<u64>, incarnation: Option<u64>, promise: DumpPromise) {
         let (Some(disk), Some(incarnation)) = (disk, incarnation) else { return };
-        let before = self.0.get(&disk).filter(|(of, _)| *of == incarnation).map(|(_, promise)| *promise);
+        let before =
+            self.0.get(&disk).filter(|(of, _)| *of == incarnation).map(|(_, promise)| *promise);
         self.0.insert(disk, (incarnation, before.map_or(promise, |before| before.max(promise))));
     }
 
@@ -48,7 +49,11 @@ impl DumpPromises {
 
     /// Returns the incarnations with complete dumps.
     pub fn whole(&self) -> Vec<u64> {
-        self.0.values().filter(|(_, promise)| *promise == DumpPromise::Whole).map(|(of, _)| *of).collect()
+        self.0
+            .values()
+            .filter(|(_, promise)| *promise == DumpPromise::Whole)
+            .map(|(of, _)| *of)
+            .collect()
     }
 
     /// Returns the promise about a disk.

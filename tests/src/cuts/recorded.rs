@@ -33,7 +33,8 @@ pub enum UnflushedFate {
 
 impl UnflushedFate {
     /// All fates.
-    pub const ALL: [Self; 6] = [Self::Lost, Self::Landed, Self::Some, Self::Torn, Self::Last, Self::ButLast];
+    pub const ALL: [Self; 6] =
+        [Self::Lost, Self::Landed, Self::Some, Self::Torn, Self::Last, Self::ButLast];
 
     /// Returns whether a sector of a write lands.
     fn lands(self, write: WriteInDoubt, dice: &mut Choices) -> bool {
@@ -68,8 +69,10 @@ impl RecordedDisk {
     /// Returns the disk's contents if the power is cut at `cut`, a time of the log.
     pub fn at(&self, cut: Duration, fate: UnflushedFate, dice: &mut Choices) -> Vec<u8> {
         let covered = self.covered(cut);
-        let writes: Vec<_> = self.log.iter().filter(|entry| entry.writes() && entry.arrived <= cut).collect();
-        let is_covered = |entry: &RequestLogEntry| entry.answered.is_some_and(|answered| answered <= covered);
+        let writes: Vec<_> =
+            self.log.iter().filter(|entry| entry.writes() && entry.arrived <= cut).collect();
+        let is_covered =
+            |entry: &RequestLogEntry| entry.answered.is_some_and(|answered| answered <= covered);
         let last = writes.iter().rposition(|entry| !is_covered(entry));
         let mut image = self.base.clone();
         for (n, entry) in writes.into_iter().enumerate() {
@@ -82,7 +85,10 @@ impl RecordedDisk {
 
     /// Returns the time by which a write must have been answered to be covered by a flush at `cut`.
     fn covered(&self, cut: Duration) -> Duration {
-        let ended = self.log.iter().filter(|entry| entry.kind == RequestKind::Flush && entry.failure.is_none());
+        let ended = self
+            .log
+            .iter()
+            .filter(|entry| entry.kind == RequestKind::Flush && entry.failure.is_none());
         let ended = ended.filter(|entry| entry.answered.is_some_and(|answered| answered <= cut));
         ended.map(|flush| flush.arrived).max().unwrap_or(Duration::ZERO)
     }
@@ -97,7 +103,8 @@ fn put(image: &mut [u8], entry: &RequestLogEntry, mut lands: impl FnMut() -> boo
         }
         let sector = at..end.min(at + SECTOR);
         match &entry.data {
-            Some(data) => image[sector.clone()].copy_from_slice(&data[sector.start - start..sector.end - start]),
+            Some(data) => image[sector.clone()]
+                .copy_from_slice(&data[sector.start - start..sector.end - start]),
             None => image[sector].fill(0),
         }
     }
@@ -112,10 +119,25 @@ mod tests {
         Duration::from_millis(n)
     }
 
-    fn request(kind: RequestKind, bytes: std::ops::Range<u64>, byte: u8, times: (u64, Option<u64>)) -> RequestLogEntry {
-        let data = (kind == RequestKind::Write).then(|| vec![byte; (bytes.end - bytes.start) as usize].into());
+    fn request(
+        kind: RequestKind,
+        bytes: std::ops::Range<u64>,
+        byte: u8,
+        times: (u64, Option<u64>),
+    ) -> RequestLogEntry {
+        let data = (kind == RequestKind::Write)
+            .then(|| vec![byte; (bytes.end - bytes.start) as usize].into());
         let (arrived, answered) = (ms(times.0), times.1.map(ms));
-        RequestLogEntry { node: "n", kind, bytes, arrived, answered, action: None, failure: None, data }
+        RequestLogEntry {
+            node: "n",
+            kind,
+            bytes,
+            arrived,
+            answered,
+            action: None,
+            failure: None,
+            data,
+        }
     }
 
     /// Three writes of two sectors. A flush covers only the first: the second is answered after the

@@ -31,14 +31,22 @@ impl HeldDump {
         if !record.state.holds_dump() {
             return Ok(None);
         }
-        let (crash, owner) = (record.crash.context("a dump of no crash")?, record.owner.context("a dump of nobody")?);
-        Ok(Some(Self { name: crash.name.to_string(), incarnation: owner.epoch, state: record.state }))
+        let (crash, owner) = (
+            record.crash.context("a dump of no crash")?,
+            record.owner.context("a dump of nobody")?,
+        );
+        Ok(Some(Self {
+            name: crash.name.to_string(),
+            incarnation: owner.epoch,
+            state: record.state,
+        }))
     }
 
     /// Returns the state that the next start gives it.
     #[must_use]
     pub fn after_a_start(self) -> Self {
-        let state = if self.state == SpaceState::Draining { SpaceState::Partial } else { self.state };
+        let state =
+            if self.state == SpaceState::Draining { SpaceState::Partial } else { self.state };
         Self { state, ..self }
     }
 
@@ -55,11 +63,19 @@ impl HeldDump {
     ///
     /// # Errors
     /// As [`HeldDump::check`].
-    pub fn check_at(&self, image: &Path, truth: &GuestTruth, first: u64, moment: CrashMoment) -> Result<PagesShown> {
+    pub fn check_at(
+        &self,
+        image: &Path,
+        truth: &GuestTruth,
+        first: u64,
+        moment: CrashMoment,
+    ) -> Result<PagesShown> {
         let verdict = Dump::open(image, VolumeAccess::Read)?.verify()?;
         ensure!(verdict.wrong == 0, "{} dump: {verdict:?}", self.state.name());
         let shown = match self.state {
-            SpaceState::Complete | SpaceState::Partial => truth.check(image, first, self.incarnation, moment)?,
+            SpaceState::Complete | SpaceState::Partial => {
+                truth.check(image, first, self.incarnation, moment)?
+            }
             // The next start brings the header of such a dump up to date.
             _ => return Ok(PagesShown::default()),
         };
@@ -92,18 +108,26 @@ pub fn survey(
         }
         Ok(held)
     };
-    (0..).zip(images).map(|pair| look(pair).with_context(|| format!("disk {} behind the cut", pair.0))).collect()
+    (0..)
+        .zip(images)
+        .map(|pair| look(pair).with_context(|| format!("disk {} behind the cut", pair.0)))
+        .collect()
 }
 
 /// Checks that a dump exists as promised.
 fn keeps(promise: Option<(u64, DumpPromise)>, held: Option<&HeldDump>) -> Result<()> {
     let Some((incarnation, promise)) = promise else { return Ok(()) };
-    let held = held.with_context(|| format!("the dump of incarnation {incarnation} was promised and is not there"))?;
+    let held = held.with_context(|| {
+        format!("the dump of incarnation {incarnation} was promised and is not there")
+    })?;
     let is_kept = match promise {
         DumpPromise::Begun => held.state != SpaceState::Crashed,
         DumpPromise::Whole => held.state == SpaceState::Complete,
     };
-    ensure!(held.incarnation == incarnation && is_kept, "incarnation {incarnation}, {promise:?}: {held:?}");
+    ensure!(
+        held.incarnation == incarnation && is_kept,
+        "incarnation {incarnation}, {promise:?}: {held:?}"
+    );
     Ok(())
 }
 
@@ -121,8 +145,17 @@ mod tests {
         let (begun, whole) = (Some((2, DumpPromise::Begun)), Some((2, DumpPromise::Whole)));
         assert!(keeps(None, None) && keeps(None, Some(held(1, SpaceState::Crashed))));
         assert!(!keeps(begun, None) && !keeps(whole, None));
-        assert!(keeps(begun, Some(held(2, SpaceState::Draining))) && keeps(begun, Some(held(2, SpaceState::Complete))));
-        assert!(!keeps(begun, Some(held(2, SpaceState::Crashed))) && !keeps(begun, Some(held(3, SpaceState::Draining))));
-        assert!(keeps(whole, Some(held(2, SpaceState::Complete))) && !keeps(whole, Some(held(2, SpaceState::Draining))));
+        assert!(
+            keeps(begun, Some(held(2, SpaceState::Draining)))
+                && keeps(begun, Some(held(2, SpaceState::Complete)))
+        );
+        assert!(
+            !keeps(begun, Some(held(2, SpaceState::Crashed)))
+                && !keeps(begun, Some(held(3, SpaceState::Draining)))
+        );
+        assert!(
+            keeps(whole, Some(held(2, SpaceState::Complete)))
+                && !keeps(whole, Some(held(2, SpaceState::Draining)))
+        );
     }
 }

@@ -51,17 +51,27 @@ impl GuestTruth {
     ///
     /// # Errors
     /// Names the first page with a content that it cannot have had at the crash.
-    pub fn check(&self, image: &Path, first: u64, incarnation: u64, moment: CrashMoment) -> Result<PagesShown> {
+    pub fn check(
+        &self,
+        image: &Path,
+        first: u64,
+        incarnation: u64,
+        moment: CrashMoment,
+    ) -> Result<PagesShown> {
         let (core, mut shown) = (CoreFile::open(image)?, PagesShown::default());
         for (index, last) in (0..).zip(self.generations(incarnation)) {
             let identity = |generation| PageIdentity { key: self.key, index, generation };
             match core.page(first + index * PAGE_BYTES as u64)? {
                 PageIn::NoSegment => shown.missing += 1,
-                PageIn::Zero => ensure!(moment == CrashMoment::OnTheWay, "page {index} is shown as zeros"),
+                PageIn::Zero => {
+                    ensure!(moment == CrashMoment::OnTheWay, "page {index} is shown as zeros")
+                }
                 PageIn::Bytes(bytes) => {
                     let page = words(&bytes);
-                    let is_earlier = || (0..last).any(|generation| identity(generation).check(&page).is_ok());
-                    let may_differ = moment == CrashMoment::OnTheWay && (page.iter().all(|word| *word == 0) || is_earlier());
+                    let is_earlier =
+                        || (0..last).any(|generation| identity(generation).check(&page).is_ok());
+                    let may_differ = moment == CrashMoment::OnTheWay
+                        && (page.iter().all(|word| *word == 0) || is_earlier());
                     let checked = if may_differ { Ok(()) } else { identity(last).check(&page) };
                     checked.map_err(|wrong| anyhow::anyhow!("page {index}: {wrong:?}"))?;
                     shown.right += 1;

@@ -15,7 +15,11 @@ pub(super) struct NbdImage {
 
 impl NbdImage {
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = File::options().read(true).write(true).open(path).with_context(|| path.display().to_string())?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .with_context(|| path.display().to_string())?;
         let len = file.metadata()?.len();
         Ok(Self { file, len })
     }

@@ -39,7 +39,8 @@ pub struct RequestLogEntry {
 impl RequestLogEntry {
     /// Returns whether the request has changed the image, or will.
     pub fn writes(&self) -> bool {
-        matches!(self.kind, RequestKind::Write | RequestKind::WriteZeroes | RequestKind::Trim) && self.failure.is_none()
+        matches!(self.kind, RequestKind::Write | RequestKind::WriteZeroes | RequestKind::Trim)
+            && self.failure.is_none()
     }
 }
 
@@ -70,7 +71,12 @@ impl RequestLog {
     }
 
     /// Logs a request; returns its index.
-    pub(super) fn arrive(&mut self, node: &'static str, request: &NbdRequest, action: Option<Action>) -> usize {
+    pub(super) fn arrive(
+        &mut self,
+        node: &'static str,
+        request: &NbdRequest,
+        action: Option<Action>,
+    ) -> usize {
         let keep = self.recording == Recording::Bytes && request.kind == RequestKind::Write;
         self.entries.push(RequestLogEntry {
             node,

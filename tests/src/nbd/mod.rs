@@ -70,7 +70,8 @@ impl NbdDisk {
     /// Where the image cannot be opened.
     pub fn new(path: &Path, recording: Recording) -> Result<Self> {
         let image = NbdImage::open(path)?;
-        let state = State { rules: Rules::default(), log: RequestLog::new(recording), kept: Vec::new() };
+        let state =
+            State { rules: Rules::default(), log: RequestLog::new(recording), kept: Vec::new() };
         Ok(Self { shared: Arc::new(Shared { image, state: Mutex::new(state) }) })
     }
 

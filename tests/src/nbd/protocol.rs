@@ -1,5 +1,6 @@
-//! NBD on the wire: the fixed newstyle handshake, requests and simple replies, all numbers big-endian. NBD's `doc/proto.md`,
-//! "Fixed newstyle negotiation", "Request message", "Simple reply message", "Values".
+//! NBD on the wire: the fixed newstyle handshake, requests and simple replies, all numbers
+//! big-endian. NBD's `doc/proto.md`, "Fixed newstyle negotiation", "Request message", "Simple reply
+//! message", "Values".
 
 use anyhow::{Result, bail, ensure};
 use std::io::{ErrorKind, Read, Write};
@@ -113,7 +114,11 @@ impl NbdRequest {
     }
 
     /// Answers with the bytes read, or with an error.
-    pub(super) fn answer(&self, stream: &mut impl Write, outcome: Result<Vec<u8>, NbdError>) -> std::io::Result<()> {
+    pub(super) fn answer(
+        &self,
+        stream: &mut impl Write,
+        outcome: Result<Vec<u8>, NbdError>,
+    ) -> std::io::Result<()> {
         let (error, data) = match outcome {
             Ok(data) => (0, data),
             Err(failure) => (failure.number(), Vec::new()),

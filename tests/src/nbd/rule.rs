@@ -38,7 +38,15 @@ pub struct Rule {
 impl Rule {
     /// Returns a rule for every request of every node, from now on.
     pub const fn all(action: Action) -> Self {
-        Self { node: None, kinds: &[], bytes: 0..u64::MAX, skip: 0, times: u64::MAX, action, afterwards: None }
+        Self {
+            node: None,
+            kinds: &[],
+            bytes: 0..u64::MAX,
+            skip: 0,
+            times: u64::MAX,
+            action,
+            afterwards: None,
+        }
     }
 
     fn fits(&self, node: &str, kind: RequestKind, bytes: &Range<u64>) -> bool {
@@ -65,7 +73,10 @@ impl Rules {
 
     /// Returns the action for a request; `None` where it is handled normally.
     pub(super) fn decide(&mut self, node: &str, request: &NbdRequest) -> Option<Action> {
-        let rule = self.0.iter_mut().find(|rule| rule.times > 0 && rule.fits(node, request.kind, &request.bytes))?;
+        let rule = self
+            .0
+            .iter_mut()
+            .find(|rule| rule.times > 0 && rule.fits(node, request.kind, &request.bytes))?;
         if rule.skip > 0 {
             rule.skip -= 1;
             return None;

@@ -15,7 +15,9 @@ impl Peer {
         assert_eq!(&hello, b"NBDMAGICIHAVEOPT\0\x01");
         // An option that the server does not know (structured replies), then GO with an empty name.
         stream.write_all(&[0, 0, 0, 1]).expect("flags");
-        stream.write_all(b"IHAVEOPT\0\0\0\x08\0\0\0\0IHAVEOPT\0\0\0\x07\0\0\0\x06\0\0\0\0\0\0").expect("options");
+        stream
+            .write_all(b"IHAVEOPT\0\0\0\x08\0\0\0\0IHAVEOPT\0\0\0\x07\0\0\0\x06\0\0\0\0\0\0")
+            .expect("options");
         let mut replies = [0; 20 + 32 + 20];
         stream.read_exact(&mut replies).expect("replies");
         assert_eq!(replies[12..16], [0x80, 0, 0, 1]);
@@ -24,7 +26,13 @@ impl Peer {
     }
 
     fn ask(&mut self, kind: u8, handle: u8, at: u64, len: u32, data: &[u8]) {
-        let head = [&[0x25, 0x60, 0x95, 0x13, 0, 0, 0, kind][..], &[handle; 8], &at.to_be_bytes(), &len.to_be_bytes(), data];
+        let head = [
+            &[0x25, 0x60, 0x95, 0x13, 0, 0, 0, kind][..],
+            &[handle; 8],
+            &at.to_be_bytes(),
+            &len.to_be_bytes(),
+            data,
+        ];
         self.0.write_all(&head.concat()).expect("a server");
     }
 
@@ -47,7 +55,13 @@ const LEN: u64 = 8192;
 
 fn image(name: &str) -> (PathBuf, std::fs::File) {
     let path = std::env::temp_dir().join(format!("nbd-{name}-{}", std::process::id()));
-    let file = std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&path).expect("a file");
+    let file = std::fs::File::options()
+        .create(true)
+        .truncate(true)
+        .read(true)
+        .write(true)
+        .open(&path)
+        .expect("a file");
     file.set_len(LEN).expect("its size");
     (path, file)
 }
@@ -64,9 +78,13 @@ fn what_one_node_writes_another_one_reads() {
     peers[1].ask(6, 9, 512, 4, &[]);
     peers[1].ask(3, 10, 0, 0, &[]);
     peers[1].ask(0, 11, LEN - 2, 4, &[]);
-    assert_eq!([peers[1].answer(), peers[1].answer(), peers[1].answer()], [(9, 0), (10, 0), (11, 22)]);
+    assert_eq!(
+        [peers[1].answer(), peers[1].answer(), peers[1].answer()],
+        [(9, 0), (10, 0), (11, 22)]
+    );
     let log = disk.log();
-    let kinds: Vec<_> = log.iter().map(|entry| (entry.node, entry.kind, entry.bytes.start)).collect();
+    let kinds: Vec<_> =
+        log.iter().map(|entry| (entry.node, entry.kind, entry.bytes.start)).collect();
     assert_eq!(
         kinds,
         [
@@ -88,7 +106,12 @@ fn a_rule_may_decide_about_all_that_follows() {
     let disk = NbdDisk::new(&path, Recording::Places).expect("a server");
     let mut peer = Peer::new(&disk.serve("a").expect("a port"), LEN);
     let failure = Action::Fail(NbdError::Io);
-    disk.rule(Rule { kinds: &[RequestKind::Flush], skip: 1, afterwards: Some(failure), ..Rule::all(failure) });
+    disk.rule(Rule {
+        kinds: &[RequestKind::Flush],
+        skip: 1,
+        afterwards: Some(failure),
+        ..Rule::all(failure)
+    });
     for (handle, kind) in [(1, 3), (2, 6), (3, 3), (4, 6)] {
         peer.ask(kind, handle, 0, 0, &[]);
     }
@@ -108,8 +131,17 @@ fn rules_fail_hold_and_keep_what_fits() {
     let writes = Rule { kinds: &[RequestKind::Write], bytes: 0..512, ..Rule::all(Action::Keep) };
     disk.rule(Rule { node: Some("b"), ..Rule::all(Action::Fail(NbdError::Io)) });
     disk.rule(Rule { skip: 1, times: 1, ..writes.clone() });
-    disk.rule(Rule { bytes: 1024..1536, times: 1, action: Action::Fail(NbdError::NoSpace), ..writes.clone() });
-    disk.rule(Rule { bytes: 2048..2560, action: Action::Hold(Duration::from_millis(20)), ..writes });
+    disk.rule(Rule {
+        bytes: 1024..1536,
+        times: 1,
+        action: Action::Fail(NbdError::NoSpace),
+        ..writes.clone()
+    });
+    disk.rule(Rule {
+        bytes: 2048..2560,
+        action: Action::Hold(Duration::from_millis(20)),
+        ..writes
+    });
     let byte = |at| {
         let mut byte = [0];
         file.read_exact_at(&mut byte, at).map(|()| byte[0]).expect("the image")
@@ -121,7 +153,11 @@ fn rules_fail_hold_and_keep_what_fits() {
     peer.ask(1, 5, 2048, 1, b"5");
     peer.ask(0, 6, 0, 1, &[]);
     assert_eq!([peer.answer(), peer.answer(), peer.answer()], [(1, 0), (3, 28), (4, 0)]);
-    assert_eq!((peer.answer(), peer.data()), ((6, 0), *b"1"), "a held request keeps no other waiting");
+    assert_eq!(
+        (peer.answer(), peer.data()),
+        ((6, 0), *b"1"),
+        "a held request keeps no other waiting"
+    );
     assert_eq!(peer.answer(), (5, 0));
     assert_eq!([0, 1024, 2048].map(byte), *b"145");
     assert_eq!(disk.log()[1].answered, None);

@@ -30,7 +30,16 @@ fn dump() -> Vec<u8> {
     put(&mut bytes, CHECKSUMS, &crc32c(&[7; PAGE]).to_le_bytes());
     put(&mut bytes, CHECKSUMS + 8, &crc32c(&[8; PAGE]).to_le_bytes());
     put(&mut bytes, RECORD, b"TIDEPOOL");
-    let members = [(8, 1), (12, PAGE), (56, COMPLETE as usize), (176, 3), (216, 3), (220, 3), (224, 24), (228, 1)];
+    let members = [
+        (8, 1),
+        (12, PAGE),
+        (56, COMPLETE as usize),
+        (176, 3),
+        (216, 3),
+        (220, 3),
+        (224, 24),
+        (228, 1),
+    ];
     numbers(&mut bytes, RECORD, 4, &members);
     numbers(&mut bytes, RECORD, 8, &[(192, BITMAP), (200, CHECKSUMS), (208, DATA), (240, 3)]);
     seal(&mut bytes);
@@ -79,7 +88,18 @@ fn a_zero_page_is_zero_whatever_its_block_holds() {
 #[test]
 fn every_part_of_a_dump_is_checked() {
     let header = |n: usize, member: usize| EHDR + n * PHDR + member;
-    let parts = [4, 16, 32, 56, header(0, 0), header(0, 32), header(1, 8), header(1, 24), header(1, 48), header(2, 32)];
+    let parts = [
+        4,
+        16,
+        32,
+        56,
+        header(0, 0),
+        header(0, 32),
+        header(1, 8),
+        header(1, 24),
+        header(1, 48),
+        header(2, 32),
+    ];
     let blocks = [BITMAP, CHECKSUMS, CHECKSUMS + 8, DATA, DATA + 3 * PAGE - 1];
     let record = [56, 176, 192, 200, 208, 216, 220, 224, 240].map(|member| RECORD + member);
     for at in parts.into_iter().chain(blocks).chain(record) {

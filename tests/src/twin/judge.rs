@@ -57,11 +57,20 @@ pub fn tenures(log: &[RequestLogEntry], known: &Known) -> Vec<Tenure> {
 ///
 /// # Errors
 /// Names the first request that came too late.
-pub fn old_owners_keep_away(tenures: &[Tenure], submitted: &[Submitted], known: &Known) -> Result<()> {
+pub fn old_owners_keep_away(
+    tenures: &[Tenure],
+    submitted: &[Submitted],
+    known: &Known,
+) -> Result<()> {
     for request in submitted {
-        let Some(had) = tenures.iter().position(|tenure| tenure.node == request.node) else { continue };
-        let Some(next) = tenures.get(had + 1).filter(|next| next.since < request.at) else { continue };
-        let is_look = request.kind == Some(RequestKind::Read) && known.ending.start <= request.bytes.start;
+        let Some(had) = tenures.iter().position(|tenure| tenure.node == request.node) else {
+            continue;
+        };
+        let Some(next) = tenures.get(had + 1).filter(|next| next.since < request.at) else {
+            continue;
+        };
+        let is_look =
+            request.kind == Some(RequestKind::Read) && known.ending.start <= request.bytes.start;
         let had_rung = known.resumed.is_some_and(|at| request.at >= at && request.at < at + GRACE);
         let Submitted { node, at, kind, bytes } = request;
         ensure!(
@@ -78,12 +87,25 @@ pub fn old_owners_keep_away(tenures: &[Tenure], submitted: &[Submitted], known: 
 ///
 /// # Errors
 /// Names the first write of which a byte is missing.
-pub fn nothing_is_overtaken(log: &[RequestLogEntry], node: &str, range: &Range<u64>, on_disk: &[u8]) -> Result<()> {
+pub fn nothing_is_overtaken(
+    log: &[RequestLogEntry],
+    node: &str,
+    range: &Range<u64>,
+    on_disk: &[u8],
+) -> Result<()> {
     let mut is_written = vec![false; on_disk.len()];
-    for entry in log.iter().rev().filter(|entry| entry.node == node && entry.writes() && entry.answered.is_some()) {
+    for entry in log
+        .iter()
+        .rev()
+        .filter(|entry| entry.node == node && entry.writes() && entry.answered.is_some())
+    {
         let Some(data) = &entry.data else { continue };
         for (byte, at) in data.iter().zip(entry.bytes.clone()) {
-            let Some(place) = at.checked_sub(range.start).filter(|place| (*place as usize) < on_disk.len()) else { continue };
+            let Some(place) =
+                at.checked_sub(range.start).filter(|place| (*place as usize) < on_disk.len())
+            else {
+                continue;
+            };
             let place = place as usize;
             ensure!(
                 is_written[place] || on_disk[place] == *byte,
@@ -102,19 +124,34 @@ mod tests {
     use super::*;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
-    const KNOWN: Known = Known { ending: 100_000..112_288, resumed: Some(Duration::from_millis(500)) };
+    const KNOWN: Known =
+        Known { ending: 100_000..112_288, resumed: Some(Duration::from_millis(500)) };
 
     fn entry(node: &'static str, kind: RequestKind, start: u64, ms: u64) -> RequestLogEntry {
         let bytes = start..start + 512;
         let (arrived, answered) = (MS(ms), Some(MS(ms)));
-        RequestLogEntry { node, kind, bytes, arrived, answered, action: None, failure: None, data: None }
+        RequestLogEntry {
+            node,
+            kind,
+            bytes,
+            arrived,
+            answered,
+            action: None,
+            failure: None,
+            data: None,
+        }
     }
 
     /// Judges a log without delays: the server sees each request when it is submitted.
     fn judge(entries: &[(&'static str, RequestKind, u64, u64)]) -> Result<Vec<&'static str>> {
-        let log: Vec<_> = entries.iter().map(|&(node, kind, start, ms)| entry(node, kind, start, ms)).collect();
-        let submitted =
-            |by: &RequestLogEntry| Submitted { node: by.node, at: by.arrived, kind: Some(by.kind), bytes: by.bytes.clone() };
+        let log: Vec<_> =
+            entries.iter().map(|&(node, kind, start, ms)| entry(node, kind, start, ms)).collect();
+        let submitted = |by: &RequestLogEntry| Submitted {
+            node: by.node,
+            at: by.arrived,
+            kind: Some(by.kind),
+            bytes: by.bytes.clone(),
+        };
         let tenures = tenures(&log, &KNOWN);
         old_owners_keep_away(&tenures, &log.iter().map(submitted).collect::<Vec<_>>(), &KNOWN)?;
         Ok(tenures.iter().map(|tenure| tenure.node).collect())
@@ -123,9 +160,21 @@ mod tests {
     #[test]
     fn looks_and_claims_are_no_tenure() {
         use RequestKind::{Read, Write};
-        assert_eq!(judge(&[("a", Read, 0, 1), ("a", Write, 100_000, 2), ("b", Read, 100_000, 3)]).expect("apart").len(), 0);
-        assert_eq!(judge(&[("a", Write, 104_096, 1), ("b", Write, 102_048, 2), ("a", Write, 0, 3)]).expect("apart"), ["a"]);
-        assert_eq!(judge(&[("a", Write, 0, 1), ("b", Write, 0, 2), ("b", Write, 0, 3)]).expect("apart"), ["a", "b"]);
+        assert_eq!(
+            judge(&[("a", Read, 0, 1), ("a", Write, 100_000, 2), ("b", Read, 100_000, 3)])
+                .expect("apart")
+                .len(),
+            0
+        );
+        assert_eq!(
+            judge(&[("a", Write, 104_096, 1), ("b", Write, 102_048, 2), ("a", Write, 0, 3)])
+                .expect("apart"),
+            ["a"]
+        );
+        assert_eq!(
+            judge(&[("a", Write, 0, 1), ("b", Write, 0, 2), ("b", Write, 0, 3)]).expect("apart"),
+            ["a", "b"]
+        );
     }
 
     #[test]
@@ -147,7 +196,9 @@ mod tests {
             entry("b", RequestKind::Write, 0, 2000),
             entry("a", RequestKind::Write, 0, 9000),
         ];
-        let submitted = |ms| [Submitted { node: "a", at: MS(ms), kind: Some(RequestKind::Write), bytes: 0..512 }];
+        let submitted = |ms| {
+            [Submitted { node: "a", at: MS(ms), kind: Some(RequestKind::Write), bytes: 0..512 }]
+        };
         let tenures = tenures(&log, &KNOWN);
         assert!(old_owners_keep_away(&tenures, &submitted(1999), &KNOWN).is_ok());
         assert!(old_owners_keep_away(&tenures, &submitted(2001), &KNOWN).is_err());

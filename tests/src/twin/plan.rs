@@ -56,7 +56,8 @@ impl TwinPlan {
             3 => Disturbance::PauseAndSlowWrites(choices.time(1000..20_000)),
             _ => Disturbance::LateWritesAndPause(choices.time(8000..20_000)),
         };
-        let longest_hold = if matches!(disturbance, Disturbance::LateWritesAndPause(_)) { 12_000 } else { 5000 };
+        let longest_hold =
+            if matches!(disturbance, Disturbance::LateWritesAndPause(_)) { 12_000 } else { 5000 };
         let (start_of_b, hold) = (choices.time(0..5000), choices.time(0..longest_hold));
         Self { seed, disturbance, start_of_b, hold, held_claims: choices.number(1..4) }
     }

@@ -42,7 +42,8 @@ pub fn read(node: &'static str, trace: &str, started: SystemTime) -> Result<Vec<
     let mut list: Vec<Submitted> = Vec::new();
     for line in trace.lines() {
         let wrong = || format!("no line of a trace: {line}");
-        let (time, event) = line.split_once('@').and_then(|(_, rest)| rest.split_once(':')).with_context(wrong)?;
+        let (time, event) =
+            line.split_once('@').and_then(|(_, rest)| rest.split_once(':')).with_context(wrong)?;
         let kind = match event.split(' ').next() {
             Some("virtqueue_pop") => {
                 let at = clock(time).with_context(wrong)?.saturating_sub(started);
@@ -69,7 +70,8 @@ pub fn read(node: &'static str, trace: &str, started: SystemTime) -> Result<Vec<
 pub fn covers(submitted: &[Submitted], log: &[RequestLogEntry]) -> Result<()> {
     /// What the two clocks may differ by.
     const CLOCKS: Duration = Duration::from_millis(100);
-    let mut writes: Vec<_> = submitted.iter().filter(|by| by.kind == Some(RequestKind::Write)).collect();
+    let mut writes: Vec<_> =
+        submitted.iter().filter(|by| by.kind == Some(RequestKind::Write)).collect();
     writes.sort_by_key(|by| by.at);
     let mut writes = writes.into_iter().peekable();
     let mut known: HashSet<(&str, u64)> = HashSet::new();
@@ -120,12 +122,19 @@ mod tests {
 
     #[test]
     fn a_trace_is_a_list_of_requests() {
-        let of = |ms, kind, bytes| Submitted { node: "a", at: Duration::from_millis(ms), kind, bytes };
-        let expected =
-            [of(250, Some(RequestKind::Read), 1536..2048), of(500, None, 0..0), of(750, Some(RequestKind::Write), 4096..8192)];
+        let of =
+            |ms, kind, bytes| Submitted { node: "a", at: Duration::from_millis(ms), kind, bytes };
+        let expected = [
+            of(250, Some(RequestKind::Read), 1536..2048),
+            of(500, None, 0..0),
+            of(750, Some(RequestKind::Write), 4096..8192),
+        ];
         assert_eq!(submitted(), expected);
-        for wrong in ["no time", "74@1.5:virtio_blk_handle_read vdev 0x55 req 0x56 sector 3 nsectors 1", "74@x:virtqueue_pop vq"]
-        {
+        for wrong in [
+            "no time",
+            "74@1.5:virtio_blk_handle_read vdev 0x55 req 0x56 sector 3 nsectors 1",
+            "74@x:virtqueue_pop vq",
+        ] {
             assert!(read("a", wrong, SystemTime::UNIX_EPOCH).is_err(), "{wrong}");
         }
     }
@@ -143,7 +152,10 @@ mod tests {
             data: None,
         };
         assert!(covers(&submitted(), &[write(4096, 8192, 751), write(5120, 6144, 9000)]).is_ok());
-        assert!(covers(&submitted(), &[write(4096, 8704, 751)]).is_err(), "more than was submitted");
+        assert!(
+            covers(&submitted(), &[write(4096, 8704, 751)]).is_err(),
+            "more than was submitted"
+        );
         assert!(covers(&submitted(), &[write(1536, 2048, 751)]).is_err(), "a read");
         assert!(covers(&submitted(), &[write(4096, 8192, 600)]).is_err(), "before");
     }

@@ -38,7 +38,12 @@ pub(super) struct Extent {
 impl Exchange {
     /// Creates the disk, blank.
     pub fn new(folder: &Path) -> Result<Self> {
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(folder.join(NAME))?;
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(folder.join(NAME))?;
         file.set_len(END)?;
         Ok(Self(file))
     }
@@ -59,8 +64,16 @@ impl Exchange {
         for path in files {
             let mut file = File::open(path).with_context(|| format!("{}", path.display()))?;
             let bytes = file.metadata()?.len();
-            ensure!(start + bytes <= OUT_MIB * MIB, "{} does not fit on the exchange disk", path.display());
-            copy(bytes, |piece, _| Ok(file.read_exact(piece)?), |piece, at| Ok(self.0.write_all_at(piece, start + at)?))?;
+            ensure!(
+                start + bytes <= OUT_MIB * MIB,
+                "{} does not fit on the exchange disk",
+                path.display()
+            );
+            copy(
+                bytes,
+                |piece, _| Ok(file.read_exact(piece)?),
+                |piece, at| Ok(self.0.write_all_at(piece, start + at)?),
+            )?;
             extents.push(Extent { mib: start / MIB, bytes });
             start += bytes.next_multiple_of(MIB);
         }
@@ -72,14 +85,19 @@ impl Exchange {
         ensure!(bytes <= END - OUT_MIB * MIB, "{bytes} bytes do not fit on the exchange disk");
         crate::atomic::write(path, |file| {
             file.set_len(bytes)?;
-            let read = |piece: &mut [u8], at| Ok(self.0.read_exact_at(piece, OUT_MIB * MIB + at)?);
+            let read =
+                |piece: &mut [u8], at| Ok(self.0.read_exact_at(piece, OUT_MIB * MIB + at)?);
             copy(bytes, read, |piece, at| Ok(file.write_all_at(piece, at)?))
         })
     }
 }
 
 /// Copies `bytes` bytes piece by piece; pieces of zeros are skipped.
-fn copy(bytes: u64, mut read: impl FnMut(&mut [u8], u64) -> Result<()>, write: impl Fn(&[u8], u64) -> Result<()>) -> Result<()> {
+fn copy(
+    bytes: u64,
+    mut read: impl FnMut(&mut [u8], u64) -> Result<()>,
+    write: impl Fn(&[u8], u64) -> Result<()>,
+) -> Result<()> {
     const STEP: u64 = 1 << 16;
     let mut buffer = [0; STEP as usize];
     for at in (0..bytes).step_by(STEP as usize) {
@@ -133,7 +151,8 @@ mod tests {
 
     #[test]
     fn what_is_brought_out_keeps_its_holes_and_its_length() {
-        let folder = std::env::temp_dir().join(format!("tidepool-exchange-out-{}", std::process::id()));
+        let folder =
+            std::env::temp_dir().join(format!("tidepool-exchange-out-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let exchange = Exchange::new(&folder).unwrap();
         exchange.0.write_all_at(&[9], OUT_MIB * MIB + (1 << 16)).unwrap();

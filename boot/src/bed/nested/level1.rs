@@ -6,8 +6,8 @@
 //! ```
 //!
 //! It boots in about a minute and starts a machine in a few seconds, so all machines of a process
-//! share it, one at a time ([`Level1Turn`]). It lives as long as the process: the thread that started
-//! Bochs does, too.
+//! share it, one at a time ([`Level1Turn`]). It lives as long as the process: the thread that
+//! started Bochs does, too.
 
 use super::exchange::{self, Exchange};
 use super::wire::Wire;
@@ -137,7 +137,9 @@ impl Level1 {
     }
 
     fn order(&self, order: &str) -> Result<()> {
-        lock(&self.agent).write_all(format!("{order}\n").as_bytes()).context("the Linux within Bochs is gone")
+        lock(&self.agent)
+            .write_all(format!("{order}\n").as_bytes())
+            .context("the Linux within Bochs is gone")
     }
 
     /// Waits until job `id` has ended, at most `limit`.
@@ -145,8 +147,15 @@ impl Level1 {
         self.wait(id, limit, |job| job.status.is_some())
     }
 
-    fn wait(&self, id: u32, limit: Duration, enough: impl Fn(&Level1Job) -> bool) -> Result<Option<Level1Job>> {
-        let waiting = |state: &mut Level1State| !state.gone && state.jobs.get(&id).is_some_and(|job| !enough(job));
+    fn wait(
+        &self,
+        id: u32,
+        limit: Duration,
+        enough: impl Fn(&Level1Job) -> bool,
+    ) -> Result<Option<Level1Job>> {
+        let waiting = |state: &mut Level1State| {
+            !state.gone && state.jobs.get(&id).is_some_and(|job| !enough(job))
+        };
         let state = self.changed.wait_timeout_while(lock(&self.state), limit, waiting);
         let (state, _) = state.unwrap_or_else(PoisonError::into_inner);
         match state.jobs.get(&id) {
@@ -172,7 +181,9 @@ impl Level1 {
     /// Takes a line of the agent. Linux prints on the same serial line.
     fn hear(&self, line: &str) {
         let mut words = line.splitn(3, ' ');
-        let (Some(word), Some(Ok(id))) = (words.next(), words.next().map(str::parse)) else { return };
+        let (Some(word), Some(Ok(id))) = (words.next(), words.next().map(str::parse)) else {
+            return;
+        };
         let mut state = lock(&self.state);
         let Some(job) = state.jobs.get_mut(&id) else { return };
         let rest = words.next().unwrap_or("");
@@ -232,7 +243,8 @@ fn start(folder: &Path) -> Result<(Arc<Level1>, SerialLine, Emulator)> {
     let disk = format!("ata0-slave: type=disk, path={}, mode=flat, cylinders=0\n", exchange::NAME);
     // At each exit KVM reads an MSR that Bochs does not have: ignore the error instead of logging
     // it each time.
-    let settings = bochs::bochsrc(None, 1, IPS, MEMORY_MIB, &ports).replace("error: action=report", "error: action=ignore");
+    let settings = bochs::bochsrc(None, 1, IPS, MEMORY_MIB, &ports)
+        .replace("error: action=report", "error: action=ignore");
     fs::write(folder.join("bochsrc"), settings + &disk)?;
     fs::write(folder.join("debugger"), "c\n")?;
     let output = fs::File::create(folder.join("emulator.txt"))?;
@@ -254,6 +266,7 @@ fn start(folder: &Path) -> Result<(Arc<Level1>, SerialLine, Emulator)> {
     line.wait_for(BOOT, "@ready").with_context(|| format!("{}", folder.display()))?;
     let wires = wires.try_into().map_err(|_| anyhow::anyhow!("three lines make three wires"))?;
     let agent = Mutex::new(line.typist()?);
-    let level1 = Level1 { exchange, wires, agent, state: Mutex::default(), changed: Condvar::new() };
+    let level1 =
+        Level1 { exchange, wires, agent, state: Mutex::default(), changed: Condvar::new() };
     Ok((Arc::new(level1), line, emulator))
 }

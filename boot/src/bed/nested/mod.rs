@@ -40,7 +40,15 @@ pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMa
     std::fs::write(folder.path().join(COMMAND), format!("{command}\n"))?;
     let archive = folder.path().join(super::ARCHIVE);
     let files = [machine.hypervisor.as_path(), &archive];
-    let session = Session::start(&level1, turn, files, &machine.disks, ports, folder.path().join(EMULATOR), &command)?;
+    let session = Session::start(
+        &level1,
+        turn,
+        files,
+        &machine.disks,
+        ports,
+        folder.path().join(EMULATOR),
+        &command,
+    )?;
     running::adopt(session, lines, folder, &machine.echo)
 }
 
@@ -50,12 +58,36 @@ fn command(machine: &BedMachine) -> String {
     let mut add = |items: &[&str]| words.extend(items.iter().map(|&item| quote(item)));
     add(&[super::qemu::PROGRAM, "-L", "/usr/share/qemu", "-machine", "q35", "-accel", "kvm"]);
     add(&["-cpu", machine.cpu.as_deref().unwrap_or("host"), "-smp", &machine.cpus.to_string()]);
-    add(&["-m", &machine.memory_mib.to_string(), "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot"]);
-    add(&["-device", super::qemu::EXIT_PORT, "-kernel", "/tmp/kernel", "-initrd", "/tmp/archive", "-append", &machine.append]);
+    add(&[
+        "-m",
+        &machine.memory_mib.to_string(),
+        "-display",
+        "none",
+        "-nodefaults",
+        "-no-user-config",
+        "-no-reboot",
+    ]);
+    add(&[
+        "-device",
+        super::qemu::EXIT_PORT,
+        "-kernel",
+        "/tmp/kernel",
+        "-initrd",
+        "/tmp/archive",
+        "-append",
+        &machine.append,
+    ]);
     for (number, name) in ["console", "events", "monitor"].iter().enumerate() {
         add(&["-chardev", &format!("serial,id={name},path=/dev/ttyS{}", number + 1)]);
     }
-    add(&["-serial", "chardev:console", "-serial", "chardev:events", "-mon", "chardev=monitor,mode=control"]);
+    add(&[
+        "-serial",
+        "chardev:console",
+        "-serial",
+        "chardev:events",
+        "-mon",
+        "chardev=monitor,mode=control",
+    ]);
     for number in 0..machine.disks.len() {
         // The file is in memory: there is no page cache to bypass, and a FLUSH need not wait.
         add(&["-drive", &format!("if=none,id=disk{number},format=raw,file=/tmp/disk{number}")]);
@@ -77,6 +109,10 @@ mod tests {
     fn a_word_of_the_command_line_stays_one_word_for_the_shell() {
         let mut machine = BedMachine::new(Bed::Nested, "test", "tidepool-kernel".into());
         machine.append = "log=debug it's".to_owned();
-        assert!(command(&machine).contains(r"'-append' 'log=debug it'\''s' "), "{}", command(&machine));
+        assert!(
+            command(&machine).contains(r"'-append' 'log=debug it'\''s' "),
+            "{}",
+            command(&machine)
+        );
     }
 }

@@ -53,13 +53,22 @@ impl Session {
         command: &str,
     ) -> Result<Self> {
         let placed = place(level1, files, images)?;
-        let disks =
-            images.iter().zip(&placed.disks).map(|(image, (bytes, _))| SessionDisk { image: image.clone(), bytes: *bytes });
+        let disks = images
+            .iter()
+            .zip(&placed.disks)
+            .map(|(image, (bytes, _))| SessionDisk { image: image.clone(), bytes: *bytes });
         let id = level1.new_job();
         for (wire, port) in level1.wires.iter().zip(ports) {
             wire.attach(id, port)?;
         }
-        let session = Self { level1: Arc::clone(level1), id, status: None, disks: disks.collect(), words, _turn: turn };
+        let session = Self {
+            level1: Arc::clone(level1),
+            id,
+            status: None,
+            disks: disks.collect(),
+            words,
+            _turn: turn,
+        };
         level1.run(id, &script(&placed, command), "1 2 3")?;
         Ok(session)
     }
@@ -114,8 +123,12 @@ impl Session {
     pub fn beside(&self, script: &str, limit: Duration) -> Result<String> {
         let id = self.level1.new_job();
         self.level1.run(id, script, "")?;
-        let job = self.level1.wait_for_end(id, limit)?.with_context(|| format!("“{script}” did not end in time"))?;
-        let status = job.status.map_or_else(|| "no status".to_owned(), |status| format!("status {status}"));
+        let job = self
+            .level1
+            .wait_for_end(id, limit)?
+            .with_context(|| format!("“{script}” did not end in time"))?;
+        let status =
+            job.status.map_or_else(|| "no status".to_owned(), |status| format!("status {status}"));
         ensure!(job.status == Some(0), "“{script}” ended with {status}: {}", job.said);
         Ok(job.said)
     }
@@ -125,7 +138,10 @@ impl Session {
     /// # Errors
     /// Where there is no such device, or the file cannot be written.
     pub fn bring_out(&self, number: usize, file: &Path) -> Result<()> {
-        let disk = self.disks.get(number).with_context(|| format!("there is no paging device {number}"))?;
+        let disk = self
+            .disks
+            .get(number)
+            .with_context(|| format!("there is no paging device {number}"))?;
         self.beside(&format!(". /exchange.sh; give /tmp/disk{number} {OUT_MIB}"), COPY)?;
         self.level1.exchange.fetch(disk.bytes, file)
     }
@@ -154,8 +170,10 @@ fn place(level1: &Level1, files: [&Path; 2], images: &[PathBuf]) -> Result<Files
     for image in images {
         blank.push(is_blank(image)?);
     }
-    let used = images.iter().zip(&blank).filter(|(_, blank)| !**blank).map(|(image, _)| image.as_path());
-    let mut extents = level1.exchange.put(&files.into_iter().chain(used).collect::<Vec<_>>())?.into_iter();
+    let used =
+        images.iter().zip(&blank).filter(|(_, blank)| !**blank).map(|(image, _)| image.as_path());
+    let mut extents =
+        level1.exchange.put(&files.into_iter().chain(used).collect::<Vec<_>>())?.into_iter();
     let mut next = || extents.next().context("each file has a place");
     let (kernel, archive) = (next()?, next()?);
     let mut disks = Vec::new();

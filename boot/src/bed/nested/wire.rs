@@ -50,7 +50,9 @@ impl Wire {
         let line = TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port))?;
         line.set_nodelay(true)?;
         let (typed, to_machine) = (line.try_clone()?, Arc::clone(&self.to_machine));
-        std::thread::Builder::new().name("wire".into()).spawn(move || type_through(typed, &to_machine))?;
+        std::thread::Builder::new()
+            .name("wire".into())
+            .spawn(move || type_through(typed, &to_machine))?;
         *lock(&self.shared.owner) = Some(Owner { line, id });
         Ok(())
     }
@@ -152,8 +154,10 @@ mod tests {
             let mut pieces = filter.feed(&text[..cut]);
             pieces.extend(filter.feed(&text[cut..]));
             let marks = pieces.iter().filter(|piece| **piece == WirePiece::Mark(12)).count();
-            let bytes: Vec<u8> =
-                pieces.iter().flat_map(|p| if let WirePiece::Bytes(b) = p { b.clone() } else { vec![] }).collect();
+            let bytes: Vec<u8> = pieces
+                .iter()
+                .flat_map(|p| if let WirePiece::Bytes(b) = p { b.clone() } else { vec![] })
+                .collect();
             assert_eq!((marks, bytes.as_slice()), (1, b"abcde".as_slice()), "cut at {cut}");
         }
     }

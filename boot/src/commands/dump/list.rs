@@ -10,7 +10,18 @@ use kernel::space::{DeviceContent, RecordedCrash, SpaceRecord, SpaceState};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const HEAD: [&str; 10] = ["image", "space", "holds", "partition", "incarnation", "memory", "crash", "time", "name", "selected"];
+const HEAD: [&str; 10] = [
+    "image",
+    "space",
+    "holds",
+    "partition",
+    "incarnation",
+    "memory",
+    "crash",
+    "time",
+    "name",
+    "selected",
+];
 
 /// Prints the table. An image that cannot be read is reported below it, and the status is then a
 /// failure.
@@ -39,7 +50,9 @@ fn rows(file: &Path, table: &mut TextTable) -> Result<()> {
     for SpaceSlot { number, space } in slots {
         let row = match space {
             Ok(image) => row(file, &image, selected == Some(number))?,
-            Err(fault) => without_dump(file, number, format!("unusable: GPT entry {number} {fault}")),
+            Err(fault) => {
+                without_dump(file, number, format!("unusable: GPT entry {number} {fault}"))
+            }
         };
         table.row(&row);
     }
@@ -48,13 +61,16 @@ fn rows(file: &Path, table: &mut TextTable) -> Result<()> {
 
 fn row(file: &Path, image: &SpaceImage, is_selected: bool) -> Result<Vec<String>> {
     match image.class()? {
-        DeviceContent::Space(record) if record.state.holds_dump() => Ok(of_dump(file, image.number(), &record, is_selected)),
+        DeviceContent::Space(record) if record.state.holds_dump() => {
+            Ok(of_dump(file, image.number(), &record, is_selected))
+        }
         _ => Ok(without_dump(file, image.number(), image.describe()?)),
     }
 }
 
 fn without_dump(file: &Path, number: u32, holds: String) -> Vec<String> {
-    let mut cells = vec![file.display().to_string(), crate::commands::volume::number(number), holds];
+    let mut cells =
+        vec![file.display().to_string(), crate::commands::volume::number(number), holds];
     cells.resize(HEAD.len(), "-".to_owned());
     cells
 }

@@ -96,7 +96,9 @@ impl PagingRegisters {
         let mut bytes = Vec::new();
         while bytes.len() < length {
             let address = start.wrapping_add(bytes.len() as u64);
-            let page = self.translate(memory, address).and_then(|physical| memory.page(physical & !(PAGE_SIZE - 1)));
+            let page = self
+                .translate(memory, address)
+                .and_then(|physical| memory.page(physical & !(PAGE_SIZE - 1)));
             let Some(page) = page else { break };
             let from = (address % PAGE_SIZE) as usize;
             let count = (length - bytes.len()).min(PAGE_SIZE as usize - from);

@@ -62,7 +62,8 @@ pub fn serve(dump: &Dump) -> Result<()> {
 pub fn start(dump: &Dump, symbols: Option<&Path>, further: &[String]) -> Result<()> {
     let program = std::env::current_exe().context("the path of this program")?;
     let tidepool = format!("'{}'", program.display());
-    Err(command(dump, symbols, &tidepool)?.args(further).exec()).context("gdb cannot be started (Debian: gdb)")
+    Err(command(dump, symbols, &tidepool)?.args(further).exec())
+        .context("gdb cannot be started (Debian: gdb)")
 }
 
 /// Returns the command that starts gdb on the dump, with the kernel's symbols where they are given.
@@ -80,7 +81,8 @@ pub fn command(dump: &Dump, symbols: Option<&Path>, tidepool: &str) -> Result<Co
     }
     let (file, space) = (dump.image.path().canonicalize()?, dump.image.number());
     let space = if space == 0 { String::new() } else { format!(" {space}") };
-    let server = format!("target remote | exec {tidepool} dump gdb --serve '{}'{space}", file.display());
+    let server =
+        format!("target remote | exec {tidepool} dump gdb --serve '{}'{space}", file.display());
     command.args(["-ex", &server]);
     Ok(command)
 }

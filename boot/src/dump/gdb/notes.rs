@@ -35,8 +35,12 @@ impl Notes {
         let (mut notes, mut text) = (Self::default(), [].as_slice());
         while let Some((name, descriptor, rest)) = split(bytes) {
             match name {
-                b"CORE\0" if notes.registers.is_empty() => notes.registers = registers(descriptor).unwrap_or_default(),
-                b"QEMU\0" if notes.paging == PagingRegisters::default() => notes.paging = paging(descriptor).unwrap_or_default(),
+                b"CORE\0" if notes.registers.is_empty() => {
+                    notes.registers = registers(descriptor).unwrap_or_default()
+                }
+                b"QEMU\0" if notes.paging == PagingRegisters::default() => {
+                    notes.paging = paging(descriptor).unwrap_or_default()
+                }
                 b"VMCOREINFO\0" => text = descriptor,
                 _ => (),
             }
@@ -65,7 +69,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 fn registers(prstatus: &[u8]) -> Option<Vec<u8>> {
-    let saved: Option<Vec<_>> = (0..USER_REGISTERS).map(|n| word(prstatus, PRSTATUS_REGISTERS + 8 * n)).collect();
+    let saved: Option<Vec<_>> =
+        (0..USER_REGISTERS).map(|n| word(prstatus, PRSTATUS_REGISTERS + 8 * n)).collect();
     let saved = saved?;
     let long = LONG.iter().flat_map(|&n| saved[n].to_le_bytes());
     let short = SHORT.iter().flat_map(|&n| (saved[n] as u32).to_le_bytes());
@@ -78,14 +83,16 @@ fn paging(cpu: &[u8]) -> Option<PagingRegisters> {
 }
 
 fn offset(text: &[u8]) -> Option<u64> {
-    vmcoreinfo::value(text, "KERNELOFFSET").map_or(Some(0), |value| u64::from_str_radix(value, 16).ok())
+    vmcoreinfo::value(text, "KERNELOFFSET")
+        .map_or(Some(0), |value| u64::from_str_radix(value, 16).ok())
 }
 
 /// Returns the physical address of the kernel's top-level page table.
 fn kernel_tables(text: &[u8]) -> Option<u64> {
     /// Virtual address of the kernel's image (Linux, `__START_KERNEL_map`).
     const START_KERNEL_MAP: u64 = 0xffff_ffff_8000_0000;
-    let address = u64::from_str_radix(vmcoreinfo::value(text, "SYMBOL(swapper_pg_dir)")?, 16).ok()?;
+    let address =
+        u64::from_str_radix(vmcoreinfo::value(text, "SYMBOL(swapper_pg_dir)")?, 16).ok()?;
     let base: i64 = vmcoreinfo::value(text, "NUMBER(phys_base)")?.parse().ok()?;
     Some(address.checked_sub(START_KERNEL_MAP)?.wrapping_add_signed(base))
 }
@@ -93,7 +100,9 @@ fn kernel_tables(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kernel::dump::notes::{VCPU_NOTES_SIZE, vmcoreinfo_note_size, write_vcpu, write_vmcoreinfo};
+    use kernel::dump::notes::{
+        VCPU_NOTES_SIZE, vmcoreinfo_note_size, write_vcpu, write_vmcoreinfo,
+    };
     use kernel::virt::{CpuState, Gpr, Regs};
 
     fn notes(text: &[u8]) -> Vec<u8> {
@@ -121,7 +130,8 @@ mod tests {
 
     #[test]
     fn the_kernels_own_tables_are_known_by_its_note() {
-        let text = b"OSRELEASE=6.1\nSYMBOL(swapper_pg_dir)=ffffffffa5810000\nNUMBER(phys_base)=-530579456\n";
+        let text = b"OSRELEASE=6.1\nSYMBOL(swapper_pg_dir)=ffffffffa5810000\n\
+            NUMBER(phys_base)=-530579456\n";
         let kernel = Notes::parse(&notes(text)).kernel.unwrap();
         assert_eq!((kernel.cr0, kernel.cr3), (0x8000_0001, 0x2581_0000 - 530_579_456));
     }

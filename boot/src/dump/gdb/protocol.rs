@@ -25,7 +25,11 @@ pub trait DebugTarget {
 ///
 /// # Errors
 /// Where the connection fails.
-pub fn serve(target: &impl DebugTarget, input: &mut impl BufRead, output: &mut impl Write) -> Result<()> {
+pub fn serve(
+    target: &impl DebugTarget,
+    input: &mut impl BufRead,
+    output: &mut impl Write,
+) -> Result<()> {
     while let Some(packet) = next_packet(input, output)? {
         let leaves = matches!(packet.first(), Some(b'D' | b'k'));
         let reply = answer(target, &String::from_utf8_lossy(&packet));
@@ -50,7 +54,8 @@ fn next_packet(input: &mut impl BufRead, output: &mut impl Write) -> Result<Opti
         if packet.pop() != Some(b'#') || input.read_exact(&mut digits).is_err() {
             return Ok(None);
         }
-        let right = u8::from_str_radix(&String::from_utf8_lossy(&digits), 16) == Ok(checksum(&packet));
+        let right =
+            u8::from_str_radix(&String::from_utf8_lossy(&digits), 16) == Ok(checksum(&packet));
         output.write_all(if right { b"+" } else { b"-" })?;
         output.flush()?;
         if right {
@@ -88,9 +93,9 @@ fn query(packet: &str) -> &'static str {
 }
 
 fn memory(target: &impl DebugTarget, range: &str) -> String {
-    let numbers = range
-        .split_once(',')
-        .and_then(|(start, length)| Some((u64::from_str_radix(start, 16).ok()?, usize::from_str_radix(length, 16).ok()?)));
+    let numbers = range.split_once(',').and_then(|(start, length)| {
+        Some((u64::from_str_radix(start, 16).ok()?, usize::from_str_radix(length, 16).ok()?))
+    });
     let Some((start, length)) = numbers else { return "E01".to_owned() };
     let bytes = target.memory(start, length.min(MOST_BYTES));
     if bytes.is_empty() && length > 0 { "E14".to_owned() } else { hexadecimal(&bytes) }
@@ -111,7 +116,11 @@ mod tests {
             &[1, 0xff]
         }
         fn memory(&self, start: u64, length: usize) -> Vec<u8> {
-            (0..length as u64).map(|n| start.wrapping_add(n)).take_while(|at| *at < 0x1004).map(|at| at as u8).collect()
+            (0..length as u64)
+                .map(|n| start.wrapping_add(n))
+                .take_while(|at| *at < 0x1004)
+                .map(|at| at as u8)
+                .collect()
         }
     }
 
@@ -127,15 +136,25 @@ mod tests {
 
     #[test]
     fn registers_and_memory_are_read() {
-        let asked = [packet("g"), packet("m1001,2"), packet("m1002,10"), packet("m2000,1")].concat();
-        let replies = [packet("01ff"), packet("0102"), packet("0203"), packet("E14")].map(|reply| format!("+{reply}"));
+        let asked =
+            [packet("g"), packet("m1001,2"), packet("m1002,10"), packet("m2000,1")].concat();
+        let replies = [packet("01ff"), packet("0102"), packet("0203"), packet("E14")]
+            .map(|reply| format!("+{reply}"));
         assert_eq!(session(asked.as_bytes()), replies.concat());
     }
 
     #[test]
     fn nothing_is_changed_and_nothing_runs() {
-        let asked = [packet("M1000,1:00"), packet("c"), packet("vMustReplyEmpty"), packet("D"), packet("g")].concat();
-        let replies = [packet("E01"), packet("S05"), packet(""), packet("OK")].map(|reply| format!("+{reply}"));
+        let asked = [
+            packet("M1000,1:00"),
+            packet("c"),
+            packet("vMustReplyEmpty"),
+            packet("D"),
+            packet("g"),
+        ]
+        .concat();
+        let replies = [packet("E01"), packet("S05"), packet(""), packet("OK")]
+            .map(|reply| format!("+{reply}"));
         assert_eq!(session(asked.as_bytes()), replies.concat());
     }
 
@@ -143,6 +162,9 @@ mod tests {
     fn a_damaged_packet_is_asked_for_again_and_a_lost_connection_ends_it() {
         assert_eq!(session(b"$g#00$m"), "-");
         assert_eq!(session(b""), "");
-        assert_eq!(session(&[b"+\x03".as_slice(), packet("mzz").as_bytes()].concat()), format!("+{}", packet("E01")));
+        assert_eq!(
+            session(&[b"+\x03".as_slice(), packet("mzz").as_bytes()].concat()),
+            format!("+{}", packet("E01"))
+        );
     }
 }

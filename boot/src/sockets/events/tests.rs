@@ -16,7 +16,8 @@ struct Bench {
 
 impl Bench {
     fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("tidepool-events-{name}-{}", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("tidepool-events-{name}-{}", std::process::id()));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let sockets = crate::sockets::Sockets::bind(Some(&path), &[]).unwrap();
@@ -78,12 +79,18 @@ fn an_answer_goes_to_the_client_that_asked_with_its_own_id() {
     let second = bench.command();
     assert_eq!((&second["command"], &second["partition"]), (&json!("crash"), &json!("web")));
     // The second is answered first.
-    bench.hub.event(&json!({"t": 3, "event": "reply", "id": second["id"], "ok": true, "error": null}));
+    bench
+        .hub
+        .event(&json!({"t": 3, "event": "reply", "id": second["id"], "ok": true, "error": null}));
     bench.hub.event(&json!({"t": 4, "event": "stats", "id": first["id"], "partition": "web"}));
-    bench.hub.event(&json!({"t": 5, "event": "reply", "id": first["id"], "ok": false, "error": "x"}));
+    bench
+        .hub
+        .event(&json!({"t": 5, "event": "reply", "id": first["id"], "ok": false, "error": "x"}));
     bench.hub.event(&json!({"t": 6, "event": "end", "status": 0}));
     let told = |client: &mut TestClient| -> Vec<Value> {
-        std::iter::from_fn(|| Some(client.next())).take_while(|event| event["event"] != "end").collect()
+        std::iter::from_fn(|| Some(client.next()))
+            .take_while(|event| event["event"] != "end")
+            .collect()
     };
     let told = [told(&mut one), told(&mut two)];
     assert_eq!(
@@ -91,9 +98,16 @@ fn an_answer_goes_to_the_client_that_asked_with_its_own_id() {
         [(&json!(4), &json!(1)), (&json!(5), &json!(1))]
     );
     assert_eq!(told[1].len(), 1);
-    assert_eq!((&told[1][0]["t"], &told[1][0]["id"], &told[1][0]["ok"]), (&json!(3), &json!(1), &json!(true)));
+    assert_eq!(
+        (&told[1][0]["t"], &told[1][0]["id"], &told[1][0]["ok"]),
+        (&json!(3), &json!(1), &json!(true))
+    );
     let mut late = bench.client();
-    assert_eq!([late.next()["event"].clone(), late.next()["event"].clone()], ["boot", "end"], "answers are no history");
+    assert_eq!(
+        [late.next()["event"].clone(), late.next()["event"].clone()],
+        ["boot", "end"],
+        "answers are no history"
+    );
 }
 
 #[test]
@@ -102,10 +116,18 @@ fn what_is_no_command_is_answered_here() {
     let mut client = bench.client();
     client.next();
     let long = format!("{{\"id\":4,\"command\":\"{}\"}}\n", "x".repeat(2 * LONGEST));
-    for (line, id) in [("crash web\n", json!(null)), ("{\"id\":\"a\",\"command\":3}\n", json!("a")), (&long, json!(null))] {
+    for (line, id) in [
+        ("crash web\n", json!(null)),
+        ("{\"id\":\"a\",\"command\":3}\n", json!("a")),
+        (&long, json!(null)),
+    ] {
         client.send(line);
         let reply = client.next();
-        assert_eq!((&reply["event"], &reply["id"], &reply["ok"]), (&json!("reply"), &id, &json!(false)), "{reply}");
+        assert_eq!(
+            (&reply["event"], &reply["id"], &reply["ok"]),
+            (&json!("reply"), &id, &json!(false)),
+            "{reply}"
+        );
     }
 }
 

@@ -70,7 +70,8 @@ fn multiboot2_tags_are_read() {
 fn a_multiboot2_tag_longer_than_the_information_ends_the_list() {
     let mut memory = multiboot2();
     put(&mut memory, 0x101c, &[u32::MAX]);
-    let found = parse_multiboot2(&memory, 0x1000, |_, _, _| panic!("tag behind the broken one")).unwrap();
+    let found =
+        parse_multiboot2(&memory, 0x1000, |_, _, _| panic!("tag behind the broken one")).unwrap();
     assert_eq!((found.module, found.command_line), (None, &b"ab"[..]));
 }
 

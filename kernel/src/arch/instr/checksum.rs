@@ -13,11 +13,21 @@ pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
     for word in words {
         let word = u64::from_le_bytes(*word);
         // SAFETY: arithmetic on registers; start-up refuses a CPU without SSE4.2.
-        unsafe { asm!("crc32 {}, {}", inout(reg) state, in(reg) word, options(pure, nomem, nostack, preserves_flags)) };
+        unsafe {
+            asm!(
+                "crc32 {}, {}", inout(reg) state, in(reg) word,
+                options(pure, nomem, nostack, preserves_flags)
+            )
+        };
     }
     for &byte in rest {
         // SAFETY: as above.
-        unsafe { asm!("crc32 {:r}, {}", inout(reg) state, in(reg_byte) byte, options(pure, nomem, nostack, preserves_flags)) };
+        unsafe {
+            asm!(
+                "crc32 {:r}, {}", inout(reg) state, in(reg_byte) byte,
+                options(pure, nomem, nostack, preserves_flags)
+            )
+        };
     }
     !(state as u32)
 }

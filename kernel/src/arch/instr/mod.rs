@@ -35,7 +35,12 @@ pub use core::arch::x86_64::CpuidResult;
 pub fn rdtsc() -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: reads a counter.
-    unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "lfence", "rdtsc", out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags)
+        )
+    };
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -119,7 +124,12 @@ pub unsafe fn gs_word() -> u64 {
 #[cfg(not(miri))]
 pub unsafe fn zero_page(page: *mut u8) {
     // SAFETY: the caller's promise; the direction flag is clear by the ABI.
-    unsafe { asm!("rep stosq", inout("rcx") 512 => _, inout("rdi") page => _, in("rax") 0, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "rep stosq", inout("rcx") 512 => _, inout("rdi") page => _, in("rax") 0,
+            options(nostack, preserves_flags)
+        )
+    };
 }
 
 /// Copies `words` words of eight bytes.
@@ -132,7 +142,10 @@ pub unsafe fn zero_page(page: *mut u8) {
 pub unsafe fn copy_words(from: *const u8, to: *mut u8, words: u64) {
     // SAFETY: the caller's promise; the direction flag is clear by the ABI.
     unsafe {
-        asm!("rep movsq", inout("rcx") words => _, inout("rdi") to => _, inout("rsi") from => _, options(nostack, preserves_flags));
+        asm!(
+            "rep movsq", inout("rcx") words => _, inout("rdi") to => _, inout("rsi") from => _,
+            options(nostack, preserves_flags)
+        );
     }
 }
 

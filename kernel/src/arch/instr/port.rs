@@ -3,7 +3,9 @@
 use core::arch::asm;
 
 macro_rules! port_access {
-    ($in_name:ident, $out_name:ident, $ty:ty, $register:tt, $in_text:literal, $out_text:literal) => {
+    (
+        $in_name:ident, $out_name:ident, $ty:ty, $register:tt, $in_text:literal, $out_text:literal
+    ) => {
         /// Reads a port.
         ///
         /// # Safety
@@ -11,7 +13,12 @@ macro_rules! port_access {
         pub unsafe fn $in_name(port: u16) -> $ty {
             let value: $ty;
             // SAFETY: the caller's promise.
-            unsafe { asm!($in_text, in("dx") port, out($register) value, options(nostack, preserves_flags)) };
+            unsafe {
+                asm!(
+                    $in_text, in("dx") port, out($register) value,
+                    options(nostack, preserves_flags)
+                )
+            };
             value
         }
 
@@ -21,7 +28,12 @@ macro_rules! port_access {
         /// The caller owns the device at the port, and the write has no effect on memory in use.
         pub unsafe fn $out_name(port: u16, value: $ty) {
             // SAFETY: the caller's promise.
-            unsafe { asm!($out_text, in("dx") port, in($register) value, options(nostack, preserves_flags)) };
+            unsafe {
+                asm!(
+                    $out_text, in("dx") port, in($register) value,
+                    options(nostack, preserves_flags)
+                )
+            };
         }
     };
 }

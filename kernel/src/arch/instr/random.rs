@@ -18,13 +18,21 @@ pub fn random() -> Option<u64> {
 fn rdseed() -> Option<u64> {
     let (number, is_valid): (u64, u8);
     // SAFETY: writes a register and flags; the caller has checked CPUID.
-    unsafe { asm!("rdseed {}", "setc {}", out(reg) number, out(reg_byte) is_valid, options(nomem, nostack)) };
+    unsafe {
+        asm!(
+            "rdseed {}", "setc {}", out(reg) number, out(reg_byte) is_valid, options(nomem, nostack)
+        )
+    };
     (is_valid != 0).then_some(number)
 }
 
 fn rdrand() -> Option<u64> {
     let (number, is_valid): (u64, u8);
     // SAFETY: as in `rdseed`.
-    unsafe { asm!("rdrand {}", "setc {}", out(reg) number, out(reg_byte) is_valid, options(nomem, nostack)) };
+    unsafe {
+        asm!(
+            "rdrand {}", "setc {}", out(reg) number, out(reg_byte) is_valid, options(nomem, nostack)
+        )
+    };
     (is_valid != 0).then_some(number)
 }

@@ -9,7 +9,12 @@ use core::arch::asm;
 pub unsafe fn rdmsr(msr: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: the caller's promise.
-    unsafe { asm!("rdmsr", in("ecx") msr, out("eax") low, out("edx") high, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "rdmsr", in("ecx") msr, out("eax") low, out("edx") high,
+            options(nostack, preserves_flags)
+        )
+    };
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -20,7 +25,11 @@ pub unsafe fn rdmsr(msr: u32) -> u64 {
 pub unsafe fn wrmsr(msr: u32, value: u64) {
     let (low, high) = (value as u32, (value >> 32) as u32);
     // SAFETY: the caller's promise.
-    unsafe { asm!("wrmsr", in("ecx") msr, in("eax") low, in("edx") high, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "wrmsr", in("ecx") msr, in("eax") low, in("edx") high, options(nostack, preserves_flags)
+        )
+    };
 }
 
 /// Reads an extended control register.
@@ -30,7 +39,12 @@ pub unsafe fn wrmsr(msr: u32, value: u64) {
 pub unsafe fn xgetbv(register: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: the caller's promise.
-    unsafe { asm!("xgetbv", in("ecx") register, out("eax") low, out("edx") high, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "xgetbv", in("ecx") register, out("eax") low, out("edx") high,
+            options(nomem, nostack, preserves_flags)
+        )
+    };
     u64::from(high) << 32 | u64::from(low)
 }
 
@@ -41,16 +55,28 @@ pub unsafe fn xgetbv(register: u32) -> u64 {
 pub unsafe fn xsetbv(register: u32, value: u64) {
     let (low, high) = (value as u32, (value >> 32) as u32);
     // SAFETY: the caller's promise.
-    unsafe { asm!("xsetbv", in("ecx") register, in("eax") low, in("edx") high, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "xsetbv", in("ecx") register, in("eax") low, in("edx") high,
+            options(nostack, preserves_flags)
+        )
+    };
 }
 
 /// Saves all state components that XCR0 enables.
 ///
 /// # Safety
-/// CR4.OSXSAVE is set; `area` is 64-byte aligned and writable for the size that CPUID leaf 0Dh gives for XCR0.
+/// CR4.OSXSAVE is set; `area` is 64-byte aligned and writable for the size that CPUID leaf 0Dh
+/// gives for XCR0.
 pub unsafe fn xsave(area: *mut u8) {
-    // SAFETY: the caller's promise. The hypervisor is soft-float: no register of its own is touched.
-    unsafe { asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags)) };
+    // SAFETY: the caller's promise. The hypervisor is soft-float: no register of its own is
+    // touched.
+    unsafe {
+        asm!(
+            "xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX,
+            options(nostack, preserves_flags)
+        )
+    };
 }
 
 /// Loads all state components that XCR0 enables.
@@ -59,5 +85,10 @@ pub unsafe fn xsave(area: *mut u8) {
 /// As for [`xsave`], and the area's header was written by XSAVE or is all zeros.
 pub unsafe fn xrstor(area: *const u8) {
     // SAFETY: the caller's promise.
-    unsafe { asm!("xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack, preserves_flags)) };
+    unsafe {
+        asm!(
+            "xrstor64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX,
+            options(nostack, preserves_flags)
+        )
+    };
 }

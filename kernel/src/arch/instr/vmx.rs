@@ -18,7 +18,12 @@ macro_rules! takes_address {
             let address = region.as_u64();
             let failed: u8;
             // SAFETY: the caller's promise.
-            unsafe { asm!($text, "setbe {failed}", address = in(reg) &address, failed = out(reg_byte) failed, options(nostack)) };
+            unsafe {
+                 asm!(
+                     $text, "setbe {failed}", address = in(reg) &address,
+                     failed = out(reg_byte) failed, options(nostack)
+                 )
+            };
             if failed == 0 { Ok(()) } else { Err(VmInstructionError) }
         }
     };
@@ -45,7 +50,8 @@ takes_address!(
     /// Makes a VMCS the current one.
     ///
     /// # Safety
-    /// VMX root operation; `region` is a VMCS that has been cleared, and that no other CPU has active.
+    /// VMX root operation; `region` is a VMCS that has been cleared, and that no other CPU has
+    /// active.
     vmptrld,
     "vmptrld [{address}]"
 );
@@ -79,7 +85,8 @@ pub unsafe fn vmread(encoding: u64) -> u64 {
     // SAFETY: the caller's promise. The call is reached only on failure and does not return.
     unsafe {
         asm!("vmread {value}, rdi", "ja 2f", "call {refused}", "2:",
-            value = lateout(reg) value, in("rdi") encoding, refused = sym vmcs_access_refused, options(pure, readonly))
+            value = lateout(reg) value, in("rdi") encoding, refused = sym vmcs_access_refused,
+            options(pure, readonly))
     };
     value
 }
@@ -172,5 +179,7 @@ pub fn read_dr6() -> u64 {
 /// Sets the low 32 bits of DR6; setting the others would fault.
 pub fn write_dr6(value: u64) {
     // SAFETY: a status register; DR7.GD is clear in the host.
-    unsafe { asm!("mov dr6, {}", in(reg) value & 0xffff_ffff, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        asm!("mov dr6, {}", in(reg) value & 0xffff_ffff, options(nomem, nostack, preserves_flags))
+    };
 }

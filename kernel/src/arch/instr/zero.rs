@@ -5,7 +5,8 @@ pub use super::miri::is_zero_page;
 #[cfg(not(miri))]
 use core::arch::asm;
 
-/// Returns whether the 4 KiB from `page` on are zero: 530 instructions if they are, two if the first eight bytes are not.
+/// Returns whether the 4 KiB from `page` on are zero: 530 instructions if they are, two if the
+/// first eight bytes are not.
 ///
 /// # Safety
 /// The page is mapped and readable, and aligned to eight bytes.

@@ -51,9 +51,11 @@ pub fn region(pages: usize) -> DmaRegion {
     DmaRegion::new(Hpa::new(base.as_ptr().expose_provenance() as u64), window)
 }
 
-/// Returns a device's view of `len` bytes at the "physical" address `at`, which must lie in a [`region`].
+/// Returns a device's view of `len` bytes at the "physical" address `at`, which must lie in a
+/// [`region`].
 pub fn device_view(at: u64, len: usize) -> DeviceWindow {
-    let base = NonNull::new(core::ptr::with_exposed_provenance_mut(at as usize)).expect("a device reads no null pointer");
+    let base = NonNull::new(core::ptr::with_exposed_provenance_mut(at as usize))
+        .expect("a device reads no null pointer");
     // SAFETY: regions are leaked and exposed; tests run device and driver in turn.
     unsafe { DeviceWindow::new(base, len) }
 }

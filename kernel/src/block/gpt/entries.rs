@@ -7,9 +7,13 @@ use alloc::vec::Vec;
 use gpt_disk_types::GptPartitionEntry;
 
 /// Returns the entries in use, each with its fault.
-pub(super) fn judged(all: impl Iterator<Item = (u32, GptPartitionEntry)>, room: &GptLayout) -> Vec<GptEntry> {
+pub(super) fn judged(
+    all: impl Iterator<Item = (u32, GptPartitionEntry)>,
+    room: &GptLayout,
+) -> Vec<GptEntry> {
     let used = all.filter(|(_, entry)| entry.is_used());
-    let mut entries: Vec<GptEntry> = used.map(|(number, entry)| typed(number, &entry, room)).collect();
+    let mut entries: Vec<GptEntry> =
+        used.map(|(number, entry)| typed(number, &entry, room)).collect();
     mark_overlaps(&mut entries);
     entries
 }

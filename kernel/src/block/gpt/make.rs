@@ -7,8 +7,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bytemuck::bytes_of;
 use gpt_disk_types::{
-    BlockSize, GptHeader, GptHeaderRevision, GptPartitionEntry, GptPartitionEntryArray, GptPartitionEntryArrayLayout,
-    GptPartitionEntrySize, GptPartitionName, Guid, Lba, LbaLe, MasterBootRecord, U32Le,
+    BlockSize, GptHeader, GptHeaderRevision, GptPartitionEntry, GptPartitionEntryArray,
+    GptPartitionEntryArrayLayout, GptPartitionEntrySize, GptPartitionName, Guid, Lba, LbaLe,
+    MasterBootRecord, U32Le,
 };
 
 /// Entries of a new table: the number that every tool expects.
@@ -52,8 +53,10 @@ pub fn place(disk_bytes: u64, sizes: &[u64]) -> Result<Vec<SectorRange>, GptCapa
     for size in sizes {
         let count = size.div_ceil(SECTOR_SIZE);
         placed.push(SectorRange { first: at, count });
-        at =
-            at.checked_add(count).and_then(|end| end.checked_next_multiple_of(ALIGN)).ok_or(GptCapacityError::Needs(u64::MAX))?;
+        at = at
+            .checked_add(count)
+            .and_then(|end| end.checked_next_multiple_of(ALIGN))
+            .ok_or(GptCapacityError::Needs(u64::MAX))?;
     }
     let end = placed.last().map_or(0, |last| last.first + last.count) + TAIL;
     if end > disk_bytes / SECTOR_SIZE {
@@ -71,7 +74,8 @@ pub struct GptWrite {
     pub bytes: Vec<u8>,
 }
 
-/// Makes both copies of a table of spaces for a disk of `disk_bytes`: the backup, then the protective MBR with the primary.
+/// Makes both copies of a table of spaces for a disk of `disk_bytes`: the backup, then the
+/// protective MBR with the primary.
 ///
 /// # Panics
 /// If the spaces were not placed by [`place`] for the same size.
@@ -80,7 +84,8 @@ pub fn table(disk_bytes: u64, disk: Guid, spaces: &[NewSpace]) -> [GptWrite; 2] 
     let entries = entries(spaces);
     let layout = layout(2);
     let mut storage = entries.clone();
-    let array = GptPartitionEntryArray::new(layout, BlockSize::BS_512, &mut storage).expect("the array has whole sectors");
+    let array = GptPartitionEntryArray::new(layout, BlockSize::BS_512, &mut storage)
+        .expect("the array has whole sectors");
     let mut header = GptHeader {
         revision: GptHeaderRevision::VERSION_1_0,
         my_lba: LbaLe::from_u64(1),
@@ -104,7 +109,10 @@ pub fn table(disk_bytes: u64, disk: Guid, spaces: &[NewSpace]) -> [GptWrite; 2] 
     header.update_header_crc32();
     let mut end = entries;
     end.extend_from_slice(&sector_of(&header));
-    [GptWrite { offset: (sectors - TAIL) * SECTOR_SIZE, bytes: end }, GptWrite { offset: 0, bytes: start }]
+    [
+        GptWrite { offset: (sectors - TAIL) * SECTOR_SIZE, bytes: end },
+        GptWrite { offset: 0, bytes: start },
+    ]
 }
 
 fn layout(start: u64) -> GptPartitionEntryArrayLayout {

@@ -29,7 +29,8 @@ use gpt_disk_types::{GptPartitionType, guid};
 pub use table::{read, read_copy};
 
 /// The partition type of a paging space.
-pub const SPACE_TYPE: GptPartitionType = GptPartitionType(guid!("ab64868d-fb53-4a69-b3c2-43d96540f9a6"));
+pub const SPACE_TYPE: GptPartitionType =
+    GptPartitionType(guid!("ab64868d-fb53-4a69-b3c2-43d96540f9a6"));
 /// Boot-code bytes of the MBR.
 pub const BOOT_CODE_LEN: usize = 440;
 /// Most bytes of entries that are read: four times the usual 128 entries of 128 bytes.

@@ -4,7 +4,9 @@ use super::{GptCopy, GptError, GptFinding, GptTable, MAX_ENTRY_BYTES, entries};
 use crate::block::request::SECTOR_SIZE;
 use alloc::vec;
 use bytemuck::pod_read_unaligned;
-use gpt_disk_types::{BlockSize, GptHeader, GptHeaderRevision, GptPartitionEntryArray, MasterBootRecord};
+use gpt_disk_types::{
+    BlockSize, GptHeader, GptHeaderRevision, GptPartitionEntryArray, MasterBootRecord,
+};
 
 const SECTOR: usize = SECTOR_SIZE as usize;
 /// Bytes of a header; larger headers are allowed, but not used in practice.
@@ -17,7 +19,10 @@ const PROTECTIVE: u8 = 0xee;
 ///
 /// # Errors
 /// Any error of `read`.
-pub fn read<E>(sectors: u64, mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>) -> Result<GptFinding, E> {
+pub fn read<E>(
+    sectors: u64,
+    mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
+) -> Result<GptFinding, E> {
     if sectors < 3 {
         return Ok(GptFinding::None);
     }
@@ -89,9 +94,17 @@ fn judge(header: &GptHeader, copy: GptCopy, at: u64, sectors: u64) -> Result<Gpt
         return Err(GptError::Misplaced);
     }
     let layout = header.get_partition_entry_array_layout().map_err(|_| GptError::Unsupported)?;
-    let bytes = layout.num_bytes_exact().filter(|bytes| (1..=MAX_ENTRY_BYTES).contains(bytes)).ok_or(GptError::Unsupported)?;
+    let bytes = layout
+        .num_bytes_exact()
+        .filter(|bytes| (1..=MAX_ENTRY_BYTES).contains(bytes))
+        .ok_or(GptError::Unsupported)?;
     let (first, last) = (header.first_usable_lba.to_u64(), header.last_usable_lba.to_u64());
-    let room = GptLayout { entries_at: layout.start_lba.to_u64(), entry_sectors: bytes.div_ceil(SECTOR_SIZE), first, last };
+    let room = GptLayout {
+        entries_at: layout.start_lba.to_u64(),
+        entry_sectors: bytes.div_ceil(SECTOR_SIZE),
+        first,
+        last,
+    };
     if room.is_sound(copy, sectors) { Ok(room) } else { Err(GptError::Bounds) }
 }
 
@@ -108,17 +121,25 @@ impl GptLayout {
     }
 }
 
-fn table(header: &GptHeader, copy: GptCopy, room: &GptLayout, bytes: &mut [u8]) -> Result<GptTable, GptError> {
+fn table(
+    header: &GptHeader,
+    copy: GptCopy,
+    room: &GptLayout,
+    bytes: &mut [u8],
+) -> Result<GptTable, GptError> {
     let layout = header.get_partition_entry_array_layout().map_err(|_| GptError::Unsupported)?;
-    let array = GptPartitionEntryArray::new(layout, BlockSize::BS_512, bytes).map_err(|_| GptError::Unsupported)?;
+    let array = GptPartitionEntryArray::new(layout, BlockSize::BS_512, bytes)
+        .map_err(|_| GptError::Unsupported)?;
     if array.calculate_crc32() != { header.partition_entry_array_crc32 } {
         return Err(GptError::EntriesCrc);
     }
-    let used = (0..layout.num_entries).filter_map(|n| Some((n + 1, *array.get_partition_entry(n)?)));
+    let used =
+        (0..layout.num_entries).filter_map(|n| Some((n + 1, *array.get_partition_entry(n)?)));
     Ok(GptTable { disk: header.disk_guid, copy, entries: entries::judged(used, room) })
 }
 
 fn is_protective(sector: &[u8; SECTOR]) -> bool {
     let mbr: MasterBootRecord = pod_read_unaligned(sector);
-    mbr.signature == [0x55, 0xaa] && mbr.partitions.iter().any(|record| record.os_indicator == PROTECTIVE)
+    mbr.signature == [0x55, 0xaa]
+        && mbr.partitions.iter().any(|record| record.os_indicator == PROTECTIVE)
 }

@@ -14,8 +14,11 @@ struct GptTestDisk(Vec<u8>);
 
 impl GptTestDisk {
     fn with(sizes: &[u64]) -> Self {
-        let spaces: Vec<_> =
-            place(BYTES, sizes).unwrap().into_iter().map(|sectors| NewSpace { sectors, guid: SPACE_TYPE.0 }).collect();
+        let spaces: Vec<_> = place(BYTES, sizes)
+            .unwrap()
+            .into_iter()
+            .map(|sectors| NewSpace { sectors, guid: SPACE_TYPE.0 })
+            .collect();
         let mut bytes = vec![0; BYTES as usize];
         for piece in table(BYTES, SPACE_TYPE.0, &spaces) {
             bytes[piece.offset as usize..][..piece.bytes.len()].copy_from_slice(&piece.bytes);
@@ -44,7 +47,11 @@ impl GptTestDisk {
         let mut header: GptHeader = bytemuck::pod_read_unaligned(&self.0[HEADER..HEADER + 92]);
         let layout = header.get_partition_entry_array_layout().unwrap();
         let mut entries = self.0[ENTRIES..ENTRIES + 128 * 128].to_vec();
-        let array = gpt_disk_types::GptPartitionEntryArray::new(layout, gpt_disk_types::BlockSize::BS_512, &mut entries);
+        let array = gpt_disk_types::GptPartitionEntryArray::new(
+            layout,
+            gpt_disk_types::BlockSize::BS_512,
+            &mut entries,
+        );
         header.partition_entry_array_crc32 = array.unwrap().calculate_crc32();
         header.update_header_crc32();
         self.0[HEADER..HEADER + 92].copy_from_slice(bytemuck::bytes_of(&header));
@@ -67,11 +74,21 @@ fn faults(entries: &[GptEntry]) -> Vec<Option<GptEntryError>> {
 fn what_is_made_reads_back_from_either_copy() {
     let mut disk = GptTestDisk::with(&[8 * MIB, 3 * MIB + 512, 16 * MIB]);
     let entries = disk.entries();
-    let ranges: Vec<_> = entries.iter().map(|e| (e.number, e.is_space(), e.sectors().unwrap())).collect();
+    let ranges: Vec<_> =
+        entries.iter().map(|e| (e.number, e.is_space(), e.sectors().unwrap())).collect();
     let range = |first, count| SectorRange { first, count };
-    assert_eq!(ranges, [(1, true, range(2048, 16384)), (2, true, range(18432, 6145)), (3, true, range(26624, 32768))]);
+    assert_eq!(
+        ranges,
+        [
+            (1, true, range(2048, 16384)),
+            (2, true, range(18432, 6145)),
+            (3, true, range(26624, 32768))
+        ]
+    );
     disk.0[HEADER + 60] ^= 1;
-    let GptFinding::Table(backup, Some(GptError::HeaderCrc)) = disk.read() else { panic!("{:?}", disk.read()) };
+    let GptFinding::Table(backup, Some(GptError::HeaderCrc)) = disk.read() else {
+        panic!("{:?}", disk.read())
+    };
     assert_eq!((backup.copy, backup.entries), (GptCopy::Backup, entries));
 }
 
@@ -88,7 +105,9 @@ fn a_wrong_byte_anywhere_in_the_primary_is_noticed() {
     ] {
         let mut disk = GptTestDisk::with(&[8 * MIB]);
         disk.0[at] ^= 0x10;
-        let GptFinding::Table(table, Some(found)) = disk.read() else { panic!("byte {at}: {:?}", disk.read()) };
+        let GptFinding::Table(table, Some(found)) = disk.read() else {
+            panic!("byte {at}: {:?}", disk.read())
+        };
         assert_eq!((table.copy, found), (GptCopy::Backup, fault), "byte {at}");
     }
 }
@@ -118,7 +137,9 @@ fn a_header_in_the_wrong_place_or_beyond_the_disk_is_refused() {
     disk.change(|bytes| bytes[HEADER + 24] = 2);
     assert!(matches!(disk.read(), GptFinding::Table(_, Some(GptError::Misplaced))));
     let mut disk = GptTestDisk::with(&[8 * MIB]);
-    disk.change(|bytes| bytes[HEADER + 48..HEADER + 56].copy_from_slice(&(SECTORS - 1).to_le_bytes()));
+    disk.change(|bytes| {
+        bytes[HEADER + 48..HEADER + 56].copy_from_slice(&(SECTORS - 1).to_le_bytes())
+    });
     assert!(matches!(disk.read(), GptFinding::Table(_, Some(GptError::Bounds))));
     // A truncated disk image: the primary describes more sectors than there are.
     let disk = GptTestDisk::with(&[8 * MIB]);
@@ -133,7 +154,10 @@ fn a_header_in_the_wrong_place_or_beyond_the_disk_is_refused() {
 fn overlapping_entries_are_both_refused_and_others_stay() {
     let mut disk = GptTestDisk::with(&[8 * MIB, 8 * MIB, 8 * MIB]);
     disk.set_range(2, 2048 + 100, 2048 + 200);
-    assert_eq!(faults(&disk.entries()), [Some(GptEntryError::Overlaps(2)), Some(GptEntryError::Overlaps(1)), None]);
+    assert_eq!(
+        faults(&disk.entries()),
+        [Some(GptEntryError::Overlaps(2)), Some(GptEntryError::Overlaps(1)), None]
+    );
     // One shared sector is enough; neighbours share none.
     disk.set_range(2, 2048 + 16383, 2048 + 16384);
     assert_eq!(faults(&disk.entries())[0], Some(GptEntryError::Overlaps(2)));
@@ -143,7 +167,14 @@ fn overlapping_entries_are_both_refused_and_others_stay() {
 
 #[test]
 fn an_entry_outside_the_room_for_partitions_is_refused() {
-    for (first, last) in [(33, 40), (1, 2047), (30000, 29999), (SECTORS - 40, SECTORS - 33), (2048, u64::MAX), (u64::MAX, 0)] {
+    for (first, last) in [
+        (33, 40),
+        (1, 2047),
+        (30000, 29999),
+        (SECTORS - 40, SECTORS - 33),
+        (2048, u64::MAX),
+        (u64::MAX, 0),
+    ] {
         let mut disk = GptTestDisk::with(&[8 * MIB]);
         disk.set_range(1, first, last);
         assert_eq!(faults(&disk.entries()), [Some(GptEntryError::OutOfRange)], "{first}..={last}");
@@ -157,7 +188,10 @@ fn a_foreign_partition_spoils_the_space_that_it_overlaps() {
     disk.set_range(2, 4000, u64::MAX);
     let entries = disk.entries();
     assert_eq!((entries[0].is_space(), entries[1].is_space()), (true, false));
-    assert_eq!(faults(&entries), [Some(GptEntryError::Overlaps(2)), Some(GptEntryError::OutOfRange)]);
+    assert_eq!(
+        faults(&entries),
+        [Some(GptEntryError::Overlaps(2)), Some(GptEntryError::OutOfRange)]
+    );
 }
 
 #[test]
@@ -204,7 +238,8 @@ fn whatever_a_table_with_right_crcs_says_its_spaces_lie_apart_and_on_the_disk() 
         }
         if random.next().is_multiple_of(3) {
             // One of the header's numbers: a place, the number of entries, or their size.
-            let (field, value) = ([24, 40, 48, 72, 80][random.next() as usize % 5], random.number());
+            let (field, value) =
+                ([24, 40, 48, 72, 80][random.next() as usize % 5], random.number());
             disk.0[HEADER + field..HEADER + field + 8].copy_from_slice(&value.to_le_bytes());
             let mut header: GptHeader = bytemuck::pod_read_unaligned(&disk.0[HEADER..HEADER + 92]);
             header.update_header_crc32();
@@ -215,7 +250,10 @@ fn whatever_a_table_with_right_crcs_says_its_spaces_lie_apart_and_on_the_disk() 
         for (n, a) in good.iter().enumerate() {
             assert!(a.first >= 34 && a.count > 0 && a.first + a.count <= SECTORS - 33, "{a:?}");
             for b in &good[n + 1..] {
-                assert!(a.first + a.count <= b.first || b.first + b.count <= a.first, "{a:?} {b:?}");
+                assert!(
+                    a.first + a.count <= b.first || b.first + b.count <= a.first,
+                    "{a:?} {b:?}"
+                );
             }
         }
         tables += usize::from(!good.is_empty());

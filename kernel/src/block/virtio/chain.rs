@@ -96,8 +96,8 @@ impl<'a> DescriptorChain<'a> {
         chain
     }
 
-    /// Adds a descriptor that is linked to the next one; [`DescriptorChain::finish`] adds the last, which has
-    /// no link.
+    /// Adds a descriptor that is linked to the next one; [`DescriptorChain::finish`] adds the last,
+    /// which has no link.
     fn push(&mut self, address: u64, len: u32, flags: u16) {
         self.put(address, len, flags | flag::NEXT);
     }

@@ -27,7 +27,9 @@ use super::slots::{InFlightRequest, RequestSlots, TimeoutReport};
 use crate::block::dma::DmaRegion;
 use crate::block::request::SECTOR_SIZE;
 use crate::block::stats::DiskStats;
-use crate::block::{Completion, Cookie, DiskError, DiskIncident, DiskOperation, DiskRequest, QueueLane, SubmitError};
+use crate::block::{
+    Completion, Cookie, DiskError, DiskIncident, DiskOperation, DiskRequest, QueueLane, SubmitError,
+};
 
 /// Resets without a good answer in between, after which a device is given up.
 const MOST_RESETS: u8 = 3;
@@ -105,7 +107,11 @@ impl<P: VirtioPort> VirtioDriver<P> {
     ///
     /// # Errors
     /// [`VirtioInitError`] says why the device cannot be used.
-    pub fn new(mut port: P, region: DmaRegion, limits: DriverTimeouts) -> Result<Self, VirtioInitError> {
+    pub fn new(
+        mut port: P,
+        region: DmaRegion,
+        limits: DriverTimeouts,
+    ) -> Result<Self, VirtioInitError> {
         if region.len() < REGION_BYTES {
             return Err(VirtioInitError::Region);
         }
@@ -146,31 +152,64 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     /// Queues a request that has been checked against the limits.
-    pub fn submit(&mut self, request: &DiskRequest<'_>, stats: &DiskStats) -> Result<(), SubmitError> {
+    pub fn submit(
+        &mut self,
+        request: &DiskRequest<'_>,
+        stats: &DiskStats,
+    ) -> Result<(), SubmitError> {
         let slot = self.free_slot(request.lane)?;
         if request.operation == DiskOperation::Flush && !self.geometry.has(feature::FLUSH) {
             // A device without FLUSH has no volatile cache (VIRTIO 1.2 §5.2.6.1): completed writes
             // are durable.
-            self.slots
-                .occupy(slot, InFlightRequest { cookie: request.cookie, incoming: 0, since_ns: None, told: TimeoutReport::No });
+            self.slots.occupy(
+                slot,
+                InFlightRequest {
+                    cookie: request.cookie,
+                    incoming: 0,
+                    since_ns: None,
+                    told: TimeoutReport::No,
+                },
+            );
             self.slots.complete_at_once(slot);
             return Ok(());
         }
-        let incoming = if request.operation == DiskOperation::Read { (request.sectors.count * SECTOR_SIZE) as u32 } else { 0 };
+        let incoming = if request.operation == DiskOperation::Read {
+            (request.sectors.count * SECTOR_SIZE) as u32
+        } else {
+            0
+        };
         self.region.write(self.plan.status(slot), status::NONE);
         chain::of_request(&self.region, &self.plan, slot, request);
-        self.offer(slot, InFlightRequest { cookie: request.cookie, incoming, since_ns: None, told: TimeoutReport::No }, stats);
+        self.offer(
+            slot,
+            InFlightRequest {
+                cookie: request.cookie,
+                incoming,
+                since_ns: None,
+                told: TimeoutReport::No,
+            },
+            stats,
+        );
         Ok(())
     }
 
     /// Asks the device for its name; [`VirtioDriver::identity`] returns it after the completion.
-    pub fn submit_identify(&mut self, cookie: Cookie, stats: &DiskStats) -> Result<(), SubmitError> {
+    pub fn submit_identify(
+        &mut self,
+        cookie: Cookie,
+        stats: &DiskStats,
+    ) -> Result<(), SubmitError> {
         let slot = self.free_slot(QueueLane::Common)?;
         self.region.write(self.plan.status(slot), status::NONE);
         chain::of_identify(&self.region, &self.plan, slot);
         self.offer(
             slot,
-            InFlightRequest { cookie, incoming: IDENTITY_LEN as u32, since_ns: None, told: TimeoutReport::No },
+            InFlightRequest {
+                cookie,
+                incoming: IDENTITY_LEN as u32,
+                since_ns: None,
+                told: TimeoutReport::No,
+            },
             stats,
         );
         Ok(())
@@ -202,7 +241,9 @@ impl<P: VirtioPort> VirtioDriver<P> {
             return Err(SubmitError::Failed);
         }
         match self.phase {
-            DevicePhase::Ready if !self.broken => self.slots.next_free(lane).ok_or(SubmitError::Full),
+            DevicePhase::Ready if !self.broken => {
+                self.slots.next_free(lane).ok_or(SubmitError::Full)
+            }
             _ => Err(SubmitError::Full),
         }
     }
@@ -261,7 +302,10 @@ impl<P: VirtioPort> VirtioDriver<P> {
         if let Some(request) = self.slots.take_instant() {
             return Ok(Some(Completion { cookie: request.cookie, result: Ok(()) }));
         }
-        let used = self.ring.take(&self.region, &self.plan).map_err(|UsedIndexError| DeviceProtocolError::IndexJump)?;
+        let used = self
+            .ring
+            .take(&self.region, &self.plan)
+            .map_err(|UsedIndexError| DeviceProtocolError::IndexJump)?;
         let Some(UsedElement { id, len }) = used else { return Ok(None) };
         let slot = self.plan.slot_of(id).ok_or(DeviceProtocolError::UnknownId(id))?;
         let request = self.slots.vacate(slot).ok_or(DeviceProtocolError::UnknownId(id))?;
@@ -339,7 +383,9 @@ impl<P: VirtioPort> VirtioDriver<P> {
     /// Resets the device, or lets it come back, once it has no request in flight.
     fn settle(&mut self, now_ns: u64, stats: &DiskStats) {
         match self.phase {
-            DevicePhase::Ready if self.slots.count() == 0 && self.broken => self.begin_reset(now_ns, stats),
+            DevicePhase::Ready if self.slots.count() == 0 && self.broken => {
+                self.begin_reset(now_ns, stats)
+            }
             DevicePhase::Ready if self.slots.count() == 0 => self.come_back(now_ns),
             DevicePhase::Resetting { since_ns } => self.await_reset(now_ns, since_ns),
             _ => {}
@@ -371,9 +417,15 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     fn start_again(&mut self, now_ns: u64) {
-        let up = if self.resets > MOST_RESETS { None } else { bring_up(&mut self.port, &self.region, &mut self.ring).ok() };
+        let up = if self.resets > MOST_RESETS {
+            None
+        } else {
+            bring_up(&mut self.port, &self.region, &mut self.ring).ok()
+        };
         match up {
-            Some((geometry, plan)) if plan == self.plan && geometry.is_same_disk(&self.geometry) => {
+            Some((geometry, plan))
+                if plan == self.plan && geometry.is_same_disk(&self.geometry) =>
+            {
                 (self.phase, self.broken) = (DevicePhase::Ready, false);
                 self.note_capacity(geometry.capacity);
                 self.come_back(now_ns);

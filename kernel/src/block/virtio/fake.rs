@@ -170,7 +170,10 @@ impl FakeDevice {
             4 => (0, 0),
             8 => {
                 let view = device_view(data[0].0, 20);
-                b"fake-serial\0\0\0\0\0\0\0\0\0".iter().enumerate().for_each(|(n, b)| view.write(n, *b));
+                b"fake-serial\0\0\0\0\0\0\0\0\0"
+                    .iter()
+                    .enumerate()
+                    .for_each(|(n, b)| view.write(n, *b));
                 (0, 20)
             }
             11 | 13 => {
@@ -285,7 +288,14 @@ impl Transport for FakePort {
     fn requires_legacy_layout(&self) -> bool {
         false
     }
-    fn queue_set(&mut self, _queue: u16, size: u32, desc: PhysAddr, driver: PhysAddr, device: PhysAddr) {
+    fn queue_set(
+        &mut self,
+        _queue: u16,
+        size: u32,
+        desc: PhysAddr,
+        driver: PhysAddr,
+        device: PhysAddr,
+    ) {
         self.device().queue = Some((size as u16, desc, driver, device));
     }
     fn queue_unset(&mut self, _queue: u16) {}
@@ -302,7 +312,11 @@ impl Transport for FakePort {
         let bytes: Vec<u8> = self.device().config.iter().flat_map(|w| w.to_le_bytes()).collect();
         Ok(T::read_from_bytes(&bytes[offset..offset + size_of::<T>()]).unwrap())
     }
-    fn write_config_space<T: IntoBytes + Immutable>(&mut self, _offset: usize, _value: T) -> Result<()> {
+    fn write_config_space<T: IntoBytes + Immutable>(
+        &mut self,
+        _offset: usize,
+        _value: T,
+    ) -> Result<()> {
         unreachable!("the driver writes no configuration")
     }
 }

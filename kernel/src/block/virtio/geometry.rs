@@ -22,7 +22,8 @@ pub mod feature {
     pub const VERSION_1: u64 = 1 << 32;
 
     /// Features that this driver accepts if offered.
-    pub const WANTED: u64 = SIZE_MAX | SEG_MAX | RO | FLUSH | DISCARD | WRITE_ZEROES | INDIRECT | VERSION_1;
+    pub const WANTED: u64 =
+        SIZE_MAX | SEG_MAX | RO | FLUSH | DISCARD | WRITE_ZEROES | INDIRECT | VERSION_1;
 }
 
 use crate::block::request::{MAX_RANGE_SECTORS, SECTOR_SIZE};
@@ -60,7 +61,9 @@ impl core::fmt::Display for VirtioConfigError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
             Self::Missing => f.write_str("the device has no configuration of a disk"),
-            Self::Unstable => f.write_str("the device's configuration changed whenever it was read"),
+            Self::Unstable => {
+                f.write_str("the device's configuration changed whenever it was read")
+            }
             Self::ReadOnly => f.write_str("the disk cannot be written"),
             Self::Empty => f.write_str("the disk has no sectors"),
             Self::Segments => f.write_str("the device takes no segment of a sector or more"),
@@ -113,18 +116,22 @@ impl VirtioGeometry {
     }
 
     fn read_once<T: Transport>(transport: &T, features: u64) -> Result<Self, VirtioConfigError> {
-        let word = |at| transport.read_config_space::<u32>(at).map_err(|_| VirtioConfigError::Missing);
-        let word_if = |bit, at, otherwise| if features & bit != 0 { word(at) } else { Ok(otherwise) };
+        let word =
+            |at| transport.read_config_space::<u32>(at).map_err(|_| VirtioConfigError::Missing);
+        let word_if =
+            |bit, at, otherwise| if features & bit != 0 { word(at) } else { Ok(otherwise) };
         if features & feature::RO != 0 {
             return Err(VirtioConfigError::ReadOnly);
         }
-        let capacity = u64::from(word(offset::CAPACITY + 4)?) << 32 | u64::from(word(offset::CAPACITY)?);
+        let capacity =
+            u64::from(word(offset::CAPACITY + 4)?) << 32 | u64::from(word(offset::CAPACITY)?);
         if capacity == 0 {
             return Err(VirtioConfigError::Empty);
         }
         let sector = SECTOR_SIZE as u32;
         let max_segments = word_if(feature::SEG_MAX, offset::SEG_MAX, 1)?;
-        let size_max = word_if(feature::SIZE_MAX, offset::SIZE_MAX, u32::MAX)?.min(MOST_SEGMENT_LEN);
+        let size_max =
+            word_if(feature::SIZE_MAX, offset::SIZE_MAX, u32::MAX)?.min(MOST_SEGMENT_LEN);
         let max_segment_len = size_max - size_max % sector;
         if max_segments == 0 || max_segment_len == 0 {
             return Err(VirtioConfigError::Segments);
@@ -136,7 +143,11 @@ impl VirtioGeometry {
             max_segments,
             max_segment_len,
             discard: enough(word_if(feature::DISCARD, offset::MAX_DISCARD_SECTORS, 0)?),
-            write_zeroes: enough(word_if(feature::WRITE_ZEROES, offset::MAX_WRITE_ZEROES_SECTORS, 0)?),
+            write_zeroes: enough(word_if(
+                feature::WRITE_ZEROES,
+                offset::MAX_WRITE_ZEROES_SECTORS,
+                0,
+            )?),
         })
     }
 }

@@ -90,7 +90,8 @@ fn try_bring_up<P: VirtioPort>(
     let features = negotiate(port, known)?;
     let geometry = VirtioGeometry::read(port, features).map_err(VirtioInitError::Config)?;
     let most = port.max_queue_size(QUEUE);
-    let plan = QueueLayout::new(most, geometry.max_segments, geometry.has(feature::INDIRECT)).ok_or(VirtioInitError::Queue)?;
+    let plan = QueueLayout::new(most, geometry.max_segments, geometry.has(feature::INDIRECT))
+        .ok_or(VirtioInitError::Queue)?;
     ring.clear(region, &plan);
     port.prepare_queue(QUEUE).map_err(VirtioInitError::Port)?;
     let at = |offset| region.hpa(offset).as_u64();
@@ -106,5 +107,9 @@ fn negotiate<P: VirtioPort>(port: &mut P, known: DeviceStatus) -> Result<u64, Vi
     }
     port.write_driver_features(features);
     port.set_status(known | DeviceStatus::FEATURES_OK);
-    if port.get_status().contains(DeviceStatus::FEATURES_OK) { Ok(features) } else { Err(VirtioInitError::Features) }
+    if port.get_status().contains(DeviceStatus::FEATURES_OK) {
+        Ok(features)
+    } else {
+        Err(VirtioInitError::Features)
+    }
 }

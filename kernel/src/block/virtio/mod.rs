@@ -19,8 +19,8 @@
 //! * Slot `s` owns the descriptors from `s * stride` on (or one descriptor and a preallocated
 //!   indirect table). So nothing is allocated after start-up, and no free list can be corrupted.
 //! * The words that the device writes (used index, id, length, status) are read once and checked. A
-//!   wrong one is a [`DeviceProtocolError`]: the device then accepts no more requests, and is reset once
-//!   nothing is in flight.
+//!   wrong one is a [`DeviceProtocolError`]: the device then accepts no more requests, and is reset
+//!   once nothing is in flight.
 //! * A request's buffers return to its submitter only after an answer of the device. At a time-out
 //!   the submitter gets a completion (`TimedOut`) and the disk is written off; the late answer is a
 //!   second completion. A device with requests in flight is never reset: QEMU's reset waits for the

@@ -14,7 +14,9 @@
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
-use virtio_drivers::transport::pci::{PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_NOTIFY_CFG};
+use virtio_drivers::transport::pci::{
+    PciTransport, VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_NOTIFY_CFG,
+};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 use virtio_drivers::{BufferDirection, Hal, PhysAddr, Result as VirtioResult};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -40,7 +42,8 @@ const VIRTIO_PCI_CAP_DEVICE_CFG: u8 = 4;
 /// changes.
 const NO_VECTOR: u16 = 0xffff;
 
-/// Offsets in the common configuration (VIRTIO 1.2 §4.1.4.3 "Common configuration structure layout").
+/// Offsets in the common configuration (VIRTIO 1.2 §4.1.4.3 "Common configuration structure
+/// layout").
 mod common {
     pub const CONFIG_VECTOR: usize = 16;
     pub const QUEUE_SELECT: usize = 22;
@@ -92,7 +95,8 @@ unsafe impl Hal for VirtioHal {
         0
     }
     unsafe fn mmio_phys_to_virt(at: PhysAddr, size: usize) -> NonNull<u8> {
-        let at = device_map::map(Hpa::new(at), size as u64).expect("every BAR was mapped before the transport saw it");
+        let at = device_map::map(Hpa::new(at), size as u64)
+            .expect("every BAR was mapped before the transport saw it");
         NonNull::new(at.as_u64() as *mut u8).expect("no registers are mapped at 0")
     }
     unsafe fn share(_buffer: NonNull<[u8]>, _direction: BufferDirection) -> PhysAddr {
@@ -129,14 +133,23 @@ impl PciPort {
     ///
     /// # Safety
     /// No other code drives the function, and its registers are where firmware says.
-    pub unsafe fn new(access: ConfigPorts, at: DeviceFunction, target: MsixTarget) -> Result<Self, FunctionError> {
+    pub unsafe fn new(
+        access: ConfigPorts,
+        at: DeviceFunction,
+        target: MsixTarget,
+    ) -> Result<Self, FunctionError> {
         let mut root = PciRoot::new(access);
-        root.set_command(at, Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE);
+        root.set_command(
+            at,
+            Command::MEMORY_SPACE | Command::BUS_MASTER | Command::INTERRUPT_DISABLE,
+        );
         let list = capabilities(&access, at).map_err(|_| FunctionError::Capabilities)?;
         check_places(&access, at, &list)?;
         map_bars(&mut root, &access, at, &list)?;
-        let common = find(&access, at, &list, VIRTIO_PCI_CAP_COMMON_CFG).ok_or(FunctionError::Registers)?;
-        let notify = find(&access, at, &list, VIRTIO_PCI_CAP_NOTIFY_CFG).ok_or(FunctionError::Registers)?;
+        let common =
+            find(&access, at, &list, VIRTIO_PCI_CAP_COMMON_CFG).ok_or(FunctionError::Registers)?;
+        let notify =
+            find(&access, at, &list, VIRTIO_PCI_CAP_NOTIFY_CFG).ok_or(FunctionError::Registers)?;
         if (common.1.len as usize) < common::LEN {
             return Err(FunctionError::Registers);
         }
@@ -144,9 +157,11 @@ impl PciPort {
         let common = map(&mut root, at, common.1)?;
         let notify = map(&mut root, at, notify.1)?;
         let msix = MsixCapability::find(&access, at, &list).ok_or(FunctionError::NoMsix)?;
-        let table = BarRegion { bar: msix.bar, offset: msix.table_offset, len: msix.table_len() as u32 };
+        let table =
+            BarRegion { bar: msix.bar, offset: msix.table_offset, len: msix.table_len() as u32 };
         msix.route(&mut access.clone(), &map(&mut root, at, table)?, QUEUE_ENTRY, target);
-        let transport = PciTransport::new::<VirtioHal, _>(&mut root, at).map_err(|_| FunctionError::Transport)?;
+        let transport = PciTransport::new::<VirtioHal, _>(&mut root, at)
+            .map_err(|_| FunctionError::Transport)?;
         let transport = ManuallyDrop::new(transport);
         Ok(Self { at, access, transport, common, notify, notify_multiplier, doorbell: 0 })
     }
@@ -163,13 +178,23 @@ fn place(access: &ConfigPorts, at: DeviceFunction, entry: &PciCapability) -> Opt
     Some(BarRegion { bar: word(4)? as u8, offset: word(8)?, len: word(12)? })
 }
 
-fn find(access: &ConfigPorts, at: DeviceFunction, list: &[PciCapability], kind: u8) -> Option<(PciCapability, BarRegion)> {
-    let entry = list.iter().find(|c| c.id == capability::VENDOR && (c.header >> 8) as u8 == kind)?;
+fn find(
+    access: &ConfigPorts,
+    at: DeviceFunction,
+    list: &[PciCapability],
+    kind: u8,
+) -> Option<(PciCapability, BarRegion)> {
+    let entry =
+        list.iter().find(|c| c.id == capability::VENDOR && (c.header >> 8) as u8 == kind)?;
     Some((*entry, place(access, at, entry)?))
 }
 
 /// Checks the sums that virtio-drivers makes without overflow checks.
-fn check_places(access: &ConfigPorts, at: DeviceFunction, list: &[PciCapability]) -> Result<(), FunctionError> {
+fn check_places(
+    access: &ConfigPorts,
+    at: DeviceFunction,
+    list: &[PciCapability],
+) -> Result<(), FunctionError> {
     let sound = |p: BarRegion| p.bar < 6 && p.offset.checked_add(p.len).is_some();
     let mut places = list.iter().filter_map(|entry| place(access, at, entry));
     if places.all(sound) { Ok(()) } else { Err(FunctionError::Registers) }
@@ -183,8 +208,12 @@ fn map_bars(
     at: DeviceFunction,
     list: &[PciCapability],
 ) -> Result<(), FunctionError> {
-    const NAMED: [u8; 4] =
-        [VIRTIO_PCI_CAP_COMMON_CFG, VIRTIO_PCI_CAP_NOTIFY_CFG, VIRTIO_PCI_CAP_ISR_CFG, VIRTIO_PCI_CAP_DEVICE_CFG];
+    const NAMED: [u8; 4] = [
+        VIRTIO_PCI_CAP_COMMON_CFG,
+        VIRTIO_PCI_CAP_NOTIFY_CFG,
+        VIRTIO_PCI_CAP_ISR_CFG,
+        VIRTIO_PCI_CAP_DEVICE_CFG,
+    ];
     for kind in NAMED {
         let Some((_, place)) = find(access, at, list, kind) else { continue };
         let (base, size) = bar(root, at, place.bar)?;
@@ -194,14 +223,22 @@ fn map_bars(
 }
 
 /// Returns the address and size of a BAR that firmware has placed.
-fn bar(root: &mut PciRoot<ConfigPorts>, at: DeviceFunction, number: u8) -> Result<(u64, u64), FunctionError> {
+fn bar(
+    root: &mut PciRoot<ConfigPorts>,
+    at: DeviceFunction,
+    number: u8,
+) -> Result<(u64, u64), FunctionError> {
     let bar = root.bar_info(at, number).ok().flatten().ok_or(FunctionError::Address)?;
     let (base, size) = bar.memory_address_size().ok_or(FunctionError::Address)?;
     let end = base.checked_add(size).filter(|end| *end <= PHYSICAL_END);
     if base == 0 || end.is_none() { Err(FunctionError::Address) } else { Ok((base, size)) }
 }
 
-fn map(root: &mut PciRoot<ConfigPorts>, at: DeviceFunction, place: BarRegion) -> Result<DeviceWindow, FunctionError> {
+fn map(
+    root: &mut PciRoot<ConfigPorts>,
+    at: DeviceFunction,
+    place: BarRegion,
+) -> Result<DeviceWindow, FunctionError> {
     let (base, size) = bar(root, at, place.bar)?;
     let (offset, len) = (u64::from(place.offset), u64::from(place.len));
     if offset + len > size {
@@ -222,7 +259,8 @@ impl VirtioPort for PciPort {
         if self.common.read::<u16>(common::QUEUE_VECTOR) != QUEUE_ENTRY {
             return Err(PortError::Vector);
         }
-        let offset = u64::from(self.common.read::<u16>(common::QUEUE_NOTIFY_OFF)) * u64::from(self.notify_multiplier);
+        let offset = u64::from(self.common.read::<u16>(common::QUEUE_NOTIFY_OFF))
+            * u64::from(self.notify_multiplier);
         if !offset.is_multiple_of(2) || offset + 2 > self.notify.len() as u64 {
             return Err(PortError::Doorbell);
         }
@@ -264,7 +302,14 @@ impl Transport for PciPort {
     fn requires_legacy_layout(&self) -> bool {
         self.transport.requires_legacy_layout()
     }
-    fn queue_set(&mut self, queue: u16, size: u32, desc: PhysAddr, driver: PhysAddr, device: PhysAddr) {
+    fn queue_set(
+        &mut self,
+        queue: u16,
+        size: u32,
+        desc: PhysAddr,
+        driver: PhysAddr,
+        device: PhysAddr,
+    ) {
         self.transport.queue_set(queue, size, desc, driver, device);
     }
     fn queue_unset(&mut self, queue: u16) {
@@ -282,7 +327,11 @@ impl Transport for PciPort {
     fn read_config_space<T: FromBytes + IntoBytes>(&self, offset: usize) -> VirtioResult<T> {
         self.transport.read_config_space(offset)
     }
-    fn write_config_space<T: IntoBytes + Immutable>(&mut self, offset: usize, value: T) -> VirtioResult<()> {
+    fn write_config_space<T: IntoBytes + Immutable>(
+        &mut self,
+        offset: usize,
+        value: T,
+    ) -> VirtioResult<()> {
         self.transport.write_config_space(offset, value)
     }
 }

@@ -107,7 +107,9 @@ impl QueueLayout {
     /// Returns the slot whose chain starts at `id`; `None` if there is no such slot.
     pub const fn slot_of(&self, id: u32) -> Option<u16> {
         let slot = match self.descriptors {
-            DescriptorUse::Direct { stride } if id.is_multiple_of(stride as u32) => id / stride as u32,
+            DescriptorUse::Direct { stride } if id.is_multiple_of(stride as u32) => {
+                id / stride as u32
+            }
             DescriptorUse::Direct { .. } => return None,
             DescriptorUse::Indirect => id,
         };
@@ -182,7 +184,9 @@ mod tests {
 
     #[test]
     fn only_heads_name_slots() {
-        for plan in [QueueLayout::new(256, 254, true).unwrap(), QueueLayout::new(256, 254, false).unwrap()] {
+        for plan in
+            [QueueLayout::new(256, 254, true).unwrap(), QueueLayout::new(256, 254, false).unwrap()]
+        {
             for slot in 0..plan.slots {
                 assert_eq!(plan.slot_of(u32::from(plan.head(slot))), Some(slot));
             }

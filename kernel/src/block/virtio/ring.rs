@@ -1,5 +1,5 @@
-//! The two rings of a split virtqueue (VIRTIO 1.2 §2.7.6 "The Virtqueue Available Ring", §2.7.8 "The Virtqueue
-//! Used Ring").
+//! The two rings of a split virtqueue (VIRTIO 1.2 §2.7.6 "The Virtqueue Available Ring", §2.7.8
+//! "The Virtqueue Used Ring").
 //!
 //! ```text
 //!   available   0 flags  2 index  4 ring[n]: u16 head               driver writes
@@ -61,11 +61,16 @@ impl RingIndexes {
     ///
     /// # Errors
     /// [`UsedIndexError`] if the device claims more than it was offered.
-    pub fn take(&mut self, region: &DmaRegion, plan: &QueueLayout) -> Result<Option<UsedElement>, UsedIndexError> {
+    pub fn take(
+        &mut self,
+        region: &DmaRegion,
+        plan: &QueueLayout,
+    ) -> Result<Option<UsedElement>, UsedIndexError> {
         let index = region.read::<u16>(plan.used() + 2);
         // The elements must be read after the index that announces them.
         fence(Ordering::SeqCst);
-        let (ready, outstanding) = (index.wrapping_sub(self.used), self.available.wrapping_sub(self.used));
+        let (ready, outstanding) =
+            (index.wrapping_sub(self.used), self.available.wrapping_sub(self.used));
         if ready > outstanding {
             return Err(UsedIndexError);
         }
@@ -94,7 +99,11 @@ mod tests {
     use crate::block::dma::fake;
 
     fn rings() -> (RingIndexes, DmaRegion, QueueLayout) {
-        (RingIndexes::default(), fake::region(REGION_BYTES / 4096), QueueLayout::new(4, 1, false).unwrap())
+        (
+            RingIndexes::default(),
+            fake::region(REGION_BYTES / 4096),
+            QueueLayout::new(4, 1, false).unwrap(),
+        )
     }
 
     #[test]
@@ -120,7 +129,11 @@ mod tests {
         region.write(plan.used() + 2, 2u16);
         assert_eq!(ring.take(&region, &plan), Err(UsedIndexError));
         region.write(plan.used() + 2, u16::MAX);
-        assert_eq!(ring.take(&region, &plan), Err(UsedIndexError), "backwards is a jump ahead, too");
+        assert_eq!(
+            ring.take(&region, &plan),
+            Err(UsedIndexError),
+            "backwards is a jump ahead, too"
+        );
     }
 
     #[test]

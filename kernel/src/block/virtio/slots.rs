@@ -45,7 +45,8 @@ impl RequestSlots {
         Self { free, reserved, instant: 0, in_flight: [None; MAX_SLOTS as usize] }
     }
 
-    /// Returns the slot for the next request of that lane, to be passed to [`RequestSlots::occupy`].
+    /// Returns the slot for the next request of that lane, to be passed to
+    /// [`RequestSlots::occupy`].
     ///
     /// The highest slot is reserved for the beat, unless it is the only one.
     pub fn next_free(&self, lane: QueueLane) -> Option<u16> {
@@ -86,7 +87,11 @@ impl RequestSlots {
     /// Returns the cookie of a request in flight whose submitter has not been told of the time-out,
     /// and marks it as told.
     pub fn tell_one(&mut self) -> Option<Cookie> {
-        let request = self.in_flight.iter_mut().flatten().find(|request| request.told == TimeoutReport::No)?;
+        let request = self
+            .in_flight
+            .iter_mut()
+            .flatten()
+            .find(|request| request.told == TimeoutReport::No)?;
         request.told = TimeoutReport::Yes;
         Some(request.cookie)
     }
@@ -113,7 +118,12 @@ mod tests {
     use super::*;
 
     fn request(cookie: u64) -> InFlightRequest {
-        InFlightRequest { cookie: Cookie(cookie), incoming: 0, since_ns: None, told: TimeoutReport::No }
+        InFlightRequest {
+            cookie: Cookie(cookie),
+            incoming: 0,
+            since_ns: None,
+            told: TimeoutReport::No,
+        }
     }
 
     #[test]
@@ -124,8 +134,14 @@ mod tests {
                 let slot = slots.next_free(QueueLane::Beat).unwrap();
                 slots.occupy(slot, request(u64::from(n)));
             }
-            assert_eq!((slots.next_free(QueueLane::Beat), slots.count()), (None, usize::from(count)));
-            assert_eq!(slots.vacate(count - 1).map(|r| r.cookie), Some(Cookie(u64::from(count - 1))));
+            assert_eq!(
+                (slots.next_free(QueueLane::Beat), slots.count()),
+                (None, usize::from(count))
+            );
+            assert_eq!(
+                slots.vacate(count - 1).map(|r| r.cookie),
+                Some(Cookie(u64::from(count - 1)))
+            );
             assert_eq!(slots.vacate(count - 1).map(|r| r.cookie), None, "not twice");
             assert_eq!(slots.next_free(QueueLane::Beat), Some(count - 1));
         }

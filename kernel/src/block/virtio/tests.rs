@@ -9,8 +9,8 @@ use super::*;
 use crate::block::dma::DmaRegion;
 use crate::block::dma::fake::region;
 use crate::block::{
-    Completion, Cookie, Disk, DiskError, DiskIncident, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange,
-    SubmitError,
+    Completion, Cookie, Disk, DiskError, DiskIncident, DiskOperation, DiskRequest, DmaSegment,
+    QueueLane, SectorRange, SubmitError,
 };
 
 const SECTORS: u32 = 4096;
@@ -37,7 +37,13 @@ impl VirtioBed {
             worker.lock().unwrap().work();
             0
         };
-        let disk = VirtioDisk::new(1, FakePort(device.clone()), region(REGION_BYTES / 4096), LIMITS, clock)?;
+        let disk = VirtioDisk::new(
+            1,
+            FakePort(device.clone()),
+            region(REGION_BYTES / 4096),
+            LIMITS,
+            clock,
+        )?;
         device.lock().unwrap().log.clear();
         Ok(Self { device, disk, buffer: region(16) })
     }
@@ -52,10 +58,18 @@ impl VirtioBed {
 
     /// Returns a segment for each page of the buffer, from `page` on.
     fn segments(&self, page: usize, count: usize) -> Vec<DmaSegment> {
-        (page..page + count).map(|p| DmaSegment { base: self.buffer.hpa(p * 4096), len: 4096 }).collect()
+        (page..page + count)
+            .map(|p| DmaSegment { base: self.buffer.hpa(p * 4096), len: 4096 })
+            .collect()
     }
 
-    fn submit(&self, operation: DiskOperation, first: u64, segments: &[DmaSegment], cookie: u64) -> Result<(), SubmitError> {
+    fn submit(
+        &self,
+        operation: DiskOperation,
+        first: u64,
+        segments: &[DmaSegment],
+        cookie: u64,
+    ) -> Result<(), SubmitError> {
         let count = segments.iter().map(|s| u64::from(s.len) / 512).sum();
         self.disk.submit(&DiskRequest {
             operation,
@@ -134,7 +148,13 @@ fn discard_and_write_zeroes_carry_their_range() {
     for (operation, cookie) in [(DiskOperation::Discard, 1), (DiskOperation::WriteZeroes, 2)] {
         let sectors = SectorRange { first: 3, count: 2 };
         bed.disk
-            .submit(&DiskRequest { operation, sectors, segments: &[], lane: QueueLane::Common, cookie: Cookie(cookie) })
+            .submit(&DiskRequest {
+                operation,
+                sectors,
+                segments: &[],
+                lane: QueueLane::Common,
+                cookie: Cookie(cookie),
+            })
             .unwrap();
     }
     bed.work();
@@ -149,7 +169,10 @@ fn all_slots_fly_at_once_come_back_in_any_order_and_are_used_again() {
     let bed = VirtioBed::new(|_| ());
     for round in 0..3u64 {
         (0..63).for_each(|n| bed.write(n));
-        assert_eq!(bed.submit(DiskOperation::Write, 0, &bed.segments(0, 1), 64), Err(SubmitError::Full));
+        assert_eq!(
+            bed.submit(DiskOperation::Write, 0, &bed.segments(0, 1), 64),
+            Err(SubmitError::Full)
+        );
         // The beat of a claim waits for none of them.
         assert_eq!(bed.submit_in(QueueLane::Beat, 63), Ok(()));
         assert_eq!(bed.submit_in(QueueLane::Beat, 64), Err(SubmitError::Full));
@@ -217,7 +240,11 @@ fn a_device_that_breaks_the_protocol_is_reset_once_nothing_is_in_flight() {
     bed.work();
     assert_eq!(bed.poll(0), [(1, Err(DiskError::Io))], "it was answered");
     assert_eq!(bed.disk.last_violation(), Some(DeviceProtocolError::TooLong(2)));
-    assert_eq!(bed.submit(DiskOperation::Flush, 0, &[], 3), Err(SubmitError::Full), "until it has been reset");
+    assert_eq!(
+        bed.submit(DiskOperation::Flush, 0, &[], 3),
+        Err(SubmitError::Full),
+        "until it has been reset"
+    );
     assert_eq!(bed.device().resets, resets, "a request is in flight");
     bed.device().answer_late();
     assert_eq!(bed.poll(1), [(2, Ok(()))]);
@@ -245,7 +272,11 @@ fn an_answer_that_names_no_request_leaves_the_buffers_with_the_device() {
         assert_eq!(bed.disk.last_violation(), Some(violation));
         assert_eq!(bed.poll(100), [(1, Err(DiskError::TimedOut))], "{wrong:?}");
         assert_eq!(bed.submit(DiskOperation::Flush, 0, &[], 2), Err(SubmitError::Failed));
-        assert_eq!((bed.poll(100_000), bed.device().resets), (vec![], resets), "never reset: it may still write");
+        assert_eq!(
+            (bed.poll(100_000), bed.device().resets),
+            (vec![], resets),
+            "never reset: it may still write"
+        );
     }
 }
 
@@ -259,7 +290,10 @@ fn an_answer_given_twice_completes_once() {
     bed.work();
     assert_eq!(bed.poll(0), [(1, Ok(()))]);
     assert_eq!(bed.disk.last_violation(), Some(DeviceProtocolError::UnknownId(0)));
-    assert_eq!((bed.poll(100), bed.disk.counters().resets), (vec![(2, Err(DiskError::TimedOut))], 0));
+    assert_eq!(
+        (bed.poll(100), bed.disk.counters().resets),
+        (vec![(2, Err(DiskError::TimedOut))], 0)
+    );
 }
 
 #[test]
@@ -267,7 +301,11 @@ fn a_device_that_asks_for_a_reset_gets_one() {
     let bed = VirtioBed::new(|_| ());
     bed.poll(0);
     bed.device().needs_reset = true;
-    assert_eq!((bed.poll(999_999_999), bed.disk.counters().resets), (vec![], 0), "the status is looked at once a second");
+    assert_eq!(
+        (bed.poll(999_999_999), bed.disk.counters().resets),
+        (vec![], 0),
+        "the status is looked at once a second"
+    );
     assert_eq!((bed.poll(1_000_000_000), bed.disk.counters().resets), (vec![], 1));
     assert_eq!(incidents(&bed), [DiskIncident::Broken]);
     bed.assert_works(1_000_000_000);
@@ -293,17 +331,31 @@ fn a_disk_that_does_not_answer_is_written_off_without_a_reset_and_late_answers_b
     // All requests in flight are completed with a time-out: the disk is written off as a whole.
     assert_eq!(bed.poll(1100), [(1, Err(DiskError::TimedOut)), (3, Err(DiskError::TimedOut))]);
     assert!(bed.disk.is_dead());
-    assert_eq!(bed.submit(DiskOperation::Write, 0, &bed.segments(0, 1), 4), Err(SubmitError::Failed));
+    assert_eq!(
+        bed.submit(DiskOperation::Write, 0, &bed.segments(0, 1), 4),
+        Err(SubmitError::Failed)
+    );
     assert_eq!(bed.submit_in(QueueLane::Beat, 4), Err(SubmitError::Failed));
-    assert_eq!((bed.poll(100_000), bed.device().resets), (vec![], resets), "told once, and never reset");
+    assert_eq!(
+        (bed.poll(100_000), bed.device().resets),
+        (vec![], resets),
+        "told once, and never reset"
+    );
     assert_eq!(incidents(&bed), [DiskIncident::WrittenOff { unanswered: 2 }]);
     bed.device().answer_one_late();
     assert_eq!(bed.poll(100_050), [(1, Ok(()))]);
-    assert_eq!(bed.submit(DiskOperation::Write, 0, &bed.segments(0, 1), 4), Err(SubmitError::Failed), "one is still away");
+    assert_eq!(
+        bed.submit(DiskOperation::Write, 0, &bed.segments(0, 1), 4),
+        Err(SubmitError::Failed),
+        "one is still away"
+    );
     bed.device().answer_late();
     assert_eq!(bed.poll(101_100), [(3, Ok(()))]);
     assert_eq!(incidents(&bed), [DiskIncident::Back { away_ns: 100_000 }]);
-    assert_eq!((bed.disk.is_dead(), bed.disk.counters().timeouts, bed.disk.counters().resets), (false, 2, 0));
+    assert_eq!(
+        (bed.disk.is_dead(), bed.disk.counters().timeouts, bed.disk.counters().resets),
+        (false, 2, 0)
+    );
     bed.assert_works(101_101);
 }
 
@@ -358,7 +410,10 @@ fn a_disk_that_grew_or_shrank_goes_on_at_its_recorded_size() {
         bed.poll(0);
         bed.device().config[0] = capacity;
         bed.poll(1_000_000_000);
-        assert_eq!(incidents(&bed), [DiskIncident::Resized { from: SECTORS.into(), to: capacity.into() }]);
+        assert_eq!(
+            incidents(&bed),
+            [DiskIncident::Resized { from: SECTORS.into(), to: capacity.into() }]
+        );
         assert_eq!(bed.disk.info().capacity, u64::from(SECTORS));
         // Neither the time-out nor the reset that follow find another disk.
         bed.wrong(DeviceMisbehaviour::Silent);
@@ -409,7 +464,10 @@ fn devices_that_are_of_no_use_are_refused_with_the_reason() {
         Ok(_) => panic!("not refused"),
     };
     assert_eq!(refused(|d| d.features &= !feature::VERSION_1), VirtioInitError::Legacy);
-    assert_eq!(refused(|d| d.features |= feature::RO), VirtioInitError::Config(VirtioConfigError::ReadOnly));
+    assert_eq!(
+        refused(|d| d.features |= feature::RO),
+        VirtioInitError::Config(VirtioConfigError::ReadOnly)
+    );
     assert_eq!(refused(|d| d.config[0] = 0), VirtioInitError::Config(VirtioConfigError::Empty));
     assert_eq!(refused(|d| d.config[3] = 0), VirtioInitError::Config(VirtioConfigError::Segments));
     assert_eq!(refused(|d| d.queue_max = 0), VirtioInitError::Queue);
@@ -425,7 +483,13 @@ fn small_limits_of_a_device_are_kept() {
         d.queue_max = 8;
     });
     let info = bed.disk.info();
-    assert_eq!((info.max_segments, info.depth, info.discard, info.write_zeroes), (2, 7, false, false));
-    assert_eq!(bed.submit(DiskOperation::Write, 0, &bed.segments(0, 3), 1), Err(SubmitError::Invalid));
+    assert_eq!(
+        (info.max_segments, info.depth, info.discard, info.write_zeroes),
+        (2, 7, false, false)
+    );
+    assert_eq!(
+        bed.submit(DiskOperation::Write, 0, &bed.segments(0, 3), 1),
+        Err(SubmitError::Invalid)
+    );
     bed.assert_works(0);
 }

@@ -23,7 +23,9 @@ impl DumpJob {
             until(|| (self.is_ending() || time::now_ns() >= due_ns).then_some(())).await;
             let start_ns = time::now_ns();
             match self.look_once(writer).await {
-                Ok(Some(Repaired::Something)) => spaces.tell_repaired(self.space, "a part around the blocks of its dump"),
+                Ok(Some(Repaired::Something)) => {
+                    spaces.tell_repaired(self.space, "a part around the blocks of its dump")
+                }
                 Ok(Some(Repaired::Nothing)) => {}
                 Ok(None) | Err(_) => return,
             }
@@ -35,8 +37,11 @@ impl DumpJob {
     async fn look_once(&self, writer: &mut DumpWriter<'_>) -> Result<Option<Repaired>, DiskError> {
         let spaces = self.host.spaces;
         let record = spaces.take_record(self.space).await;
-        let is_ours = |r: &SpaceRecord| r.crash.as_ref().is_some_and(|crash| crash.name == self.name);
-        let is_there = record.is_some_and(|r| matches!(r.state, SpaceState::Complete | SpaceState::Partial) && is_ours(&r));
+        let is_ours =
+            |r: &SpaceRecord| r.crash.as_ref().is_some_and(|crash| crash.name == self.name);
+        let is_there = record.is_some_and(|r| {
+            matches!(r.state, SpaceState::Complete | SpaceState::Partial) && is_ours(&r)
+        });
         let result = match is_there && !self.is_ending() {
             true => writer.repair().await.map(Some),
             false => Ok(None),

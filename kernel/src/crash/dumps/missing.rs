@@ -29,7 +29,11 @@ pub(super) struct FoundMissing {
 
 /// Finds the pages that are missing now. Blocks that were found wrong earlier are read again, and
 /// accepted if they are right.
-pub(super) async fn look(job: &DumpJob, layout: &SpaceLayout, unfinished: Unfinished) -> FoundMissing {
+pub(super) async fn look(
+    job: &DumpJob,
+    layout: &SpaceLayout,
+    unfinished: Unfinished,
+) -> FoundMissing {
     let (all, suspects) = (layout.pages(), job.drain.suspects(&job.host.pager));
     let mut found = FoundMissing { pages: MissingPages::default(), most: all };
     if unfinished == Unfinished::OnItsWay && suspects.is_empty() {
@@ -41,7 +45,9 @@ pub(super) async fn look(job: &DumpJob, layout: &SpaceLayout, unfinished: Unfini
         let (kind, alike) = job.drain.final_run(&job.host.pager, index);
         let is_missing = match kind {
             None => unfinished == Unfinished::Missing,
-            Some(PageFinal::Block(crc)) if holds(&suspects, index) => !reads_right(job, layout, index, crc).await,
+            Some(PageFinal::Block(crc)) if holds(&suspects, index) => {
+                !reads_right(job, layout, index, crc).await
+            }
             Some(_) => false,
         };
         if is_missing && found.pages.push(MissingRange { first: next, count: 1 }).is_err() {

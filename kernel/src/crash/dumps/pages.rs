@@ -44,7 +44,12 @@ impl CorePages for ImagePages<'_> {
             Some(PageFinal::Zero) => DumpPageState::Zero,
             None => DumpPageState::Missing,
         };
-        CorePage { gfn: self.gfn(index), index: index.0, pages: pages.min(self.missing.alike(index)), content }
+        CorePage {
+            gfn: self.gfn(index),
+            index: index.0,
+            pages: pages.min(self.missing.alike(index)),
+            content,
+        }
     }
 }
 

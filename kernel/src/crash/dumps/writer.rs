@@ -155,7 +155,10 @@ impl<'j> DumpWriter<'j> {
     }
 
     /// Seals a drain that has ended: complete, or partial with `cause` if a page is missing.
-    pub async fn seal(&mut self, cause: PartialCause) -> Result<(Described, MissingPages), DiskError> {
+    pub async fn seal(
+        &mut self,
+        cause: PartialCause,
+    ) -> Result<(Described, MissingPages), DiskError> {
         let unfinished = match cause {
             PartialCause::NONE => Unfinished::OnItsWay,
             _ => Unfinished::Missing,
@@ -163,7 +166,8 @@ impl<'j> DumpWriter<'j> {
         let before = self.missing.clone();
         self.look_for_missing(unfinished).await;
         let is_anew = before != self.missing || self.mode == PutMode::Repair;
-        let (from, part) = if is_anew { (0, BitmapPart::All) } else { (self.recorded, BitmapPart::WithBits) };
+        let (from, part) =
+            if is_anew { (0, BitmapPart::All) } else { (self.recorded, BitmapPart::WithBits) };
         self.write_all_bits(from, part).await?;
         let is_whole = self.missing.is_empty() && self.most == self.layout().pages();
         let notes = self.job.notes_with_kernels_own(&self.layout()).await?;
@@ -172,7 +176,9 @@ impl<'j> DumpWriter<'j> {
         let described = self.describe_sealed(&seal).await?;
         let (state, progress, cause) = match extent {
             SealExtent::Whole => (SpaceState::Complete, self.layout().pages(), PartialCause::NONE),
-            SealExtent::Partial if cause == PartialCause::NONE => (SpaceState::Partial, self.most, PartialCause::BAD_BLOCKS),
+            SealExtent::Partial if cause == PartialCause::NONE => {
+                (SpaceState::Partial, self.most, PartialCause::BAD_BLOCKS)
+            }
             SealExtent::Partial => (SpaceState::Partial, self.most, cause),
         };
         self.record(state, progress, described, cause).await?;
@@ -227,8 +233,15 @@ impl<'j> DumpWriter<'j> {
         if self.stage != DumpStage::Sealed {
             job.host.spaces.flush(job.space).await?;
         }
-        let mut pages = RecoveredPages::new(job.host.spaces, job.space, &self.contents, self.most, &self.missing)?;
-        let (program_headers, bytes) = describe::headers(&mut pages, notes.len() as u32, self.mode).await?;
+        let mut pages = RecoveredPages::new(
+            job.host.spaces,
+            job.space,
+            &self.contents,
+            self.most,
+            &self.missing,
+        )?;
+        let (program_headers, bytes) =
+            describe::headers(&mut pages, notes.len() as u32, self.mode).await?;
         job.metadata_bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(Described { program_headers, notes_len: notes.len() as u32 })
     }
@@ -269,7 +282,9 @@ impl<'j> DumpWriter<'j> {
     async fn put_window(&self, part: BitmapPart) -> Result<(), DiskError> {
         let layout = self.layout();
         if part == BitmapPart::All {
-            return self.put(self.window.extent(&layout), ByteStream::new(self.window.bytes())).await;
+            return self
+                .put(self.window.extent(&layout), ByteStream::new(self.window.bytes()))
+                .await;
         }
         let mut from = 0;
         while let Some((extent, bytes, end)) = self.window.bit_run(&layout, from) {
@@ -313,7 +328,8 @@ impl<'j> DumpWriter<'j> {
         let layout = self.layout();
         let program_headers = describe::count(&mut self.pages(&layout)).await?;
         self.put(layout.notes(), ByteStream::new(notes)).await?;
-        self.put(layout.header(), CoreHeaders::new(&layout, program_headers, notes.len() as u64)).await?;
+        self.put(layout.header(), CoreHeaders::new(&layout, program_headers, notes.len() as u64))
+            .await?;
         Ok(Described { program_headers, notes_len: notes.len() as u32 })
     }
 
@@ -330,7 +346,13 @@ impl<'j> DumpWriter<'j> {
         Ok(())
     }
 
-    async fn record(&self, state: SpaceState, progress: u32, described: Described, cause: PartialCause) -> Result<(), DiskError> {
+    async fn record(
+        &self,
+        state: SpaceState,
+        progress: u32,
+        described: Described,
+        cause: PartialCause,
+    ) -> Result<(), DiskError> {
         let (crash, missing) = (self.job.crash_of_record(), self.missing.clone());
         let Described { program_headers, notes_len } = described;
         self.job.metadata_bytes.fetch_add(RECORD_SIZE, Ordering::Relaxed);

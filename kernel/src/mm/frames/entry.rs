@@ -59,7 +59,11 @@ impl FrameEntry {
 
     #[inline]
     pub(super) const fn mapped(owner: FrameOwner) -> Self {
-        Self(MAPPED << STATE_SHIFT | (owner.index.0 as u64) << INDEX_SHIFT | owner.object.as_u16() as u64)
+        Self(
+            MAPPED << STATE_SHIFT
+                | (owner.index.0 as u64) << INDEX_SHIFT
+                | owner.object.as_u16() as u64,
+        )
     }
 
     #[inline]
@@ -67,7 +71,10 @@ impl FrameEntry {
         let field = (self.0 >> INDEX_SHIFT) as u32;
         match self.0 >> STATE_SHIFT {
             FREE => FrameState::Free,
-            MAPPED => FrameState::Mapped(FrameOwner { object: ObjectId((self.0 & OBJECT_MASK) as u16), index: PageIndex(field) }),
+            MAPPED => FrameState::Mapped(FrameOwner {
+                object: ObjectId((self.0 & OBJECT_MASK) as u16),
+                index: PageIndex(field),
+            }),
             _ => FrameState::Held,
         }
     }
@@ -137,7 +144,10 @@ mod tests {
         for _ in 0..0xff {
             entry = entry.pinned().unwrap();
         }
-        assert_eq!((entry.pinned(), entry.pins(), entry.state()), (None, 0xff, FrameState::Mapped(owner)));
+        assert_eq!(
+            (entry.pinned(), entry.pins(), entry.state()),
+            (None, 0xff, FrameState::Mapped(owner))
+        );
     }
 
     #[test]
@@ -151,7 +161,13 @@ mod tests {
 
     #[test]
     fn a_free_entry_names_its_successor() {
-        assert_eq!((FrameEntry::free(7).state(), FrameEntry::free(7).next_free()), (FrameState::Free, Some(7)));
-        assert_eq!((FrameEntry::free(LAST).next_free(), FrameEntry::HELD.next_free()), (Some(LAST), None));
+        assert_eq!(
+            (FrameEntry::free(7).state(), FrameEntry::free(7).next_free()),
+            (FrameState::Free, Some(7))
+        );
+        assert_eq!(
+            (FrameEntry::free(LAST).next_free(), FrameEntry::HELD.next_free()),
+            (Some(LAST), None)
+        );
     }
 }

@@ -104,7 +104,11 @@ impl PlacedRegion {
     #[inline]
     fn nth(&self, n: u32) -> Option<Hfn> {
         let offset = n.wrapping_sub(self.position);
-        if offset < self.region.count { self.region.first.checked_add(u64::from(offset)) } else { None }
+        if offset < self.region.count {
+            self.region.first.checked_add(u64::from(offset))
+        } else {
+            None
+        }
     }
 
     #[inline]

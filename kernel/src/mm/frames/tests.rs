@@ -60,7 +60,10 @@ fn a_pinned_frame_is_not_claimed_and_a_claimed_frame_not_pinned() {
     assert_eq!((table.pins(hfn), table.claim(hfn, owner(0))), (2, Err(FrameBusyError)));
     pins.into_iter().for_each(|pin| table.unpin(pin));
     assert_eq!(table.claim(hfn, owner(0)), Ok(()));
-    assert_eq!((table.pin(hfn, owner(0)), table.claim(hfn, owner(0))), (Err(FrameBusyError), Err(FrameBusyError)));
+    assert_eq!(
+        (table.pin(hfn, owner(0)), table.claim(hfn, owner(0))),
+        (Err(FrameBusyError), Err(FrameBusyError))
+    );
     table.unclaim(hfn);
     assert_eq!(table.claim(hfn, owner(0)), Ok(()));
 }
@@ -69,7 +72,10 @@ fn a_pinned_frame_is_not_claimed_and_a_claimed_frame_not_pinned() {
 fn a_frame_that_holds_another_page_by_now_is_not_claimed() {
     let table = FrameTable::new(&[region(0, 1)]).unwrap();
     let hfn = table.map(table.alloc().unwrap(), owner(0));
-    assert_eq!((table.claim(hfn, owner(1)), table.pin(hfn, owner(1))), (Err(FrameBusyError), Err(FrameBusyError)));
+    assert_eq!(
+        (table.claim(hfn, owner(1)), table.pin(hfn, owner(1))),
+        (Err(FrameBusyError), Err(FrameBusyError))
+    );
 }
 
 #[test]
@@ -84,7 +90,10 @@ fn a_frame_is_taken_once_from_its_own_page_and_neither_pinned_nor_claimed() {
     assert_eq!(table.take(hfn, owner(0)), Err(FrameBusyError));
     table.unclaim(hfn);
     let frame = table.take(hfn, owner(0)).unwrap();
-    assert_eq!((table.claim(hfn, owner(0)), table.pin(hfn, owner(0)).err()), (Err(FrameBusyError), Some(FrameBusyError)));
+    assert_eq!(
+        (table.claim(hfn, owner(0)), table.pin(hfn, owner(0)).err()),
+        (Err(FrameBusyError), Some(FrameBusyError))
+    );
     assert_eq!((table.take(hfn, owner(0)), table.owned_by(ObjectId(3))), (Err(FrameBusyError), 0));
     table.put_back(frame, owner(0));
     assert_eq!((table.owner(hfn), table.owned_by(ObjectId(3))), (Some(owner(0)), 1));
@@ -136,7 +145,8 @@ fn a_chain_comes_free_at_once_and_its_frames_go_out_before_the_others() {
     table.free_chain(chain);
     table.free_chain(FrameChain::new());
     assert_eq!(table.free_count(), 4);
-    let numbers: Vec<u64> = core::iter::from_fn(|| table.alloc()).map(|frame| frame.hfn().as_u64()).collect();
+    let numbers: Vec<u64> =
+        core::iter::from_fn(|| table.alloc()).map(|frame| frame.hfn().as_u64()).collect();
     assert_eq!(numbers, [2, 1, 0, 3]);
 }
 

@@ -24,7 +24,12 @@ impl<'a> FakeFaulter<'a> {
 }
 
 impl Faulter for FakeFaulter<'_> {
-    fn fault(&self, object: &MemoryObject, index: PageIndex, _: PageAccess) -> Result<(), FaultInError> {
+    fn fault(
+        &self,
+        object: &MemoryObject,
+        index: PageIndex,
+        _: PageAccess,
+    ) -> Result<(), FaultInError> {
         self.calls.set(self.calls.get() + 1);
         self.answer?;
         if self.install {
@@ -37,7 +42,9 @@ impl Faulter for FakeFaulter<'_> {
 }
 
 fn dirty(bed: &MemoryBed, index: u32) -> bool {
-    let LeafState::Present(mapping) = bed.object.existing(PageIndex(index)).unwrap().leaf() else { panic!("it is resident") };
+    let LeafState::Present(mapping) = bed.object.existing(PageIndex(index)).unwrap().leaf() else {
+        panic!("it is resident")
+    };
     assert!(mapping.accessed);
     mapping.dirty
 }
@@ -68,7 +75,10 @@ fn what_is_no_ram_is_named_by_its_first_byte() {
     let bed = MemoryBed::new();
     let fake = FakeFaulter::new(&bed);
     let end = Gpa::new(u64::from(MemoryBed::PAGES) << 12);
-    assert_eq!(fake.bytes().write(Gpa::new(end.as_u64() - 2), b"abcd"), Err(GuestMemoryError::NotRam(end)));
+    assert_eq!(
+        fake.bytes().write(Gpa::new(end.as_u64() - 2), b"abcd"),
+        Err(GuestMemoryError::NotRam(end))
+    );
     let last = Gpa::new(u64::MAX - 1);
     assert_eq!(fake.bytes().read(last, &mut [0; 8]), Err(GuestMemoryError::NotRam(last)));
     assert_eq!(fake.bytes().read(last, &mut []), Ok(()));
@@ -92,7 +102,10 @@ fn a_page_that_is_not_there_now_or_ever_is_said_so() {
 fn a_page_that_always_goes_again_ends_in_a_park() {
     let bed = MemoryBed::new();
     let fake = FakeFaulter { install: false, ..FakeFaulter::new(&bed) };
-    assert_eq!(fake.bytes().read(Gpa::new(0), &mut [0; 8]), Err(GuestMemoryError::NotResident(Gpa::new(0))));
+    assert_eq!(
+        fake.bytes().read(Gpa::new(0), &mut [0; 8]),
+        Err(GuestMemoryError::NotResident(Gpa::new(0)))
+    );
     assert_eq!(fake.calls.get(), ATTEMPTS);
 }
 

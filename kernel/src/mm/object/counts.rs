@@ -18,8 +18,8 @@ pub struct PageCounts {
     pub coming_in: u32,
 }
 
-/// The live counters by [`LeafWord::state`]; their sum is the number of pages once no transition is in
-/// progress.
+/// The live counters by [`LeafWord::state`]; their sum is the number of pages once no transition is
+/// in progress.
 #[derive(Debug)]
 pub(in crate::mm) struct PageCounters([AtomicU32; 8]);
 

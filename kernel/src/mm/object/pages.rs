@@ -24,9 +24,18 @@ pub struct RangePages<'a, R> {
 
 impl MemoryObject {
     /// Returns the pages of `range` that have a table, ascending; all others are untouched.
-    pub fn pages(&self, range: Range<u32>) -> RangePages<'_, impl Iterator<Item = RamRange> + use<>> {
+    pub fn pages(
+        &self,
+        range: Range<u32>,
+    ) -> RangePages<'_, impl Iterator<Item = RamRange> + use<>> {
         let none = Gfn::new(0);
-        RangePages { object: self, wanted: range, ranges: self.layout.ranges(), slots: self.table.slots(none, none), distance: 0 }
+        RangePages {
+            object: self,
+            wanted: range,
+            ranges: self.layout.ranges(),
+            slots: self.table.slots(none, none),
+            distance: 0,
+        }
     }
 }
 
@@ -50,7 +59,9 @@ impl<'a, R: Iterator<Item = RamRange>> RangePages<'a, R> {
         let (base, end) = (u64::from(ram.index), u64::from(ram.index) + ram.count);
         let from = u64::from(self.wanted.start).clamp(base, end);
         let to = u64::from(self.wanted.end).clamp(from, end);
-        let gfn = |index: u64| ram.first.checked_add(index - base).expect("a layout's pages have numbers");
+        let gfn = |index: u64| {
+            ram.first.checked_add(index - base).expect("a layout's pages have numbers")
+        };
         self.slots = self.object.table.slots(gfn(from), gfn(to));
         self.distance = ram.first.as_u64() - base;
         true

@@ -44,7 +44,11 @@ impl ObjectTable {
 
     /// Makes an empty table of objects. Their pages live in `frames`, and their tables have
     /// `format`.
-    pub const fn new(frames: Arc<FrameTable>, tables: Arc<TableReserve>, format: &'static TableFormat) -> Self {
+    pub const fn new(
+        frames: Arc<FrameTable>,
+        tables: Arc<TableReserve>,
+        format: &'static TableFormat,
+    ) -> Self {
         let slots = [const { ObjectSlot { object: None, next_generation: 1 } }; Self::CAPACITY];
         Self { frames, tables, format, slots: RankedLock::new(slots) }
     }
@@ -56,7 +60,8 @@ impl ObjectTable {
     pub fn create(&self, layout: RamLayout) -> Result<Arc<MemoryObject>, ObjectError> {
         let mut slots = self.slots.lock();
         let number = slots.iter().position(|s| s.object.is_none()).ok_or(ObjectError::Full)?;
-        let table = SecondLevelTable::new(self.tables.clone(), self.format).map_err(|_| ObjectError::OutOfTables)?;
+        let table = SecondLevelTable::new(self.tables.clone(), self.format)
+            .map_err(|_| ObjectError::OutOfTables)?;
         let object = Arc::new(MemoryObject {
             id: ObjectId(number as u16),
             layout,
@@ -89,7 +94,10 @@ impl ObjectTable {
     /// If it has not been taken apart (our bug: frames would name another object).
     pub fn remove(&self, object: Arc<MemoryObject>) {
         assert!(object.teardown.is_done(), "an object is taken apart before its number is free");
-        assert!(self.frames.owned_by(object.id) == 0, "an object that is taken apart has no frames");
+        assert!(
+            self.frames.owned_by(object.id) == 0,
+            "an object that is taken apart has no frames"
+        );
         let slot = &mut self.slots.lock()[usize::from(object.id.as_u16())];
         slot.next_generation = object.generation.current() + 1;
         slot.object = None;
@@ -109,7 +117,8 @@ impl ObjectTable {
     /// the objects themselves.
     pub fn metadata_bytes(&self) -> u64 {
         let objects = self.count();
-        let fixed = size_of::<Self>() + objects * size_of::<MemoryObject>() + self.frames.metadata_bytes();
+        let fixed =
+            size_of::<Self>() + objects * size_of::<MemoryObject>() + self.frames.metadata_bytes();
         fixed as u64 + u64::from(self.tables.used_count()) * PAGE_SIZE
     }
 }

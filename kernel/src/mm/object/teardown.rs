@@ -111,6 +111,10 @@ impl TeardownCursor {
     /// Returns the progress of a pass that has used up its budget. A later pass only looks at busy
     /// pages again: it is `Busy`, so that it keeps no CPU from idling.
     fn unfinished(&self) -> TeardownProgress {
-        if self.end.load(Ordering::Acquire) == 0 { TeardownProgress::More } else { TeardownProgress::Busy }
+        if self.end.load(Ordering::Acquire) == 0 {
+            TeardownProgress::More
+        } else {
+            TeardownProgress::Busy
+        }
     }
 }

@@ -11,7 +11,9 @@ impl Page<'_> {
     /// [`TransitionError`] names the obstacle; [`TransitionError::Clean`]: there is nothing to do.
     pub fn begin_clean(&self) -> Result<Cleaning, TransitionError> {
         let hfn = self.claim()?;
-        let cleaned = |old: LeafWord| if old.is_dirty() { Ok(old.cleaned()) } else { Err(TransitionError::Clean) };
+        let cleaned = |old: LeafWord| {
+            if old.is_dirty() { Ok(old.cleaned()) } else { Err(TransitionError::Clean) }
+        };
         self.remap_claimed(hfn, cleaned)?;
         Ok(Cleaning::new(self.object, self.index, hfn))
     }
@@ -24,7 +26,9 @@ impl Page<'_> {
     pub fn finish_clean(&self, cleaning: SettledClean, crc: Crc32c) -> bool {
         let hfn = cleaning.into_hfn(self.object, self.index);
         self.frames().set_checksum(hfn, crc);
-        let with_block = |old: LeafWord| if old.is_touched() { Err(TransitionError::Dirty) } else { Ok(old.with_block()) };
+        let with_block = |old: LeafWord| {
+            if old.is_touched() { Err(TransitionError::Dirty) } else { Ok(old.with_block()) }
+        };
         let done = self.remap(with_block).is_ok();
         if !done {
             // The page may only have been accessed; but a clean page without a block would be one

@@ -12,7 +12,8 @@ impl Page<'_> {
     /// Present, dirty -> GoingOut. The frame is written after the flush.
     ///
     /// # Errors
-    /// [`TransitionError`] names the obstacle; [`TransitionError::Clean`] calls for [`Page::evict_clean`].
+    /// [`TransitionError`] names the obstacle; [`TransitionError::Clean`] calls for
+    /// [`Page::evict_clean`].
     #[inline(always)]
     pub fn begin_write_out(&self) -> Result<WriteOut, TransitionError> {
         let (seen, hfn) = self.present()?;
@@ -30,7 +31,8 @@ impl Page<'_> {
     /// The same for a leaf that changed between the read and the claim.
     #[cold]
     fn insist_on_write_out(&self, hfn: Hfn, out: LeafWord) -> Result<(), TransitionError> {
-        let dirty = |old: LeafWord| if old.is_dirty() { Ok(out) } else { Err(TransitionError::Clean) };
+        let dirty =
+            |old: LeafWord| if old.is_dirty() { Ok(out) } else { Err(TransitionError::Clean) };
         self.remap_claimed(hfn, dirty)
     }
 
@@ -63,14 +65,17 @@ impl Page<'_> {
     /// # Errors
     /// [`TransitionError::State`]: the page is not going out (any more).
     pub fn rescue(&self) -> Result<(), TransitionError> {
-        let LeafState::GoingOut(hfn) = self.leaf() else { return Err(TransitionError::State(self.leaf())) };
+        let LeafState::GoingOut(hfn) = self.leaf() else {
+            return Err(TransitionError::State(self.leaf()));
+        };
         self.exchange(LeafState::GoingOut(hfn), rescued(hfn))
     }
 
     /// Present and clean -> Paged with its frame's checksum, or Zero if it has no block.
     ///
     /// # Errors
-    /// [`TransitionError`] names the obstacle; [`TransitionError::Dirty`] calls for [`Page::begin_write_out`].
+    /// [`TransitionError`] names the obstacle; [`TransitionError::Dirty`] calls for
+    /// [`Page::begin_write_out`].
     #[inline(always)]
     pub fn evict_clean(&self) -> Result<UnmappedPage, TransitionError> {
         loop {
@@ -78,7 +83,8 @@ impl Page<'_> {
             if seen.is_dirty() {
                 return Err(TransitionError::Dirty);
             }
-            let frame = self.frames().take(hfn, self.owner()).map_err(|_| TransitionError::Pinned)?;
+            let frame =
+                self.frames().take(hfn, self.owner()).map_err(|_| TransitionError::Pinned)?;
             let to = match seen.has_block() {
                 true => LeafState::Paged(self.frames().checksum_of(&frame)),
                 false => LeafState::Zero,
@@ -99,7 +105,9 @@ impl Page<'_> {
                 self.remap_claimed(hfn, |_| Ok(self.slot.encode(LeafState::Untouched)))?;
                 Ok(Some(self.frames().unmap(hfn, self.owner())))
             }
-            busy @ (LeafState::GoingOut(_) | LeafState::ComingIn(_)) => Err(TransitionError::State(busy)),
+            busy @ (LeafState::GoingOut(_) | LeafState::ComingIn(_)) => {
+                Err(TransitionError::State(busy))
+            }
             settled => {
                 let is_settled = |seen: LeafWord| seen.leaf() == settled;
                 self.transition(is_settled, self.slot.encode(LeafState::Untouched)).map(|_| None)

@@ -31,7 +31,8 @@ impl Page<'_> {
         if !seen.reads_as_zeros() || seen.shown_zeros().is_some() {
             return Err(TransitionError::State(seen.leaf()));
         }
-        self.replace(seen, self.slot.showing_zeros(zeros)).map_err(|now| TransitionError::State(now.leaf()))
+        self.replace(seen, self.slot.showing_zeros(zeros))
+            .map_err(|now| TransitionError::State(now.leaf()))
     }
 
     /// Maps a frame that the caller has zeroed: Untouched, Zero -> Present; returns the
@@ -41,7 +42,8 @@ impl Page<'_> {
     /// The frame comes back if the page is in another state by now: another thread was faster.
     pub fn install_zero(&self, frame: Frame) -> Result<PriorMapping, Frame> {
         let mapping = self.map(frame, Flags { accessed: true, has_block: false });
-        let installed = self.transition(LeafWord::reads_as_zeros, self.slot.encode(LeafState::Present(mapping)));
+        let installed = self
+            .transition(LeafWord::reads_as_zeros, self.slot.encode(LeafState::Present(mapping)));
         self.or_back(mapping, installed)
     }
 
@@ -62,11 +64,13 @@ impl Page<'_> {
     /// Paged -> ComingIn; returns the checksum that the block must have. The transfer keeps it.
     ///
     /// # Errors
-    /// [`TransitionError::State`]: the page is not paged. If it is coming in, the leaf names the transfer
-    /// to join.
+    /// [`TransitionError::State`]: the page is not paged. If it is coming in, the leaf names the
+    /// transfer to join.
     #[inline(always)]
     pub fn begin_page_in(&self, transfer: TransferIndex) -> Result<Crc32c, TransitionError> {
-        let LeafState::Paged(crc) = self.leaf() else { return Err(TransitionError::State(self.leaf())) };
+        let LeafState::Paged(crc) = self.leaf() else {
+            return Err(TransitionError::State(self.leaf()));
+        };
         self.exchange(LeafState::Paged(crc), LeafState::ComingIn(transfer))?;
         Ok(crc)
     }
@@ -76,7 +80,13 @@ impl Page<'_> {
     /// # Panics
     /// If the page is not coming in by this transfer (our bug: only the transfer ends that state).
     #[inline(always)]
-    pub fn finish_page_in(&self, transfer: TransferIndex, frame: Frame, crc: Crc32c, reason: InstallReason) {
+    pub fn finish_page_in(
+        &self,
+        transfer: TransferIndex,
+        frame: Frame,
+        crc: Crc32c,
+        reason: InstallReason,
+    ) {
         self.frames().set_checksum_of(&frame, crc);
         let flags = Flags { accessed: reason == InstallReason::Demand, has_block: true };
         let installed = self.install(LeafState::ComingIn(transfer), frame, flags);
@@ -107,7 +117,11 @@ impl Page<'_> {
     }
 
     #[inline(always)]
-    fn or_back<T>(&self, mapping: PageMapping, installed: Result<T, TransitionError>) -> Result<T, Frame> {
+    fn or_back<T>(
+        &self,
+        mapping: PageMapping,
+        installed: Result<T, TransitionError>,
+    ) -> Result<T, Frame> {
         installed.map_err(|_| self.frames().unmap(mapping.hfn, self.owner()))
     }
 }

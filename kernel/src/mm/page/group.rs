@@ -13,7 +13,9 @@
 //! * Only a settled group tells a frame's number or hands out a page; each page is handed out once.
 
 use super::token::{FramedPage, TakenTranslation};
-use super::{Cleaning, FlushProof, Hfn, Page, PageIndex, Settled, SettledClean, TransitionError, WriteOut};
+use super::{
+    Cleaning, FlushProof, Hfn, Page, PageIndex, Settled, SettledClean, TransitionError, WriteOut,
+};
 use crate::mm::crc::Crc32c;
 use crate::mm::object::ObjectId;
 use alloc::vec::Vec;
@@ -79,7 +81,13 @@ pub struct PageGroup {
 impl PageGroup {
     /// Makes an empty group that holds up to `most` pages without allocating.
     pub fn with_capacity(most: usize) -> Self {
-        Self { stage: GroupStage::Empty, object: ObjectId::NONE, generation: 0, lines: Vec::with_capacity(most), taken: 0 }
+        Self {
+            stage: GroupStage::Empty,
+            object: ObjectId::NONE,
+            generation: 0,
+            lines: Vec::with_capacity(most),
+            taken: 0,
+        }
     }
 
     /// Returns the number of lines, those of taken pages included.
@@ -125,9 +133,16 @@ impl PageGroup {
         if self.stage == GroupStage::Empty {
             (self.stage, self.object) = (stage, taken.object);
         }
-        assert!(self.stage == stage && self.object == taken.object, "a group's pages wait for one flush");
+        assert!(
+            self.stage == stage && self.object == taken.object,
+            "a group's pages wait for one flush"
+        );
         self.generation = taken.generation;
-        self.lines.push(GroupLine { index: place.index, frame: place.hfn.as_u64() as u32, crc: Crc32c::default() });
+        self.lines.push(GroupLine {
+            index: place.index,
+            frame: place.hfn.as_u64() as u32,
+            crc: Crc32c::default(),
+        });
     }
 
     /// Makes the frames readable, once the flush has passed.
@@ -237,7 +252,10 @@ impl PageGroup {
 
     #[inline]
     fn check_settled(&self) {
-        assert!(!matches!(self.stage, GroupStage::GoingOut | GroupStage::Cleaning), "nobody reads a frame before its flush");
+        assert!(
+            !matches!(self.stage, GroupStage::GoingOut | GroupStage::Cleaning),
+            "nobody reads a frame before its flush"
+        );
     }
 }
 
@@ -270,11 +288,15 @@ mod tests {
         assert_eq!((lengths(&group), group.run(0, 2).count()), ([3, 2, 1], 2));
         let mut told = [0; 4];
         group.tell_frames(0, &mut told);
-        let frames: Vec<_> = group.run(0, 9).chain(group.run(3, 9)).map(|hfn| hfn.as_u64() as u32).collect();
+        let frames: Vec<_> =
+            group.run(0, 9).chain(group.run(3, 9)).map(|hfn| hfn.as_u64() as u32).collect();
         assert_eq!(told[..], frames);
         let SettledPage::Out(settled) = group.take(1) else { panic!("it goes out") };
         bed.object.page(PageIndex(4)).unwrap().abort_write_out(settled);
-        assert_eq!((lengths(&group), group.lowest(), group.left()), ([1, 0, 1], Some(PageIndex(3)), 3));
+        assert_eq!(
+            (lengths(&group), group.lowest(), group.left()),
+            ([1, 0, 1], Some(PageIndex(3)), 3)
+        );
         assert_eq!((group.index(0), group.index(1)), (Some(PageIndex(3)), None));
     }
 
@@ -285,10 +307,13 @@ mod tests {
         group.settle(&bed.passed());
         group.keep_checksums(1, &[CRC]);
         for (n, (ready, crc)) in (0..).zip(group.take_run(0..2)) {
-            let (page, SettledPage::Out(settled)) = (bed.object.page(PageIndex(n)).unwrap(), ready) else {
+            let (page, SettledPage::Out(settled)) = (bed.object.page(PageIndex(n)).unwrap(), ready)
+            else {
                 panic!("it goes out")
             };
-            let WriteOutEnd::Out(frame) = page.finish_write_out(settled, crc) else { panic!("nobody rescued it") };
+            let WriteOutEnd::Out(frame) = page.finish_write_out(settled, crc) else {
+                panic!("nobody rescued it")
+            };
             bed.frames.free(frame);
             assert_eq!(page.leaf(), LeafState::Paged(if n == 1 { CRC } else { Crc32c::default() }));
         }

@@ -22,8 +22,14 @@ impl Page<'_> {
             return None;
         }
         if self.slot.is_kept_by_cpu() {
-            return Some(Translation { hfn: self.touch(access).ok()?, writes: access == PageAccess::Write });
+            return Some(Translation {
+                hfn: self.touch(access).ok()?,
+                writes: access == PageAccess::Write,
+            });
         }
-        Some(Translation { hfn: seen.frame().or_else(|| seen.shown_zeros())?, writes: seen.permits(PageAccess::Write) })
+        Some(Translation {
+            hfn: seen.frame().or_else(|| seen.shown_zeros())?,
+            writes: seen.permits(PageAccess::Write),
+        })
     }
 }

@@ -118,7 +118,10 @@ macro_rules! settled {
             /// Returns the frame's number to the code that finishes this token on the right page.
             #[inline]
             pub(super) fn into_hfn(self, object: &MemoryObject, index: PageIndex) -> Hfn {
-                assert!(self.object == object.id() && self.place.index == index, "a token is finished on its own page");
+                assert!(
+                    self.object == object.id() && self.place.index == index,
+                    "a token is finished on its own page"
+                );
                 self.place.hfn
             }
         }

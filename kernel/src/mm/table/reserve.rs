@@ -96,14 +96,21 @@ mod tests {
 
     #[test]
     fn the_reserve_of_an_object_is_enough_for_every_page_of_it() {
-        for bytes in [1 << 12, 1 << 21, (1 << 21) + 4096, (1 << 30) + 4096, (3 << 30) + 4096, 5 << 30] {
+        for bytes in
+            [1 << 12, 1 << 21, (1 << 21) + 4096, (1 << 30) + 4096, (3 << 30) + 4096, 5 << 30]
+        {
             let layout = RamLayout::new(bytes).unwrap();
             let need = TableReserve::pages_for(u64::from(layout.pages()));
             let table = SecondLevelTable::new(reserve(need as u32), &TableFormat::EPT).unwrap();
             for range in layout.ranges() {
                 let last = range.first.checked_add(range.count - 1).unwrap();
-                let pages = (0..range.count).step_by(512).filter_map(|n| range.first.checked_add(n)).chain([last]);
-                pages.for_each(|gfn| assert!(table.slot_or_build(gfn).unwrap().is_some(), "{bytes:#x} {gfn:?}"));
+                let pages = (0..range.count)
+                    .step_by(512)
+                    .filter_map(|n| range.first.checked_add(n))
+                    .chain([last]);
+                pages.for_each(|gfn| {
+                    assert!(table.slot_or_build(gfn).unwrap().is_some(), "{bytes:#x} {gfn:?}")
+                });
             }
         }
     }

@@ -118,7 +118,8 @@ impl LeafWord {
     /// Returns the frame of a present leaf with A set.
     #[inline(always)]
     pub fn accessed_frame(self) -> Option<Hfn> {
-        (is_resident(self.word) && self.word & self.format.accessed != 0).then(|| frame_of(self.word))
+        (is_resident(self.word) && self.word & self.format.accessed != 0)
+            .then(|| frame_of(self.word))
     }
 
     /// Returns a number below 8 for the state, the same for all leaves of one state.

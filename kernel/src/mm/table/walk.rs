@@ -1,6 +1,9 @@
 //! Iterates over the leaves of a range, and takes a table apart.
 
-use super::{EMPTY, ENTRIES, EntryOf, GFN_LIMIT, LeafRef, ROOT, SecondLevelTable, TableEntry, TableMemory, TablePage, index_at};
+use super::{
+    EMPTY, ENTRIES, EntryOf, GFN_LIMIT, LeafRef, ROOT, SecondLevelTable, TableEntry, TableMemory,
+    TablePage, index_at,
+};
 use crate::addr::{Gfn, Hfn};
 use core::ops::ControlFlow;
 
@@ -25,7 +28,13 @@ impl<M: TableMemory> SecondLevelTable<M> {
     /// Returns the leaves of the pages from `first` up to but not with `end`.
     pub fn slots(&self, first: Gfn, end: Gfn) -> RangeLeaves<'_, M> {
         let next = first.as_u64();
-        RangeLeaves { table: self, next, end: end.as_u64().min(GFN_LIMIT), page: self.memory.page(self.root()), run_end: next }
+        RangeLeaves {
+            table: self,
+            next,
+            end: end.as_u64().min(GFN_LIMIT),
+            page: self.memory.page(self.root()),
+            run_end: next,
+        }
     }
 
     /// Returns how many pages from `gfn` on certainly have no path, up to the end of the empty
@@ -53,7 +62,9 @@ impl<M: TableMemory> SecondLevelTable<M> {
 
     /// Gives back the first table page that has no table below it; returns whether there was one.
     fn prune_one(&self) -> bool {
-        let Some((mut parent, mut index, mut page)) = self.first_child(self.root()).map(|(i, p)| (self.root(), i, p)) else {
+        let Some((mut parent, mut index, mut page)) =
+            self.first_child(self.root()).map(|(i, p)| (self.root(), i, p))
+        else {
             return false;
         };
         for _ in 1..ROOT {
@@ -89,7 +100,10 @@ impl<'a, M: TableMemory> RangeLeaves<'a, M> {
     /// Calls `f` for all remaining leaves, until `f` breaks off. It takes fewer instructions than
     /// the iterator, because the loop over a leaf table does not touch `self`.
     #[inline]
-    pub fn visit<B>(&mut self, mut f: impl FnMut(Gfn, LeafRef<EntryOf<'a, M>>) -> ControlFlow<B>) -> ControlFlow<B> {
+    pub fn visit<B>(
+        &mut self,
+        mut f: impl FnMut(Gfn, LeafRef<EntryOf<'a, M>>) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
         while self.next < self.run_end || self.find() {
             let (format, page) = (self.table.format, self.page);
             for gfn in self.next..self.run_end {

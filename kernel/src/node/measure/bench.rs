@@ -11,7 +11,9 @@
 use crate::addr::{Gpa, PAGE_SIZE};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
-use crate::block::{Completion, Cookie, Disk, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange};
+use crate::block::{
+    Completion, Cookie, Disk, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange,
+};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::host::NodePager;
@@ -107,7 +109,13 @@ impl Figure {
 
     fn report(&self, id: &str) {
         let average = self.ticks / self.pages.max(1);
-        report(&ConsoleEvent::Bench { id, minimum: self.least, average, count: self.pages, unit: "instructions" });
+        report(&ConsoleEvent::Bench {
+            id,
+            minimum: self.least,
+            average,
+            count: self.pages,
+            unit: "instructions",
+        });
     }
 }
 
@@ -132,10 +140,22 @@ impl PagerBench {
     }
 
     /// Makes an object whose pages are all resident, dirty and not zero.
-    fn object(&self, layout: RamLayout, store: PageStore) -> Result<Arc<MemoryObject>, MeasureError> {
+    fn object(
+        &self,
+        layout: RamLayout,
+        store: PageStore,
+    ) -> Result<Arc<MemoryObject>, MeasureError> {
         let object = self.node.host.objects.create(layout).map_err(|_| MeasureError::NoRoom)?;
-        self.node.host.pager.attach(object.clone(), Some(store)).map_err(|_| MeasureError::NoRoom)?;
-        let bytes = GuestBytes { object: &object, memory: self.node.host.memory, faulter: &self.node.host.pager };
+        self.node
+            .host
+            .pager
+            .attach(object.clone(), Some(store))
+            .map_err(|_| MeasureError::NoRoom)?;
+        let bytes = GuestBytes {
+            object: &object,
+            memory: self.node.host.memory,
+            faulter: &self.node.host.pager,
+        };
         for page in 0..u64::from(PAGES) {
             let at = Gpa::new(page * PAGE_SIZE);
             let written: Result<(), GuestMemoryError> = bytes.write(at, &(page + 1).to_le_bytes());
@@ -158,7 +178,9 @@ impl PagerBench {
         age.report("A1");
         out.report("P3");
         self.leave_unwritten(&object, "P4", |bytes, at| bytes.read(at, &mut [0; 8]).is_ok())?;
-        self.leave_unwritten(&object, "P5", |bytes, at| bytes.write(at, &[0; PAGE_SIZE as usize]).is_ok())?;
+        self.leave_unwritten(&object, "P5", |bytes, at| {
+            bytes.write(at, &[0; PAGE_SIZE as usize]).is_ok()
+        })?;
         self.reap(object)
     }
 
@@ -181,7 +203,11 @@ impl PagerBench {
 
     /// Evicts the pages that the clock has aged, except for the last chunk; `left` counts evicted
     /// pages.
-    fn evict(&self, object: &MemoryObject, left: impl Fn(&PagerSnapshot) -> u64) -> Result<Figure, MeasureError> {
+    fn evict(
+        &self,
+        object: &MemoryObject,
+        left: impl Fn(&PagerSnapshot) -> u64,
+    ) -> Result<Figure, MeasureError> {
         let mut figure = Figure::default();
         for chunk in 1..PAGES / CHUNK {
             let before = left(&self.node.host.pager.counters());
@@ -202,13 +228,15 @@ impl PagerBench {
     ) -> Result<(), MeasureError> {
         self.node.host.pager.ask_evict(object.id(), PAGES);
         self.settle(object, 0)?;
-        let bytes = NodeBytes { object, memory: self.node.host.memory, faulter: &self.node.host.pager };
+        let bytes =
+            NodeBytes { object, memory: self.node.host.memory, faulter: &self.node.host.pager };
         for page in 0..u64::from(PAGES) {
             self.until(|| touch(&bytes, Gpa::new(page * PAGE_SIZE)))?;
         }
         let written = self.node.host.pager.counters().bytes_written;
         self.age(object)?;
-        let figure = self.evict(object, |counters| counters.clean_evictions + counters.zero_evictions)?;
+        let figure =
+            self.evict(object, |counters| counters.clean_evictions + counters.zero_evictions)?;
         if self.node.host.pager.counters().bytes_written != written {
             return Err(MeasureError::Written);
         }
@@ -257,9 +285,12 @@ impl PagerBench {
         let disk = self.node.host.pager.disks()[store.disk];
         let run = RUN.min(disk.info().max_segments as u64);
         let frames: Vec<_> = (0..run).filter_map(|_| self.node.host.frames.alloc()).collect();
-        let segments: Vec<_> =
-            frames.iter().map(|frame| DmaSegment { base: frame.hfn().base(), len: PAGE_SIZE as u32 }).collect();
-        let sectors = SectorRange { first: store.blocks.data_start, count: run * (PAGE_SIZE / 512) };
+        let segments: Vec<_> = frames
+            .iter()
+            .map(|frame| DmaSegment { base: frame.hfn().base(), len: PAGE_SIZE as u32 })
+            .collect();
+        let sectors =
+            SectorRange { first: store.blocks.data_start, count: run * (PAGE_SIZE / 512) };
         let request = DiskRequest {
             operation: DiskOperation::Write,
             sectors,

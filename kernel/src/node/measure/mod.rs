@@ -48,9 +48,17 @@ pub async fn raw_disks(node: &'static Node) {
         match write(node, id).await {
             Ok((bytes, ns)) => {
                 let speed = bytes.saturating_mul(1_000_000_000) / ns.max(1);
-                report(&ConsoleEvent::Bench { id: &name, minimum: speed, average: speed, count: bytes, unit: "bytes/s" });
+                report(&ConsoleEvent::Bench {
+                    id: &name,
+                    minimum: speed,
+                    average: speed,
+                    count: bytes,
+                    unit: "bytes/s",
+                });
             }
-            Err(error) => report(&ConsoleEvent::Error { place: &name, message: &format!("{error}") }),
+            Err(error) => {
+                report(&ConsoleEvent::Error { place: &name, message: &format!("{error}") })
+            }
         }
     }
 }
@@ -78,14 +86,21 @@ async fn write(node: &'static Node, id: SpaceId) -> Result<(u64, u64), DiskError
 }
 
 /// Writes the first `total` bytes of the blocks, `piece` bytes at a time.
-async fn in_order(node: &'static Node, id: SpaceId, total: u64, piece: u64, segments: &[DmaSegment]) -> Result<(), DiskError> {
+async fn in_order(
+    node: &'static Node,
+    id: SpaceId,
+    total: u64,
+    piece: u64,
+    segments: &[DmaSegment],
+) -> Result<(), DiskError> {
     let (disk, area) = (node.host.spaces.disk(id), node.host.spaces.place(id).area);
     let mut at = 0;
     let mut flying: Vec<DiskFuture<'_>> = Vec::new();
     let mut outcome = Ok(());
     core::future::poll_fn(|context| {
         while flying.len() < DEPTH && at < total && outcome.is_ok() {
-            let sectors = area.locate(START + at, piece).expect("what is written lies inside the space");
+            let sectors =
+                area.locate(START + at, piece).expect("what is written lies inside the space");
             flying.push(Box::pin(node.host.io.run(disk, DiskOperation::Write, sectors, segments)));
             at += piece;
         }

@@ -1,7 +1,9 @@
 //! Carries out the commands of the operator or of a harness.
 
 use super::stats;
-use crate::console::command::{CommandError, DumpChoice, HELP, MonitorCommand, parse_json, parse_text};
+use crate::console::command::{
+    CommandError, DumpChoice, HELP, MonitorCommand, parse_json, parse_text,
+};
 use crate::console::event::ConsoleEvent;
 use crate::console::hex;
 use crate::console::input::{ConsoleMode, KeyDestination};
@@ -47,7 +49,11 @@ pub fn json(node: &'static Node, line: &[u8]) -> KeyDestination {
         Ok(command) => carry_out(node, &command, Audience::Program(id)),
         Err(error) => Err(format!("{error}")),
     };
-    report(&ConsoleEvent::Reply { id, ok: done.is_ok(), error: done.as_ref().err().map(String::as_str) });
+    report(&ConsoleEvent::Reply {
+        id,
+        ok: done.is_ok(),
+        error: done.as_ref().err().map(String::as_str),
+    });
     done.unwrap_or(KeyDestination::Stay)
 }
 
@@ -56,7 +62,11 @@ pub fn too_long() {
     report(&ConsoleEvent::Reply { id: 0, ok: false, error: Some("line too long") });
 }
 
-fn carry_out(node: &'static Node, command: &MonitorCommand<'_>, audience: Audience) -> Result<KeyDestination, String> {
+fn carry_out(
+    node: &'static Node,
+    command: &MonitorCommand<'_>,
+    audience: Audience,
+) -> Result<KeyDestination, String> {
     match *command {
         MonitorCommand::Help => print_text(format_args!("{HELP}")),
         MonitorCommand::List => list(node, audience),
@@ -123,7 +133,8 @@ fn choose_console(node: &Node, name: &str, mode: ConsoleMode) -> Result<KeyDesti
 /// Types bytes at a partition's console: all of them or none.
 fn type_at(node: &Node, name: &str, bytes: &str) -> Result<(), String> {
     let (index, shared) = find(node, name)?;
-    let bytes = hex::decode(bytes).ok_or("bytes: must be up to 64 bytes, two hexadecimal digits each")?;
+    let bytes =
+        hex::decode(bytes).ok_or("bytes: must be up to 64 bytes, two hexadecimal digits each")?;
     if !shared.type_all(&bytes) {
         return Err(BUSY.into());
     }
@@ -133,7 +144,9 @@ fn type_at(node: &Node, name: &str, bytes: &str) -> Result<(), String> {
 
 fn release(node: &'static Node, choice: DumpChoice<'_>) -> Result<(), String> {
     node.host.spaces.release_dumps(choice).map_err(|error| match (error, choice) {
-        (DumpReleaseError::Ambiguous(names), _) => format!("several dumps match, give the name of one: {names}"),
+        (DumpReleaseError::Ambiguous(names), _) => {
+            format!("several dumps match, give the name of one: {names}")
+        }
         (DumpReleaseError::Draining, DumpChoice::All(name) | DumpChoice::One(name, _)) => {
             format!("the dump of {name} is still being written")
         }
@@ -142,8 +155,12 @@ fn release(node: &'static Node, choice: DumpChoice<'_>) -> Result<(), String> {
             Ok(_) => format!("{name} has no dump"),
             Err(error) => error,
         },
-        (DumpReleaseError::None, DumpChoice::One(name, _)) => format!("{name} has no such dump; 'list' shows them"),
-        (DumpReleaseError::None, DumpChoice::Named(_)) => "no dump has this name; 'list' shows them".into(),
+        (DumpReleaseError::None, DumpChoice::One(name, _)) => {
+            format!("{name} has no such dump; 'list' shows them")
+        }
+        (DumpReleaseError::None, DumpChoice::Named(_)) => {
+            "no dump has this name; 'list' shows them".into()
+        }
     })
 }
 
@@ -159,23 +176,39 @@ fn evict(node: &Node, name: &str, pages: u64) -> Result<(), String> {
 
 fn list(node: &Node, audience: Audience) {
     for space in node.host.spaces.summaries() {
-        let (partition, epoch) = space.owner.as_ref().map_or(("", 0), |(name, epoch)| (name.as_str(), *epoch));
+        let (partition, epoch) =
+            space.owner.as_ref().map_or(("", 0), |(name, epoch)| (name.as_str(), *epoch));
         match audience {
             Audience::Program(_) => {
                 let (disk, number) = (space.place.disk as u8, space.place.number);
-                report(&ConsoleEvent::Space { disk, space: number, state: space.state, partition, epoch });
+                report(&ConsoleEvent::Space {
+                    disk,
+                    space: number,
+                    state: space.state,
+                    partition,
+                    epoch,
+                });
             }
-            Audience::People if partition.is_empty() => print_text(format_args!("{}  {}\n", space.place, space.state)),
+            Audience::People if partition.is_empty() => {
+                print_text(format_args!("{}  {}\n", space.place, space.state))
+            }
             Audience::People => {
-                print_text(format_args!("{}  {}  {partition}, incarnation {epoch}\n", space.place, space.state));
+                print_text(format_args!(
+                    "{}  {}  {partition}, incarnation {epoch}\n",
+                    space.place, space.state
+                ));
             }
         }
     }
     node.host.spaces.kept_dumps().iter().for_each(|dump| show_dump(dump, audience));
     if audience == Audience::People {
         for shared in &node.partitions {
-            let (name, phase, incarnation) = (shared.name(), shared.phase().as_str(), shared.incarnation());
-            print_text(format_args!("{name}  {phase}, incarnation {incarnation}, {} MiB\n", shared.config.memory_bytes >> 20));
+            let (name, phase, incarnation) =
+                (shared.name(), shared.phase().as_str(), shared.incarnation());
+            print_text(format_args!(
+                "{name}  {phase}, incarnation {incarnation}, {} MiB\n",
+                shared.config.memory_bytes >> 20
+            ));
         }
     }
 }
@@ -186,8 +219,15 @@ fn show_dump(dump: &KeptDump, audience: Audience) {
     if audience == Audience::People {
         let (time, cause) = (UtcTime(crash.time_ns), cause.map_or("", PartialCause::name));
         let comma = if cause.is_empty() { "" } else { ", " };
-        print_text(format_args!("dump {}  {partition}, incarnation {incarnation}, on {place}\n", crash.name));
-        print_text(format_args!("  {}{comma}{cause}; {time}: {}", state.name(), crash.reason.name()));
+        print_text(format_args!(
+            "dump {}  {partition}, incarnation {incarnation}, on {place}\n",
+            crash.name
+        ));
+        print_text(format_args!(
+            "  {}{comma}{cause}; {time}: {}",
+            state.name(),
+            crash.reason.name()
+        ));
         return print_text(format_args!(" {:#x} ({})\n", crash.detail, crash.text));
     }
     report(&ConsoleEvent::Dump {
@@ -220,7 +260,8 @@ fn show_stats(node: &Node, audience: Audience) {
         pool.metadata_per_page_milli % 1000
     ));
     print_text(format_args!(
-        "  page-ins {} (+{} read around) page-outs {} clean {} zero {} rescued {} demand-zero {} zeros shown {} lost {}\n",
+        "  page-ins {} (+{} read around) page-outs {} clean {} zero {} rescued {} demand-zero {} \
+         zeros shown {} lost {}\n",
         pool.page_ins,
         pool.read_around,
         pool.page_outs,
@@ -232,7 +273,8 @@ fn show_stats(node: &Node, audience: Audience) {
         pool.lost
     ));
     print_text(format_args!(
-        "  lock of the pager: taken {} waited for {} held {} us at most; turns {} without work {} left to another CPU {}\n",
+        "  lock of the pager: taken {} waited for {} held {} us at most; turns {} without work {} \
+         left to another CPU {}\n",
         pool.lock_taken,
         pool.lock_waits,
         pool.lock_longest_ns.div_ceil(1000),
@@ -248,7 +290,8 @@ fn show_stats(node: &Node, audience: Audience) {
     ));
     stats::partitions(node, None, |s| {
         print_text(format_args!(
-            "{}  {}: logical {} resident {} paged {} zero {} untouched {}; page-ins {} page-outs {} exits {} dumps skipped {}\n",
+            "{}  {}: logical {} resident {} paged {} zero {} untouched {}; page-ins {} page-outs \
+             {} exits {} dumps skipped {}\n",
             s.partition,
             s.state,
             s.logical,
@@ -263,8 +306,18 @@ fn show_stats(node: &Node, audience: Audience) {
         ));
         let by = s.exits_by;
         print_text(format_args!(
-            "  exits by reason: answered at once {} CPUID {} port {} MSR {} HLT {} page {} device {} interrupt {} window {} other {}\n",
-            by.quick, by.cpuid, by.port, by.msr, by.halt, by.page, by.device, by.interrupt, by.window, by.other
+            "  exits by reason: answered at once {} CPUID {} port {} MSR {} HLT {} page {} device \
+             {} interrupt {} window {} other {}\n",
+            by.quick,
+            by.cpuid,
+            by.port,
+            by.msr,
+            by.halt,
+            by.page,
+            by.device,
+            by.interrupt,
+            by.window,
+            by.other
         ));
     });
 }

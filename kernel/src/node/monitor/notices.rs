@@ -25,14 +25,19 @@ pub fn report_all(node: &Node) {
                 let what = format!("pages {} to {last} could not be written ({error})", first.0);
                 (object, format!("{what}: they stay in memory, and are tried again"))
             }
-            PagerNotice::PageLost { object, index, loss } => (object, format!("page {} cannot be read back ({loss})", index.0)),
+            PagerNotice::PageLost { object, index, loss } => {
+                (object, format!("page {} cannot be read back ({loss})", index.0))
+            }
             PagerNotice::Unwritable { object, error } => {
-                let message = format!("its pages cannot be written ({error}), and other partitions need the frames");
+                let message = format!(
+                    "its pages cannot be written ({error}), and other partitions need the frames"
+                );
                 (object, message)
             }
-            PagerNotice::DiskDead { object } => {
-                (object, "the disk takes no requests any more: pages in memory stay there".to_string())
-            }
+            PagerNotice::DiskDead { object } => (
+                object,
+                "the disk takes no requests any more: pages in memory stay there".to_string(),
+            ),
         };
         if let Some(shared) = owner(node, object) {
             if let PagerNotice::Unwritable { .. } = notice {
@@ -48,36 +53,54 @@ pub fn report_all(node: &Node) {
 pub fn report_disks(node: &Node) {
     for (number, disk) in node.host.pager.disks().iter().enumerate() {
         if let Some(failed) = disk.take_failed(time::now_ns()) {
-            let requests = if failed == 1 { "a request".to_string() } else { format!("{failed} requests") };
+            let requests =
+                if failed == 1 { "a request".to_string() } else { format!("{failed} requests") };
             let message = format!("the disk reports an error for {requests}");
-            report(&ConsoleEvent::Error { place: &format!("paging device {number}"), message: &message });
+            report(&ConsoleEvent::Error {
+                place: &format!("paging device {number}"),
+                message: &message,
+            });
         }
         while let Some(incident) = disk.take_incident() {
             let message = match incident {
                 DiskIncident::WrittenOff { unanswered } => {
-                    format!("no answer in time to {unanswered} requests: the disk is written off until they are answered")
+                    format!(
+                        "no answer in time to {unanswered} requests: the disk is written off \
+                         until they are answered"
+                    )
                 }
                 DiskIncident::Back { away_ns } => {
-                    format!("the disk has answered everything and is used again, after {} ms", away_ns / 1_000_000)
+                    format!(
+                        "the disk has answered everything and is used again, after {} ms",
+                        away_ns / 1_000_000
+                    )
                 }
-                DiskIncident::Broken => {
-                    "the device broke its protocol or needs a reset: it is reset when nothing is in flight".to_string()
-                }
+                DiskIncident::Broken => "the device broke its protocol or needs a reset: it is \
+                                         reset when nothing is in flight"
+                    .to_string(),
                 DiskIncident::Resized { from, to } => {
-                    format!("the disk has {to} sectors now, {from} before: its spaces stay where they are")
+                    format!(
+                        "the disk has {to} sectors now, {from} before: its spaces stay where they \
+                         are"
+                    )
                 }
-                DiskIncident::Dead => {
-                    "the device came back from its reset as another one, or not at all: it is not used any more".to_string()
-                }
+                DiskIncident::Dead => "the device came back from its reset as another one, or not \
+                                       at all: it is not used any more"
+                    .to_string(),
             };
-            report(&ConsoleEvent::Error { place: &format!("paging device {number}"), message: &message });
+            report(&ConsoleEvent::Error {
+                place: &format!("paging device {number}"),
+                message: &message,
+            });
         }
     }
 }
 
 /// Returns the partition whose live memory `object` is.
 fn owner(node: &Node, object: ObjectId) -> Option<&SharedPartition> {
-    let is_owner = |shared: &&SharedPartition| super::stats::memory_of(node, shared).is_some_and(|memory| memory.id() == object);
+    let is_owner = |shared: &&SharedPartition| {
+        super::stats::memory_of(node, shared).is_some_and(|memory| memory.id() == object)
+    };
     node.partitions.iter().map(|shared| &**shared).find(is_owner)
 }
 
@@ -85,6 +108,11 @@ fn owner(node: &Node, object: ObjectId) -> Option<&SharedPartition> {
 fn place(node: &Node, shared: &SharedPartition) -> String {
     let (name, incarnation) = (shared.name(), shared.incarnation());
     let mut spaces = node.host.spaces.summaries().into_iter();
-    let space = spaces.find(|space| space.owner.as_ref().is_some_and(|(of, epoch)| of == name && *epoch == incarnation));
-    space.map_or_else(|| format!("partition {name}"), |space| format!("partition {name} on {}", space.place))
+    let space = spaces.find(|space| {
+        space.owner.as_ref().is_some_and(|(of, epoch)| of == name && *epoch == incarnation)
+    });
+    space.map_or_else(
+        || format!("partition {name}"),
+        |space| format!("partition {name} on {}", space.place),
+    )
 }

@@ -19,7 +19,8 @@ pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionS
     for shared in &node.partitions {
         let object = memory_of(node, shared);
         let counts = object.as_ref().map(|object| object.counts()).unwrap_or_default();
-        let flow = object.as_ref().map(|object| node.host.pager.flow(object.id())).unwrap_or_default();
+        let flow =
+            object.as_ref().map(|object| node.host.pager.flow(object.id())).unwrap_or_default();
         each(&PartitionStats {
             id,
             partition: shared.name(),
@@ -41,9 +42,11 @@ pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionS
 
 /// Returns the counters of the pool and of the pager.
 pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
-    let guest_pages: u64 = node.partitions.iter().map(|s| s.config.memory_bytes / crate::addr::PAGE_SIZE).sum();
+    let guest_pages: u64 =
+        node.partitions.iter().map(|s| s.config.memory_bytes / crate::addr::PAGE_SIZE).sum();
     let metadata_bytes = node.host.objects.metadata_bytes();
-    let (pager, lock, heap) = (node.host.pager.counters(), node.host.pager.lock_use(), heap::usage());
+    let (pager, lock, heap) =
+        (node.host.pager.counters(), node.host.pager.lock_use(), heap::usage());
     let timers = repeats::counts();
     PoolStats {
         id,

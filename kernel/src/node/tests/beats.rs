@@ -18,7 +18,8 @@ const SPELL_NS: u64 = 3_000_000_000;
 fn a_record_that_is_written_while_a_beat_reads_is_not_taken_for_a_strangers() {
     for seed in 1..4 {
         let ram = SimRam::new(16);
-        let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, super::cycle::DISK_BYTES, ram.map(), seed)));
+        let disk: &'static SimDisk =
+            Box::leak(Box::new(SimDisk::new(0, super::cycle::DISK_BYTES, ram.map(), seed)));
         let mut machine = SimMachine::new(&ram, vec![disk], seed);
         let spaces = machine.node.host.spaces;
         machine.block_on("open", 60, spaces.open());
@@ -34,7 +35,8 @@ fn a_record_that_is_written_while_a_beat_reads_is_not_taken_for_a_strangers() {
                 sleep(1_000_000).await;
             }
         });
-        let trouble: Vec<_> = machine.told.iter().filter(|event| event.starts_with("Error")).collect();
+        let trouble: Vec<_> =
+            machine.told.iter().filter(|event| event.starts_with("Error")).collect();
         assert!(trouble.is_empty(), "seed {seed}: {trouble:?}");
     }
 }
@@ -58,10 +60,12 @@ fn claims(disk: &SimDisk) -> ClaimSectors {
 /// number of requests made by the start.
 fn open(fault: Option<u64>) -> (SimMachine, u64) {
     let ram = SimRam::new(400);
-    let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, super::cycle::DISK_BYTES, ram.map(), 1)));
+    let disk: &'static SimDisk =
+        Box::leak(Box::new(SimDisk::new(0, super::cycle::DISK_BYTES, ram.map(), 1)));
     let mut machine = SimMachine::new(&ram, vec![disk], 1);
     let before = disk.state().requests;
-    disk.state().fault = fault.map(|at| FaultPlan { request: before + at, kind: FaultKind::ErrorForGood });
+    disk.state().fault =
+        fault.map(|at| FaultPlan { request: before + at, kind: FaultKind::ErrorForGood });
     let spaces = machine.node.host.spaces;
     machine.block_on("open", 60, spaces.open());
     spaces.resume();
@@ -80,7 +84,9 @@ fn a_space_that_could_not_be_claimed_at_the_start_is_claimed_later() {
         let disk = machine.disks[0];
         disk.state().fault = None;
         let mut guest = SimGuest::new("p", 0, 1);
-        machine.until(&format!("a start, request {at}"), 120, |machine| guest.start(machine).then_some(()));
+        machine.until(&format!("a start, request {at}"), 120, |machine| {
+            guest.start(machine).then_some(())
+        });
         assert!(claims(disk).owner().is_some(), "request {at}: {:#?}", machine.told);
     }
 }
@@ -90,10 +96,13 @@ fn a_claim_that_cannot_be_released_keeps_no_other() {
     let (content, first) = bounds::with_table();
     let mut machine = bounds::machine_with(content, 1);
     let (disk, spaces) = (machine.disks[0], machine.node.host.spaces);
-    let claims_of_first = (first.first * SECTOR_SIZE) as usize + claims_start(super::cycle::DISK_BYTES);
+    let claims_of_first =
+        (first.first * SECTOR_SIZE) as usize + claims_start(super::cycle::DISK_BYTES);
     // Spaces are aligned to 1 MiB.
     let claims_of_second = claims_of_first + super::cycle::DISK_BYTES.next_multiple_of(1 << 20);
-    let owners = || [claims_of_first, claims_of_second].map(|start| claims_at(disk, start).owner().is_some());
+    let owners = || {
+        [claims_of_first, claims_of_second].map(|start| claims_at(disk, start).owner().is_some())
+    };
     assert_eq!(owners(), [true, true]);
     disk.state().bad_bytes = claims_of_first..claims_of_first + PAGE_LEN;
     machine.block_on("leaving", 60, spaces.give_up_claims());

@@ -19,7 +19,9 @@ const DISK_BYTES: usize = super::cycle::DISK_BYTES;
 
 fn machine(disks: u8) -> SimMachine {
     let ram = SimRam::new(400);
-    let disks = (0..disks).map(|n| &*Box::leak(Box::new(SimDisk::new(n, DISK_BYTES, ram.map(), 1)))).collect();
+    let disks = (0..disks)
+        .map(|n| &*Box::leak(Box::new(SimDisk::new(n, DISK_BYTES, ram.map(), 1))))
+        .collect();
     let mut machine = SimMachine::new(&ram, disks, 1);
     let spaces = machine.node.host.spaces;
     machine.block_on("open", 60, spaces.open());
@@ -39,11 +41,19 @@ fn dumps_count_from_the_crash_on_and_for_their_own_partition_only() {
     let spaces = machine.node.host.spaces;
     assert_eq!(spaces.dumps_of("p", p.space), DumpCensus::default());
     let job = p.crash(&machine, &mut truth);
-    assert_eq!(spaces.dumps_of("p", p.space), DumpCensus { unpromised: 1, ..DumpCensus::default() });
-    machine.until("a promise", 60, |_| (spaces.dumps_of("p", None).promised == 1 || job.read().2).then_some(()));
+    assert_eq!(
+        spaces.dumps_of("p", p.space),
+        DumpCensus { unpromised: 1, ..DumpCensus::default() }
+    );
+    machine.until("a promise", 60, |_| {
+        (spaces.dumps_of("p", None).promised == 1 || job.read().2).then_some(())
+    });
     start(&mut machine, &mut p);
     machine.until("the end of the drain", 60, |_| job.read().2.then_some(()));
-    assert_eq!(spaces.dumps_of("p", p.space), DumpCensus { kept: 1, droppable: 1, ..DumpCensus::default() });
+    assert_eq!(
+        spaces.dumps_of("p", p.space),
+        DumpCensus { kept: 1, droppable: 1, ..DumpCensus::default() }
+    );
     assert_eq!(spaces.dumps_of("q", q.space), DumpCensus::default());
 }
 
@@ -74,7 +84,10 @@ fn a_partition_that_crashes_again_and_again_leaves_the_neighbour_its_next_space(
     start(&mut machine, &mut p);
     start(&mut machine, &mut q);
     assert!(crash_and_try(&mut machine, &mut p, &mut truth));
-    assert!(!crash_and_try(&mut machine, &mut p, &mut truth), "the last free space is the neighbour's");
+    assert!(
+        !crash_and_try(&mut machine, &mut p, &mut truth),
+        "the last free space is the neighbour's"
+    );
     assert!(crash_and_try(&mut machine, &mut q, &mut truth));
     spaces.release_dumps(DumpChoice::One("p", DumpSelector::Incarnation(1))).unwrap();
     start(&mut machine, &mut p);
@@ -90,11 +103,17 @@ fn nothing_is_kept_for_a_partition_that_has_stopped_or_where_spaces_are_few() {
         start(&mut machine, &mut p);
         if stops {
             spaces.end_reserve("q");
-            assert!(crash_and_try(&mut machine, &mut p, &mut truth) && crash_and_try(&mut machine, &mut p, &mut truth));
+            assert!(
+                crash_and_try(&mut machine, &mut p, &mut truth)
+                    && crash_and_try(&mut machine, &mut p, &mut truth)
+            );
         } else {
             start(&mut machine, &mut q);
         }
-        assert!(crash_and_try(&mut machine, &mut p, &mut truth), "{disks} disks: the last space is anybody's");
+        assert!(
+            crash_and_try(&mut machine, &mut p, &mut truth),
+            "{disks} disks: the last space is anybody's"
+        );
     }
 }
 
@@ -119,12 +138,22 @@ fn the_oldest_dump_goes_when_the_newer_one_is_promised_and_not_before() {
         let census = spaces.dumps_of("p", None);
         let has_dropped = machine.has_told("DumpDropped");
         assert!(has_dropped || census.kept == 2, "it went before it was named");
-        assert!(!has_dropped || census.promised == 1 || job.read().2, "it went before the newer one was promised");
+        assert!(
+            !has_dropped || census.promised == 1 || job.read().2,
+            "it went before the newer one was promised"
+        );
         has_dropped.then_some(())
     });
     machine.until("the third dump", 60, |_| job.read().2.then_some(()));
-    let left: Vec<_> = spaces.kept_dumps().into_iter().map(|dump| (dump.owner.name.to_string(), dump.owner.epoch)).collect();
-    assert!(left.len() == 3 && !left.contains(&("p".into(), 1)) && left.contains(&("q".into(), 1)), "{left:?}");
+    let left: Vec<_> = spaces
+        .kept_dumps()
+        .into_iter()
+        .map(|dump| (dump.owner.name.to_string(), dump.owner.epoch))
+        .collect();
+    assert!(
+        left.len() == 3 && !left.contains(&("p".into(), 1)) && left.contains(&("q".into(), 1)),
+        "{left:?}"
+    );
 }
 
 /// Bytes of a disk with two spaces.
@@ -133,9 +162,16 @@ const TABLE_DISK_BYTES: usize = 6 << 20;
 /// Returns the content of a disk with two spaces of [`DISK_BYTES`], and the sectors of the first.
 pub(super) fn with_table() -> (Vec<u8>, SectorRange) {
     let placed = place(TABLE_DISK_BYTES as u64, &[DISK_BYTES as u64; 2]).expect("there is room");
-    let guid = |n: u8| NewSpace { sectors: placed[usize::from(n)], guid: gpt_disk_types::Guid::from_bytes([n + 1; 16]) };
+    let guid = |n: u8| NewSpace {
+        sectors: placed[usize::from(n)],
+        guid: gpt_disk_types::Guid::from_bytes([n + 1; 16]),
+    };
     let mut content = vec![0; TABLE_DISK_BYTES];
-    for piece in table(TABLE_DISK_BYTES as u64, gpt_disk_types::Guid::from_bytes([9; 16]), &[guid(0), guid(1)]) {
+    for piece in table(
+        TABLE_DISK_BYTES as u64,
+        gpt_disk_types::Guid::from_bytes([9; 16]),
+        &[guid(0), guid(1)],
+    ) {
         content[piece.offset as usize..][..piece.bytes.len()].copy_from_slice(&piece.bytes);
     }
     (content, placed[0])
@@ -149,11 +185,13 @@ pub(super) fn machine_with(content: Vec<u8>, uuid_seed: u64) -> SimMachine {
 /// table.
 fn machine_with_error(content: Vec<u8>, uuid_seed: u64, at: Option<u64>) -> SimMachine {
     let ram = SimRam::new(400);
-    let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, content.len(), ram.map(), uuid_seed)));
+    let disk: &'static SimDisk =
+        Box::leak(Box::new(SimDisk::new(0, content.len(), ram.map(), uuid_seed)));
     disk.state().content = content;
     let mut machine = SimMachine::new(&ram, vec![disk], uuid_seed);
     let before = disk.state().requests;
-    disk.state().fault = at.map(|at| FaultPlan { request: before + at, kind: FaultKind::ErrorOnce });
+    disk.state().fault =
+        at.map(|at| FaultPlan { request: before + at, kind: FaultKind::ErrorOnce });
     let spaces = machine.node.host.spaces;
     machine.block_on("open", 60, spaces.open());
     machine
@@ -190,7 +228,11 @@ fn a_selected_dump_is_known_from_the_start_and_counts_as_one_that_stays() {
         }
         let machine = machine_with(content.clone(), 2 + u64::from(is_selected));
         let census = machine.node.host.spaces.dumps_of("p", None);
-        assert_eq!(census, DumpCensus { kept: 1, droppable, ..DumpCensus::default() }, "selected: {is_selected}");
+        assert_eq!(
+            census,
+            DumpCensus { kept: 1, droppable, ..DumpCensus::default() },
+            "selected: {is_selected}"
+        );
     }
 }
 
@@ -203,7 +245,11 @@ fn a_single_error_at_the_start_hides_no_selected_dump() {
         let machine = machine_with_error(content.clone(), 2, Some(at));
         let census = machine.node.host.spaces.dumps_of("p", None);
         let told = &machine.told;
-        assert_eq!(census, DumpCensus { kept: 1, ..DumpCensus::default() }, "request {at}; told: {told:#?}");
+        assert_eq!(
+            census,
+            DumpCensus { kept: 1, ..DumpCensus::default() },
+            "request {at}; told: {told:#?}"
+        );
         assert!(!told.iter().any(|event| event.contains("later")), "request {at}: {told:#?}");
     }
 }

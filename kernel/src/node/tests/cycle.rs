@@ -32,7 +32,8 @@ pub fn run(disks: u8, seed: u64, fault: Option<FaultPlan>, records: bool) -> Cyc
     let ram = SimRam::new(FRAMES);
     let disks: Vec<&'static SimDisk> = (0..disks)
         .map(|index| {
-            let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(index, DISK_BYTES, ram.map(), seed)));
+            let disk: &'static SimDisk =
+                Box::leak(Box::new(SimDisk::new(index, DISK_BYTES, ram.map(), seed)));
             disk.state().records = records;
             disk
         })
@@ -43,8 +44,15 @@ pub fn run(disks: u8, seed: u64, fault: Option<FaultPlan>, records: bool) -> Cyc
     machine.block_on("open", 60, spaces.open());
     spaces.resume();
     let guests = (SimGuest::new("p", 0, seed), SimGuest::new("q", 1, seed));
-    let mut cycle =
-        Cycle { machine, truth: Truth::new(), guest: guests.0, neighbour: guests.1, turns: 0, pace: 0, dice: Dice::new(seed) };
+    let mut cycle = Cycle {
+        machine,
+        truth: Truth::new(),
+        guest: guests.0,
+        neighbour: guests.1,
+        turns: 0,
+        pace: 0,
+        dice: Dice::new(seed),
+    };
     cycle.script();
     let Cycle { machine, truth, guest, neighbour, turns, pace, .. } = cycle;
     CycleResult { machine, truth, neighbour, guest, turns, pace }
@@ -94,7 +102,8 @@ impl Cycle {
     }
 
     fn release(&mut self) {
-        (1..=self.guest.incarnation).for_each(|incarnation| self.machine.note_release(self.guest.name, incarnation));
+        (1..=self.guest.incarnation)
+            .for_each(|incarnation| self.machine.note_release(self.guest.name, incarnation));
         // After a fault there may be no dump.
         let _ = self.machine.node.host.spaces.release_dumps(DumpChoice::All(self.guest.name));
         self.go_on(SPELL / 2);
@@ -105,8 +114,9 @@ impl Cycle {
         self.guest.stop(&self.machine);
         self.neighbour.stop(&self.machine);
         let node = self.machine.node;
-        self.machine
-            .until("the end of all tasks", 60, |_| (node.host.tasks.is_empty() && node.host.reaper.is_quiet()).then_some(()));
+        self.machine.until("the end of all tasks", 60, |_| {
+            (node.host.tasks.is_empty() && node.host.reaper.is_quiet()).then_some(())
+        });
         self.machine.block_on("leaving", 60, node.host.spaces.give_up_claims());
         assert!(node.host.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
     }
@@ -116,7 +126,12 @@ impl Cycle {
         self.turns += u64::from(self.neighbour.runs());
         for _ in 0..1 + self.dice.below(3) {
             let neighbour = self.neighbour.step(&self.machine);
-            assert_eq!(neighbour, Ok(()), "the neighbour loses a page; told: {:#?}", self.machine.told);
+            assert_eq!(
+                neighbour,
+                Ok(()),
+                "the neighbour loses a page; told: {:#?}",
+                self.machine.told
+            );
             if self.guest.step(&self.machine).is_err() {
                 let _ = self.guest.crash(&self.machine, &mut self.truth);
             }
@@ -136,7 +151,11 @@ impl Cycle {
     fn wait(&mut self, what: &str, limit_s: u64, mut ready: impl FnMut(&mut Self) -> bool) {
         let end = self.machine.now_ns + limit_s * 1_000_000_000;
         while !ready(self) {
-            assert!(self.machine.now_ns < end, "{what}: not within {limit_s} s; told: {:#?}", self.machine.told);
+            assert!(
+                self.machine.now_ns < end,
+                "{what}: not within {limit_s} s; told: {:#?}",
+                self.machine.told
+            );
             self.turn();
         }
     }

@@ -6,9 +6,11 @@ use crate::addr::{Hfn, Hpa, PAGE_SIZE};
 use crate::block::dma::fake::device_view;
 use crate::block::request::SECTOR_SIZE;
 use crate::block::{
-    Completion, Cookie, Disk, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest, DmaSegment, SubmitError,
+    Completion, Cookie, Disk, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest,
+    DmaSegment, SubmitError,
 };
 use crate::mm::phys::{DirectMap, FrameMemory};
+use crate::pci::window::DeviceWindow;
 use core::ops::Range;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -165,7 +167,7 @@ impl SimDisk {
     fn each_piece(
         &self,
         segment: &DmaSegment,
-        mut piece: impl FnMut(Hfn, Option<crate::pci::window::DeviceWindow>, core::ops::Range<usize>),
+        mut piece: impl FnMut(Hfn, Option<DeviceWindow>, Range<usize>),
     ) {
         let (base, len) = (segment.base.as_u64(), segment.len as usize);
         if base >= FRAMES_END {
@@ -185,7 +187,11 @@ impl DiskState {
     }
 
     fn is_silent(&self, number: u64) -> bool {
-        let Some(FaultPlan { request, kind: FaultKind::NoAnswer | FaultKind::LateAnswer }) = self.fault else { return false };
+        let Some(FaultPlan { request, kind: FaultKind::NoAnswer | FaultKind::LateAnswer }) =
+            self.fault
+        else {
+            return false;
+        };
         number >= request && !self.late_is_over()
     }
 
@@ -218,10 +224,12 @@ impl DiskState {
         self.flying.iter_mut().for_each(|flying| {
             flying.since_ns.get_or_insert(now);
         });
-        let overdue = |flying: &Flying| flying.since_ns.is_some_and(|since| now - since >= self.timeout_ns);
+        let overdue =
+            |flying: &Flying| flying.since_ns.is_some_and(|since| now - since >= self.timeout_ns);
         if !self.written_off && self.flying.iter().any(overdue) {
             self.written_off = true;
-            self.incidents.push_back(DiskIncident::WrittenOff { unanswered: self.flying.len() as u16 });
+            self.incidents
+                .push_back(DiskIncident::WrittenOff { unanswered: self.flying.len() as u16 });
         }
     }
 }
@@ -277,8 +285,22 @@ impl Disk for SimDisk {
         }
         let (segments, since_ns) = (request.segments.to_vec(), None);
         let (operation, cookie) = (request.operation, request.cookie);
-        let due_ns = state.due_ns(if operation == DiskOperation::Flush { 0 } else { request.sectors.count * SECTOR_SIZE });
-        state.flying.push(Flying { number, operation, at, data, segments, cookie, since_ns, due_ns, told: false });
+        let due_ns = state.due_ns(if operation == DiskOperation::Flush {
+            0
+        } else {
+            request.sectors.count * SECTOR_SIZE
+        });
+        state.flying.push(Flying {
+            number,
+            operation,
+            at,
+            data,
+            segments,
+            cookie,
+            since_ns,
+            due_ns,
+            told: false,
+        });
         Ok(())
     }
 
@@ -298,16 +320,21 @@ impl Disk for SimDisk {
             }
             // Answers a random one of the requests that are due, and leaves some of them for later.
             let is_late = state.reads_are_late && !state.dice.one_in(1024);
-            let is_due = |flying: &Flying| flying.due_ns <= now_ns && !(is_late && flying.operation == DiskOperation::Read);
+            let is_due = |flying: &Flying| {
+                flying.due_ns <= now_ns && !(is_late && flying.operation == DiskOperation::Read)
+            };
             let may_go = |flying: &Flying| !state.is_silent(flying.number) && is_due(flying);
-            let ready: Vec<_> = (0..state.flying.len()).filter(|&n| may_go(&state.flying[n])).collect();
+            let ready: Vec<_> =
+                (0..state.flying.len()).filter(|&n| may_go(&state.flying[n])).collect();
             if ready.is_empty() || state.dice.one_in(4) {
                 break;
             }
             let n = ready[state.dice.below(ready.len() as u32) as usize];
             let flying = state.flying.remove(n);
-            let is_bad = flying.operation != DiskOperation::Read && state.is_bad(flying.at, flying.data.len());
-            let result = if is_bad || state.fails(flying.number) { Err(DiskError::Io) } else { Ok(()) };
+            let is_bad = flying.operation != DiskOperation::Read
+                && state.is_bad(flying.at, flying.data.len());
+            let result =
+                if is_bad || state.fails(flying.number) { Err(DiskError::Io) } else { Ok(()) };
             if result.is_ok() {
                 self.carry_out(&mut state, &flying);
             }
@@ -338,7 +365,9 @@ impl Disk for SimDisk {
 impl SimDisk {
     fn carry_out(&self, state: &mut DiskState, flying: &Flying) {
         match flying.operation {
-            DiskOperation::Read if !flying.data.is_empty() => self.deliver(&flying.segments, &flying.data),
+            DiskOperation::Read if !flying.data.is_empty() => {
+                self.deliver(&flying.segments, &flying.data)
+            }
             DiskOperation::Read => {
                 let len: usize = flying.segments.iter().map(|segment| segment.len as usize).sum();
                 self.deliver(&flying.segments, &state.content[flying.at..][..len]);

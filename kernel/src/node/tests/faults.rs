@@ -6,7 +6,8 @@ use super::disk::{FaultKind, FaultPlan};
 use super::{image, is_long, seed};
 
 const DISKS: u8 = 3;
-const KINDS: [FaultKind; 4] = [FaultKind::ErrorOnce, FaultKind::ErrorForGood, FaultKind::NoAnswer, FaultKind::LateAnswer];
+const KINDS: [FaultKind; 4] =
+    [FaultKind::ErrorOnce, FaultKind::ErrorForGood, FaultKind::NoAnswer, FaultKind::LateAnswer];
 
 /// Checks a cycle with a fault against the requirements of every cycle.
 fn check(result: &CycleResult, plan: FaultPlan, plain: &CycleResult) {

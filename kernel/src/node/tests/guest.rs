@@ -50,7 +50,18 @@ impl SimGuest {
     pub fn new(name: &'static str, account: usize, seed: u64) -> Self {
         let dice = Dice::new(seed * 31 + account as u64);
         let (values, losses) = (vec![0; PAGES as usize], Vec::new());
-        Self { name, account, incarnation: 0, space: None, object: None, parked: None, values, dice, steps: 0, losses }
+        Self {
+            name,
+            account,
+            incarnation: 0,
+            space: None,
+            object: None,
+            parked: None,
+            values,
+            dice,
+            steps: 0,
+            losses,
+        }
     }
 
     fn layout() -> RamLayout {
@@ -107,12 +118,16 @@ impl SimGuest {
         let (index, access) = match self.parked {
             Some((_, _, ticket)) if !object.ready(ticket) => return Ok(()),
             Some((index, access, _)) => (index, access),
-            None => (PageIndex(self.dice.below(PAGES)), if self.dice.one_in(2) { PageAccess::Write } else { PageAccess::Read }),
+            None => (
+                PageIndex(self.dice.below(PAGES)),
+                if self.dice.one_in(2) { PageAccess::Write } else { PageAccess::Read },
+            ),
         };
         self.parked = None;
         let touched = object.page(index).expect("tables enough").touch(access);
         let Ok(hfn) = touched else {
-            return match machine.node.host.pager.fault_page(&object, index, access, machine.now_ns) {
+            return match machine.node.host.pager.fault_page(&object, index, access, machine.now_ns)
+            {
                 AccessOutcome::Lost(loss) => {
                     self.losses.push(loss);
                     Err(loss)
@@ -127,9 +142,17 @@ impl SimGuest {
         let mut page = vec![0; PAGE_SIZE as usize];
         machine.node.host.memory.copy_out(hfn, 0, &mut page);
         let value = self.values[index.0 as usize];
-        assert!(page == page_of(value), "{} {}: page {} is wrong", self.name, self.incarnation, index.0);
+        assert!(
+            page == page_of(value),
+            "{} {}: page {} is wrong",
+            self.name,
+            self.incarnation,
+            index.0
+        );
         if access == PageAccess::Write {
-            let value = self.incarnation << 48 | u64::from(self.dice.next()) << 8 | (u64::from(index.0) + 1);
+            let value = self.incarnation << 48
+                | u64::from(self.dice.next()) << 8
+                | (u64::from(index.0) + 1);
             self.values[index.0 as usize] = value;
             machine.node.host.memory.copy_in(hfn, 0, &page_of(value));
         }
@@ -150,13 +173,19 @@ impl SimGuest {
     }
 
     /// As [`Self::crash`], with a dump order.
-    pub fn crash_with(&mut self, machine: &SimMachine, truth: &mut Truth, order: DumpOrder) -> Arc<DumpProgress> {
+    pub fn crash_with(
+        &mut self,
+        machine: &SimMachine,
+        truth: &mut Truth,
+        order: DumpOrder,
+    ) -> Arc<DumpProgress> {
         let object = self.object.take().expect("a guest that runs");
         let space = self.space.take().expect("a guest that runs has a space");
         truth.insert((self.name.into(), self.incarnation), self.values.clone());
         let (regs, state) = (Regs::default(), CpuState::default());
         let (reason, incarnation, at_ns) = (CrashCause::Panic, self.incarnation, machine.now_ns);
-        let record = CrashRecord { reason, text: reason.in_words(None), incarnation, at_ns, regs, state };
+        let record =
+            CrashRecord { reason, text: reason.in_words(None), incarnation, at_ns, regs, state };
         dumps::begin(machine.node.host, self.name, record, object, space, order)
     }
 

@@ -44,10 +44,12 @@ pub fn owner(record: &SpaceRecord) -> Option<(String, u64)> {
 pub fn check(image: &[u8], truth: &Truth) -> Result<u32, String> {
     let Some(record) = record(image).filter(has_dump) else { return Ok(0) };
     let key = owner(&record).ok_or("a dump of nobody")?;
-    let values = truth.get(&key).ok_or_else(|| format!("a dump of {key:?}, which has not crashed"))?;
+    let values =
+        truth.get(&key).ok_or_else(|| format!("a dump of {key:?}, which has not crashed"))?;
     let layout = record.contents.as_ref().ok_or("a dump without contents")?.layout;
     let bitmap = &image[layout.bitmap().start as usize..][..layout.bitmap_bytes()];
-    let content = |index: u32| content_of(bitmap, record.drain.progress, &record.missing, PageIndex(index));
+    let content =
+        |index: u32| content_of(bitmap, record.drain.progress, &record.missing, PageIndex(index));
     let mut blocks = 0;
     for index in 0..layout.pages() {
         let value = values[index as usize];
@@ -56,7 +58,9 @@ pub fn check(image: &[u8], truth: &Truth) -> Result<u32, String> {
                 check_block(image, &layout, index, value)?;
                 blocks += 1;
             }
-            DumpPageState::Zero if value != 0 => return Err(format!("{:?}: page {index} is told zero and is not", record.state)),
+            DumpPageState::Zero if value != 0 => {
+                return Err(format!("{:?}: page {index} is told zero and is not", record.state));
+            }
             DumpPageState::Missing if record.state == SpaceState::Complete => {
                 return Err(format!("page {index} of a complete dump is missing"));
             }
@@ -69,7 +73,12 @@ pub fn check(image: &[u8], truth: &Truth) -> Result<u32, String> {
     Ok(blocks)
 }
 
-fn check_block(image: &[u8], layout: &crate::space::SpaceLayout, index: u32, value: u64) -> Result<(), String> {
+fn check_block(
+    image: &[u8],
+    layout: &crate::space::SpaceLayout,
+    index: u32,
+    value: u64,
+) -> Result<(), String> {
     let at = layout.blocks().start as usize + index as usize * PAGE_SIZE as usize;
     let block = &image[at..][..PAGE_SIZE as usize];
     if block != page_of(value) {
@@ -102,15 +111,24 @@ fn check_headers(image: &[u8], record: &SpaceRecord, values: &[u64]) -> Result<(
         }
         let (offset, gpa) = (word(image, header + 8) as usize, word(image, header + 24));
         let (in_file, in_memory) = (word(image, header + 32) as usize, word(image, header + 40));
-        let first = (0..contents.layout.pages())
-            .find(|&index| contents.gfn_of(PageIndex(index)).is_some_and(|gfn| gfn.base().as_u64() == gpa));
+        let first = (0..contents.layout.pages()).find(|&index| {
+            contents.gfn_of(PageIndex(index)).is_some_and(|gfn| gfn.base().as_u64() == gpa)
+        });
         let first = first.ok_or_else(|| format!("a segment at {gpa:#x}, where no page is"))?;
         for page in 0..(in_memory / PAGE_SIZE) as u32 {
             let value = values[(first + page) as usize];
             let at = page as usize * PAGE_SIZE as usize;
-            let right = if at < in_file { image[offset + at..][..PAGE_SIZE as usize] == page_of(value) } else { value == 0 };
+            let right = if at < in_file {
+                image[offset + at..][..PAGE_SIZE as usize] == page_of(value)
+            } else {
+                value == 0
+            };
             if !right {
-                return Err(format!("a reader of the {:?} dump gets a wrong page {}", record.state, first + page));
+                return Err(format!(
+                    "a reader of the {:?} dump gets a wrong page {}",
+                    record.state,
+                    first + page
+                ));
             }
             covered += 1;
         }

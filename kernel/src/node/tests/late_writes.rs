@@ -61,7 +61,11 @@ fn late_writes(log: &[DiskLogEntry]) -> Vec<LateWrite> {
             && *at < data_start
         {
             let len = data.len().min(data_start - at);
-            found.push(LateWrite { image: medium.image(PowerCutFate::All, &mut dice), at: *at, data: data[..len].to_vec() });
+            found.push(LateWrite {
+                image: medium.image(PowerCutFate::All, &mut dice),
+                at: *at,
+                data: data[..len].to_vec(),
+            });
         }
         medium.apply(entry);
     }
@@ -87,7 +91,8 @@ impl Successor<'_> {
     /// left.
     fn pass(&mut self, moment: Moment) {
         if moment == self.moment {
-            self.machine.disks[0].state().content[self.late.at..][..self.late.data.len()].copy_from_slice(&self.late.data);
+            self.machine.disks[0].state().content[self.late.at..][..self.late.data.len()]
+                .copy_from_slice(&self.late.data);
         }
     }
 
@@ -104,7 +109,11 @@ impl Successor<'_> {
         let mut context = Context::from_waker(Waker::noop());
         let end_ns = self.machine.now_ns + 60_000_000_000;
         while open.as_mut().poll(&mut context).is_pending() {
-            assert!(self.machine.now_ns < end_ns, "a start that does not end; told: {:#?}", self.machine.told);
+            assert!(
+                self.machine.now_ns < end_ns,
+                "a start that does not end; told: {:#?}",
+                self.machine.told
+            );
             self.turns(1);
         }
         spaces.resume();
@@ -133,13 +142,16 @@ impl Successor<'_> {
         let job = self.guest.crash(&self.machine, &mut self.truth);
         let disk = self.machine.disks[0];
         let state = || image::record(&disk.state().content).map(|record| record.state);
-        self.machine.until("DRAINING", 60, |_| (state() == Some(SpaceState::Draining)).then_some(()));
+        self.machine
+            .until("DRAINING", 60, |_| (state() == Some(SpaceState::Draining)).then_some(()));
         self.check("while it drains", &self.truth)?;
         self.pass(Moment::Draining);
         self.machine.until("the seal", 60, |_| job.read().2.then_some(()));
         self.check("at the seal", &self.truth)?;
         self.pass(Moment::Sealed);
-        (state() == Some(SpaceState::Complete)).then_some(()).ok_or_else(|| format!("sealed as {:?}", state()))
+        (state() == Some(SpaceState::Complete))
+            .then_some(())
+            .ok_or_else(|| format!("sealed as {:?}", state()))
     }
 
     /// Checks that the disk's claims are right, and that a space without a dump has no header.
@@ -147,10 +159,14 @@ impl Successor<'_> {
         let content = self.content();
         let what = |wrong: String| format!("{when}: {wrong}; told: {:#?}", self.machine.told);
         image::check(&content, truth).map_err(what)?;
-        let Some(record) = image::record(&content) else { return Err(what(format!("{:?}", image::class(&content)))) };
+        let Some(record) = image::record(&content) else {
+            return Err(what(format!("{:?}", image::class(&content))));
+        };
         let is_blank = content[..4096].iter().all(|byte| *byte == 0);
         match record.state {
-            SpaceState::Free | SpaceState::Active if !is_blank => Err(what(format!("{:?} with a header", record.state))),
+            SpaceState::Free | SpaceState::Active if !is_blank => {
+                Err(what(format!("{:?} with a header", record.state)))
+            }
             _ => Ok(()),
         }
     }
@@ -161,7 +177,12 @@ impl Successor<'_> {
 }
 
 /// Lets a write land at a moment; returns whether it was found and overwritten.
-fn land(late: &LateWrite, (moment, steps): (Moment, u32), seed: u64, truth_before: &Truth) -> Result<bool, String> {
+fn land(
+    late: &LateWrite,
+    (moment, steps): (Moment, u32),
+    seed: u64,
+    truth_before: &Truth,
+) -> Result<bool, String> {
     let ram = SimRam::new(80);
     let disk: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), seed)));
     disk.state().content = late.image.clone();
@@ -178,7 +199,8 @@ fn nothing_that_surrounds_the_blocks_is_lost_to_a_late_write_of_an_earlier_owner
     let logs = before.machine.disks.iter().map(|disk| core::mem::take(&mut disk.state().log));
     let all: Vec<_> = logs.flat_map(|log| late_writes(&log)).collect();
     let mut repaired = BTreeMap::<Moment, u32>::new();
-    let ways: Vec<_> = MOMENTS.into_iter().flat_map(|moment| STEPS.map(|steps| (moment, steps))).collect();
+    let ways: Vec<_> =
+        MOMENTS.into_iter().flat_map(|moment| STEPS.map(|steps| (moment, steps))).collect();
     let bitmap = layout().bitmap().start as usize;
     let first_bits = all.iter().position(|late| late.at == bitmap).expect("a dump has a bitmap");
     for (n, late) in all.iter().enumerate() {
@@ -189,10 +211,15 @@ fn nothing_that_surrounds_the_blocks_is_lost_to_a_late_write_of_an_earlier_owner
             _ => &[],
         };
         for &(moment, steps) in chosen {
-            let found = land(late, (moment, steps), seed + n as u64, &before.truth).unwrap_or_else(|wrong| {
-                let (all, bytes, at) = (all.len(), late.data.len(), late.at);
-                panic!("write {n} of {all} ({bytes} bytes at {at}) lands at {moment:?} after {steps} steps: {wrong}")
-            });
+            let found = land(late, (moment, steps), seed + n as u64, &before.truth).unwrap_or_else(
+                |wrong| {
+                    let (all, bytes, at) = (all.len(), late.data.len(), late.at);
+                    panic!(
+                        "write {n} of {all} ({bytes} bytes at {at}) lands at {moment:?} after \
+                         {steps} steps: {wrong}"
+                    )
+                },
+            );
             *repaired.entry(moment).or_default() += u32::from(found);
         }
     }

@@ -52,7 +52,10 @@ pub struct SimRam {
 
 impl SimRam {
     pub fn new(frames: u32) -> Self {
-        Self { frames: FakeRam::new(Hfn::new(0x100), frames), tables: FakeRam::new(Hfn::new(0x10_0000), 256) }
+        Self {
+            frames: FakeRam::new(Hfn::new(0x100), frames),
+            tables: FakeRam::new(Hfn::new(0x10_0000), 256),
+        }
     }
 
     pub fn map(&self) -> DirectMap {
@@ -77,10 +80,15 @@ impl SimMachine {
     pub fn new(ram: &SimRam, disks: Vec<&'static SimDisk>, uuid_seed: u64) -> Self {
         test_clock::set(START_NS);
         let _ = events::take();
-        let found = |disk: &&'static SimDisk| leak(NodeDisk::new(FoundDisk { disk: leak(AnyDisk::Host(*disk)), base: None }));
+        let found = |disk: &&'static SimDisk| {
+            leak(NodeDisk::new(FoundDisk { disk: leak(AnyDisk::Host(*disk)), base: None }))
+        };
         let node_disks: Vec<&'static NodeDisk> = disks.iter().map(found).collect();
         let buffer = |bytes: usize| region(bytes / 4096);
-        let devices = node_disks.iter().map(|disk| PagingDevice::new(disk, buffer(BUFFER), buffer(BEAT_BUFFER))).collect();
+        let devices = node_disks
+            .iter()
+            .map(|disk| PagingDevice::new(disk, buffer(BUFFER), buffer(BEAT_BUFFER)))
+            .collect();
         let (io, tasks) = (leak(AsyncIo::new()), leak(Tasks::new()));
         let spaces = leak(Spaces::new(devices, io, tasks, Uuid::from_entropy(uuid_seed, 7)));
         let memory = leak(ram.frames.map());
@@ -140,7 +148,8 @@ impl SimMachine {
     /// Records in the log of a disk which dumps must be found there.
     fn mark(&self, event: &str) {
         if event.starts_with("DumpComplete")
-            && let (Some(disk), Some(incarnation)) = (number(event, "disk: "), number(event, "incarnation: "))
+            && let (Some(disk), Some(incarnation)) =
+                (number(event, "disk: "), number(event, "incarnation: "))
         {
             let mark = DumpExpectation::Promised(text(event, "partition: "), incarnation);
             let mut state = self.disks[disk as usize].state();
@@ -155,7 +164,10 @@ impl SimMachine {
         for disk in &self.disks {
             let mut state = disk.state();
             if state.records {
-                state.log.push(super::disk::DiskLogEntry::Mark(DumpExpectation::Released(owner.into(), incarnation)));
+                state.log.push(super::disk::DiskLogEntry::Mark(DumpExpectation::Released(
+                    owner.into(),
+                    incarnation,
+                )));
             }
         }
     }
@@ -164,7 +176,12 @@ impl SimMachine {
     ///
     /// # Panics
     /// If that takes more than `limit_s` seconds of the machine's time.
-    pub fn until<T>(&mut self, what: &str, limit_s: u64, mut ready: impl FnMut(&mut Self) -> Option<T>) -> T {
+    pub fn until<T>(
+        &mut self,
+        what: &str,
+        limit_s: u64,
+        mut ready: impl FnMut(&mut Self) -> Option<T>,
+    ) -> T {
         let end = self.now_ns + limit_s * 1_000_000_000;
         loop {
             if let Some(value) = ready(self) {
@@ -196,5 +213,10 @@ pub fn number(event: &str, word: &str) -> Option<u64> {
 
 /// Returns the quoted text after a word in an event's debug text.
 pub fn text(event: &str, word: &str) -> String {
-    event.find(word).map(|at| &event[at + word.len()..]).and_then(|rest| rest.split('"').nth(1)).unwrap_or_default().to_owned()
+    event
+        .find(word)
+        .map(|at| &event[at + word.len()..])
+        .and_then(|rest| rest.split('"').nth(1))
+        .unwrap_or_default()
+        .to_owned()
 }

@@ -56,7 +56,12 @@ impl PowerCutFate {
 
 impl Medium {
     pub fn new() -> Self {
-        Self { base: vec![0; DISK_BYTES], pending: BTreeMap::new(), flushes: HashMap::new(), promised: None }
+        Self {
+            base: vec![0; DISK_BYTES],
+            pending: BTreeMap::new(),
+            flushes: HashMap::new(),
+            promised: None,
+        }
     }
 
     pub fn apply(&mut self, entry: &DiskLogEntry) {
@@ -132,12 +137,15 @@ impl RestartBed {
         disk.state().content = image;
         self.starts += 1;
         let leaked: &'static AnyDisk = Box::leak(Box::new(AnyDisk::Host(disk)));
-        let node_disk: &'static NodeDisk = Box::leak(Box::new(NodeDisk::new(FoundDisk { disk: leaked, base: None })));
+        let node_disk: &'static NodeDisk =
+            Box::leak(Box::new(NodeDisk::new(FoundDisk { disk: leaked, base: None })));
         self.node_disk = Some(node_disk);
-        let device = PagingDevice::new(node_disk, region(BUFFER / 4096), region(BEAT_BUFFER / 4096));
+        let device =
+            PagingDevice::new(node_disk, region(BUFFER / 4096), region(BEAT_BUFFER / 4096));
         let node = self.machine.node;
         let uuid = Uuid::from_entropy(self.starts, 3);
-        let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(vec![device], node.host.io, node.host.tasks, uuid)));
+        let spaces: &'static Spaces =
+            Box::leak(Box::new(Spaces::new(vec![device], node.host.io, node.host.tasks, uuid)));
         self.block_on(async {
             spaces.open().await;
             spaces.resume();
@@ -191,12 +199,17 @@ fn cut(
     tally: &mut Tally,
 ) -> Result<(), String> {
     let before = medium.image(fate, dice);
-    tally.blocks += u64::from(image::check(&before, truth).map_err(|wrong| format!("before the start: {wrong}"))?);
-    let held = image::record(&before).filter(image::has_dump).and_then(|record| image::owner(&record));
+    tally.blocks += u64::from(
+        image::check(&before, truth).map_err(|wrong| format!("before the start: {wrong}"))?,
+    );
+    let held =
+        image::record(&before).filter(image::has_dump).and_then(|record| image::owner(&record));
     *tally.by_state.entry(state_of(&before)).or_default() += 1;
     let after = recovery.start(before);
     tally.cuts += 1;
-    tally.blocks += u64::from(image::check(&after, truth).map_err(|wrong| format!("after the start: {wrong}"))?);
+    tally.blocks += u64::from(
+        image::check(&after, truth).map_err(|wrong| format!("after the start: {wrong}"))?,
+    );
     let record = image::record(&after);
     let dump = record.as_ref().filter(|record| image::has_dump(record));
     if let Some(held) = held {
@@ -207,7 +220,8 @@ fn cut(
     }
     if let Some(promised) = &medium.promised {
         tally.promised += 1;
-        let kept = dump.filter(|record| record.state == SpaceState::Complete).and_then(image::owner);
+        let kept =
+            dump.filter(|record| record.state == SpaceState::Complete).and_then(image::owner);
         if kept.as_ref() != Some(promised) {
             return Err(format!("the promised dump of {promised:?} is lost: {}", state_of(&after)));
         }
@@ -230,10 +244,18 @@ fn state_of(image: &[u8]) -> String {
 
 /// Replays a log: every `stride`-th point with none and with all of the pending writes, and
 /// `random` points with other fates.
-fn replay(log: &[DiskLogEntry], truth: &Truth, stride: usize, random: usize, dice: &mut Dice, tally: &mut Tally) {
+fn replay(
+    log: &[DiskLogEntry],
+    truth: &Truth,
+    stride: usize,
+    random: usize,
+    dice: &mut Dice,
+    tally: &mut Tally,
+) {
     let mut recovery = RestartBed::new();
     let mut medium = Medium::new();
-    let mut chosen: Vec<usize> = (0..random).map(|_| dice.below(log.len() as u32) as usize).collect();
+    let mut chosen: Vec<usize> =
+        (0..random).map(|_| dice.below(log.len() as u32) as usize).collect();
     chosen.sort_unstable();
     let mut next = chosen.into_iter().peekable();
     for (at, entry) in log.iter().enumerate() {
@@ -257,8 +279,13 @@ fn replay(log: &[DiskLogEntry], truth: &Truth, stride: usize, random: usize, dic
 fn no_power_cut_makes_a_wrong_claim_or_loses_a_promised_dump() {
     let seed = seed();
     let result = cycle::run(DISKS, seed, None, true);
-    assert!(result.machine.has_told("DumpComplete"), "a cycle without a dump: {:#?}", result.machine.told);
-    let logs: Vec<_> = result.machine.disks.iter().map(|disk| core::mem::take(&mut disk.state().log)).collect();
+    assert!(
+        result.machine.has_told("DumpComplete"),
+        "a cycle without a dump: {:#?}",
+        result.machine.told
+    );
+    let logs: Vec<_> =
+        result.machine.disks.iter().map(|disk| core::mem::take(&mut disk.state().log)).collect();
     let (stride, random) = if is_long() { (1, 2000) } else { (61, 30) };
     let (mut dice, mut tally) = (Dice::new(seed + 1), Tally::default());
     for log in &logs {
@@ -280,7 +307,9 @@ fn a_dump_that_claims_what_is_not_there_is_noticed() {
         .find_map(|disk| {
             let mut medium = Medium::new();
             let log = &disk.state().log;
-            let promised = log.iter().position(|entry| matches!(entry, DiskLogEntry::Mark(DumpExpectation::Promised(..))))?;
+            let promised = log.iter().position(|entry| {
+                matches!(entry, DiskLogEntry::Mark(DumpExpectation::Promised(..)))
+            })?;
             log[..=promised].iter().for_each(|entry| medium.apply(entry));
             Some((disk, medium.image(PowerCutFate::All, &mut Dice::new(1))))
         })

@@ -9,7 +9,10 @@ use crate::addr::Hpa;
 use crate::arch::time::test_clock;
 use crate::block::any::{AnyDisk, FoundDisk};
 use crate::block::cookie::{CompletionOwner, CookieFields};
-use crate::block::{Completion, Cookie, Disk, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange, SubmitError};
+use crate::block::{
+    Completion, Cookie, Disk, DiskOperation, DiskRequest, DmaSegment, QueueLane, SectorRange,
+    SubmitError,
+};
 use crate::storage::NodeDisk;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -47,8 +50,9 @@ fn crash(speed: u64, seed: u64) -> DumpWindows {
         machine.turn();
     }
     let _ = guest.crash(&machine, &mut truth);
-    let told =
-        machine.until("the dump", 120, |machine| machine.told.iter().find(|event| event.starts_with("DumpComplete")).cloned());
+    let told = machine.until("the dump", 120, |machine| {
+        machine.told.iter().find(|event| event.starts_with("DumpComplete")).cloned()
+    });
     let take = |word| number(&told, word).expect(word);
     DumpWindows {
         crashed_ns: take("crashed_ns: "),
@@ -64,20 +68,35 @@ fn no_page_is_written_before_the_tables_of_a_crash() {
         for seed in first..first + count {
             let DumpWindows { crashed_ns, described_ns, metadata_bytes } = crash(speed, seed);
             let bytes_ns = |bytes: u64| bytes * SECOND_NS / speed;
-            println!("{speed} bytes/s: CRASHED after {crashed_ns} ns, DRAINING {described_ns} ns later, {metadata_bytes} bytes");
+            println!(
+                "{speed} bytes/s: CRASHED after {crashed_ns} ns, DRAINING {described_ns} ns \
+                 later, {metadata_bytes} bytes"
+            );
             let most = IN_FLIGHT_NS + bytes_ns(2 * RECORD_BYTES) + SLACK_NS;
-            assert!(crashed_ns <= most, "seed {seed}, {speed} bytes/s: CRASHED after {crashed_ns} ns, not {most}");
+            assert!(
+                crashed_ns <= most,
+                "seed {seed}, {speed} bytes/s: CRASHED after {crashed_ns} ns, not {most}"
+            );
             let most = bytes_ns(metadata_bytes) + SLACK_NS;
-            assert!(described_ns <= most, "seed {seed}, {speed} bytes/s: DRAINING {described_ns} ns later, not {most}");
+            assert!(
+                described_ns <= most,
+                "seed {seed}, {speed} bytes/s: DRAINING {described_ns} ns later, not {most}"
+            );
         }
     }
 }
 
 /// Submits a request of one sector, or a flush.
-fn submit(disk: &NodeDisk, operation: DiskOperation, class: CompletionOwner, slot: u32) -> Result<(), SubmitError> {
+fn submit(
+    disk: &NodeDisk,
+    operation: DiskOperation,
+    class: CompletionOwner,
+    slot: u32,
+) -> Result<(), SubmitError> {
     let one = [DmaSegment { base: Hpa::new(0x10_0000), len: 512 }];
     let segments: &[DmaSegment] = if operation == DiskOperation::Flush { &[] } else { &one };
-    let (sectors, cookie) = (SectorRange { first: 0, count: 1 }, CookieFields { class, detail: 0, slot }.cookie());
+    let (sectors, cookie) =
+        (SectorRange { first: 0, count: 1 }, CookieFields { class, detail: 0, slot }.cookie());
     disk.submit(&DiskRequest { operation, sectors, segments, lane: QueueLane::Common, cookie })
 }
 
@@ -85,14 +104,20 @@ fn submit(disk: &NodeDisk, operation: DiskOperation, class: CompletionOwner, slo
 fn a_flush_that_finds_the_queue_full_of_pages_goes_before_the_next_one() {
     let ram = SimRam::new(1);
     let sim: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), 1)));
-    let disk = NodeDisk::new(FoundDisk { disk: Box::leak(Box::new(AnyDisk::Host(sim))), base: None });
+    let disk =
+        NodeDisk::new(FoundDisk { disk: Box::leak(Box::new(AnyDisk::Host(sim))), base: None });
     test_clock::set(SECOND_NS);
     disk.open_until(u64::MAX);
     let page = |slot| submit(&disk, DiskOperation::Write, CompletionOwner::WriteOut, slot);
     let flush = || submit(&disk, DiskOperation::Flush, CompletionOwner::Task, 0);
-    assert_eq!((0..100).find(|slot| page(*slot).is_err()), Some(17), "the queue's depth decides here, not the bound");
+    assert_eq!(
+        (0..100).find(|slot| page(*slot).is_err()),
+        Some(17),
+        "the queue's depth decides here, not the bound"
+    );
     assert_eq!(flush(), Err(SubmitError::Full));
-    let answered = (0..100).any(|_| disk.poll(SECOND_NS, &mut [Completion { cookie: Cookie(0), result: Ok(()) }]) > 0);
+    let answered = (0..100)
+        .any(|_| disk.poll(SECOND_NS, &mut [Completion { cookie: Cookie(0), result: Ok(()) }]) > 0);
     assert!(answered, "there is room for one");
     assert_eq!((page(20), flush()), (Err(SubmitError::Full), Ok(())));
 }

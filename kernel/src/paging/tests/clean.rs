@@ -19,7 +19,8 @@ fn an_old_dirty_page_is_written_while_it_stays_mapped() {
     let (mut rig, object) = old_and_dirty();
     rig.settle();
     assert!(rig.pager.counters().cleaned >= 32);
-    let clean = |n: u32| matches!(rig.leaf(&object, n), LeafState::Present(m) if !m.dirty && m.has_block);
+    let clean =
+        |n: u32| matches!(rig.leaf(&object, n), LeafState::Present(m) if !m.dirty && m.has_block);
     assert_eq!((0..44).filter(|&n| clean(n)).count() as u64, rig.pager.counters().cleaned);
     assert_eq!(rig.disk.inner().blocks[0][..8], 1_u64.to_le_bytes());
 }
@@ -64,6 +65,8 @@ fn a_failed_cleaning_leaves_the_page_dirty() {
     rig.disk.inner().fail_writes = 1;
     (0..5).for_each(|_| rig.poll());
     assert_eq!(rig.pager.counters().write_errors, 1);
-    let dirty = (0..44).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Present(m) if m.dirty)).count();
+    let dirty = (0..44)
+        .filter(|&n| matches!(rig.leaf(&object, n), LeafState::Present(m) if m.dirty))
+        .count();
     assert!(dirty >= 32, "{dirty}");
 }

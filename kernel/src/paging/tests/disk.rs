@@ -3,7 +3,10 @@
 
 use crate::addr::{Hpa, PAGE_SIZE};
 use crate::block::request::SECTOR_SIZE;
-use crate::block::{Completion, Cookie, Disk, DiskError, DiskInfo, DiskOperation, DiskRequest, DmaSegment, SubmitError};
+use crate::block::{
+    Completion, Cookie, Disk, DiskError, DiskInfo, DiskOperation, DiskRequest, DmaSegment,
+    SubmitError,
+};
 use crate::mm::phys::{DirectMap, FrameMemory};
 use std::sync::{Mutex, MutexGuard};
 
@@ -124,7 +127,8 @@ impl FakePagingDisk {
         let counted = *failing > 0 || request.fails;
         *failing = failing.saturating_sub(u32::from(counted));
         let first = request.first / PER_PAGE;
-        let blocks = first..first + request.segments.iter().map(|s| u64::from(s.len) / PAGE_SIZE).sum::<u64>();
+        let blocks = first
+            ..first + request.segments.iter().map(|s| u64::from(s.len) / PAGE_SIZE).sum::<u64>();
         let is_write = request.operation == DiskOperation::Write;
         let fails = counted || is_write && inner.bad_block.is_some_and(|bad| blocks.contains(&bad));
         let blocks = (request.first / PER_PAGE) as usize..;
@@ -213,7 +217,8 @@ impl Disk for FakePagingDisk {
         let mut count = 0;
         if inner.tells_lateness {
             for request in inner.queue.iter_mut().filter(|request| !request.told).take(out.len()) {
-                out[count] = Completion { cookie: request.cookie, result: Err(DiskError::TimedOut) };
+                out[count] =
+                    Completion { cookie: request.cookie, result: Err(DiskError::TimedOut) };
                 request.told = true;
                 count += 1;
             }

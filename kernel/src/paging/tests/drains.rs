@@ -25,7 +25,10 @@ fn run(rig: &mut Rig, drain: &ImageDrain) -> DrainProgress {
         assert!(progress.cursor >= cursor || progress.failed.is_some(), "progress goes forwards");
         cursor = progress.cursor;
         for index in 0..cursor.0 {
-            assert!(drain.final_kind(&rig.pager, PageIndex(index)).is_some(), "page {index} is below the cursor");
+            assert!(
+                drain.final_kind(&rig.pager, PageIndex(index)).is_some(),
+                "page {index} is below the cursor"
+            );
         }
         if progress.done || progress.failed.is_some() {
             return progress;
@@ -68,7 +71,8 @@ fn a_drained_image_is_on_the_disk_and_holds_no_frame() {
 
 #[test]
 fn the_drain_writes_whole_requests_in_ascending_order() {
-    let mut rig = RigParameters { frames: 512, max_segments: 32, ..RigParameters::default() }.start();
+    let mut rig =
+        RigParameters { frames: 512, max_segments: 32, ..RigParameters::default() }.start();
     let (_, drain) = crashed(&mut rig);
     run(&mut rig, &drain);
     let runs = rig.disk.inner().write_runs.clone();
@@ -82,7 +86,9 @@ fn what_was_paged_or_clean_before_the_crash_is_not_written_again() {
     rig.fill(&object, 0..256);
     (0..256).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
     rig.settle();
-    let dirty = (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Present(m) if m.dirty)).count() as u64;
+    let dirty = (0..256)
+        .filter(|&n| matches!(rig.leaf(&object, n), LeafState::Present(m) if m.dirty))
+        .count() as u64;
     let before = rig.disk.inner().blocks_written;
     object.become_image();
     let drain = ImageDrain::new(&rig.pager, object.clone());
@@ -137,7 +143,8 @@ fn an_image_of_which_a_page_is_read_again_still_gives_all_its_frames() {
 
 #[test]
 fn a_write_error_in_the_drain_is_tried_again() {
-    let mut rig = RigParameters { frames: 512, max_segments: 16, ..RigParameters::default() }.start();
+    let mut rig =
+        RigParameters { frames: 512, max_segments: 16, ..RigParameters::default() }.start();
     let (_, drain) = crashed(&mut rig);
     rig.disk.inner().fail_writes = 3;
     let done = run(&mut rig, &drain);
@@ -147,7 +154,8 @@ fn a_write_error_in_the_drain_is_tried_again() {
 
 #[test]
 fn a_disk_that_takes_nothing_stops_the_drain_with_a_reason() {
-    let mut rig = RigParameters { frames: 512, max_segments: 16, ..RigParameters::default() }.start();
+    let mut rig =
+        RigParameters { frames: 512, max_segments: 16, ..RigParameters::default() }.start();
     let (_, drain) = crashed(&mut rig);
     rig.disk.inner().fail_writes = u32::MAX;
     let stopped = run(&mut rig, &drain);
@@ -161,12 +169,14 @@ fn a_disk_that_takes_nothing_stops_the_drain_with_a_reason() {
 
 #[test]
 fn a_block_that_takes_no_write_keeps_none_of_its_neighbours_back() {
-    let mut rig = RigParameters { frames: 512, max_segments: 32, ..RigParameters::default() }.start();
+    let mut rig =
+        RigParameters { frames: 512, max_segments: 32, ..RigParameters::default() }.start();
     let (object, drain) = crashed(&mut rig);
     rig.disk.inner().bad_block = Some(40);
     let stopped = run(&mut rig, &drain);
     assert_eq!((stopped.failed, stopped.done), (Some(DiskError::Io), false));
-    let unfinished: Vec<u32> = (0..512).filter(|&n| drain.final_kind(&rig.pager, PageIndex(n)).is_none()).collect();
+    let unfinished: Vec<u32> =
+        (0..512).filter(|&n| drain.final_kind(&rig.pager, PageIndex(n)).is_none()).collect();
     assert_eq!(unfinished, [40]);
     assert_eq!((object.counts().resident, stopped.written), (1, 127));
 }
@@ -176,7 +186,8 @@ fn what_was_found_wrong_before_the_crash_is_suspected_in_the_dump() {
     let mut rig = RigParameters { frames: 128, ..RigParameters::default() }.start();
     let object = rig.object(512, 0);
     rig.fill(&object, 0..256);
-    let paged: Vec<u32> = (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).collect();
+    let paged: Vec<u32> =
+        (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).collect();
     let wrong = [paged[3], paged[60], paged[90]];
     for index in wrong {
         rig.disk.inner().blocks[index as usize][100] ^= 1;
@@ -189,7 +200,10 @@ fn what_was_found_wrong_before_the_crash_is_suspected_in_the_dump() {
     let drain = ImageDrain::new(&rig.pager, object.clone());
     assert!(run(&mut rig, &drain).done);
     let suspects = drain.suspects(&rig.pager);
-    assert!(wrong.iter().all(|index| suspects.ranges().any(|range| range.contains(index))), "{suspects:?}");
+    assert!(
+        wrong.iter().all(|index| suspects.ranges().any(|range| range.contains(index))),
+        "{suspects:?}"
+    );
     // A neighbour that was found wrong when it was read along counts too, but no intact page.
     let is_wrong = |n: u32| {
         crate::mm::crc::crc32c(&rig.disk.inner().blocks[n as usize])
@@ -226,7 +240,9 @@ fn pages_under_way_at_the_crash_are_waited_for() {
 fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_goes_on() {
     const BOOT: u32 = 32;
     let mut rig = RigParameters { frames: 128, ..RigParameters::default() }.start();
-    let store = |first: u64, pages| Some(PageStore { disk: 0, blocks: BlockMap { data_start: first * 8, pages } });
+    let store = |first: u64, pages| {
+        Some(PageStore { disk: 0, blocks: BlockMap { data_start: first * 8, pages } })
+    };
     let terms = |account| crate::pool::PoolTerms { account, minimum: 8 };
     let (crashed, neighbour) = (rig.bare_object(64), rig.bare_object(512));
     rig.pager.attach_on(crashed.clone(), store(0, 64), terms(0)).unwrap();
@@ -262,7 +278,11 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
     let successor = rig.bare_object(64);
     rig.pager.attach_on(successor.clone(), store(128, 64), terms(0)).unwrap();
     for n in 0..BOOT {
-        assert_eq!(rig.fault(&successor, n), AccessOutcome::Resolved, "frame {n} of the boot memory");
+        assert_eq!(
+            rig.fault(&successor, n),
+            AccessOutcome::Resolved,
+            "frame {n} of the boot memory"
+        );
     }
     assert_eq!(rig.pager.reserved(0), 0);
 }

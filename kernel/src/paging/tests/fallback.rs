@@ -6,7 +6,8 @@ use crate::mm::leaf::PageMapping;
 use crate::mm::page::{Page, PageAge, Translation};
 
 fn machine(frames: u32) -> Rig {
-    RigParameters { frames, format: &TableFormat::EPT_WITHOUT_AD, ..RigParameters::default() }.start()
+    RigParameters { frames, format: &TableFormat::EPT_WITHOUT_AD, ..RigParameters::default() }
+        .start()
 }
 
 fn page(object: &MemoryObject, index: u32) -> Page<'_> {
@@ -21,7 +22,12 @@ fn bits(rig: &Rig, object: &MemoryObject, index: u32) -> (bool, bool) {
 }
 
 /// Makes a guest's access: walks, and faults until the walk succeeds. Returns the number of faults.
-fn access(rig: &mut Rig, object: &MemoryObject, index: u32, access: PageAccess) -> (Translation, u32) {
+fn access(
+    rig: &mut Rig,
+    object: &MemoryObject,
+    index: u32,
+    access: PageAccess,
+) -> (Translation, u32) {
     for faults in 0..10 {
         if let Some(found) = page(object, index).walk(access) {
             return (found, faults);
@@ -63,7 +69,10 @@ fn a_page_that_has_aged_faults_at_its_next_touch_and_keeps_d() {
     let mut rig = machine(64);
     let object = rig.object(16, 0);
     let _ = access(&mut rig, &object, 0, PageAccess::Write);
-    assert_eq!((page(&object, 0).age(), page(&object, 0).age()), (PageAge::Referenced, PageAge::Idle));
+    assert_eq!(
+        (page(&object, 0).age(), page(&object, 0).age()),
+        (PageAge::Referenced, PageAge::Idle)
+    );
     assert_eq!(bits(&rig, &object, 0), (false, true));
     let (read, faults) = access(&mut rig, &object, 0, PageAccess::Read);
     // Dirty already: a write need not be noted again.
@@ -86,7 +95,8 @@ fn a_page_that_comes_back_is_noted_for_what_it_was_wanted_for() {
     let mut rig = machine(64);
     let object = rig.object(256, 0);
     rig.fill(&object, 0..256);
-    let paged: Vec<_> = (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).take(2).collect();
+    let paged: Vec<_> =
+        (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).take(2).collect();
     assert_eq!(access(&mut rig, &object, paged[0], PageAccess::Read).1, 1);
     assert_eq!(bits(&rig, &object, paged[0]), (true, false));
     assert_eq!(access(&mut rig, &object, paged[1], PageAccess::Write).1, 1);

@@ -31,7 +31,10 @@ fn an_untouched_page_is_zeroed_memory_at_once() {
 fn an_address_outside_ram_is_no_ram() {
     let rig = RigParameters::default().start();
     let object = rig.object(16, 0);
-    assert_eq!(rig.pager.fault(&object, Gpa::new(16 << 12), PageAccess::Read, 0), AccessOutcome::NotRam);
+    assert_eq!(
+        rig.pager.fault(&object, Gpa::new(16 << 12), PageAccess::Read, 0),
+        AccessOutcome::NotRam
+    );
 }
 
 #[test]
@@ -86,8 +89,14 @@ fn neighbours_come_along_as_far_as_the_credit_goes() {
     let along = rig.pager.counters().read_around as u32;
     assert!((3..16).contains(&along), "a new object has a little credit: {along}");
     for n in window + 5..=window + 5 + along {
-        let LeafState::Present(mapping) = rig.leaf(&object, n) else { panic!("one request has brought {n}") };
-        assert_eq!(mapping.accessed, n == window + 5, "only the page that was asked for starts as referenced");
+        let LeafState::Present(mapping) = rig.leaf(&object, n) else {
+            panic!("one request has brought {n}")
+        };
+        assert_eq!(
+            mapping.accessed,
+            n == window + 5,
+            "only the page that was asked for starts as referenced"
+        );
     }
     for outside in [window + 4, window + 6 + along] {
         assert!(matches!(rig.leaf(&object, outside), LeafState::Paged(_)));
@@ -111,7 +120,10 @@ fn without_credit() -> (Rig, Arc<MemoryObject>, u32) {
 fn a_walk_brings_the_rest_of_its_window_in_one_request() {
     let (mut rig, object, window) = without_credit();
     rig.read(&object, window);
-    assert!(matches!(rig.leaf(&object, window + 1), LeafState::Paged(_)), "nothing says that it is a walk");
+    assert!(
+        matches!(rig.leaf(&object, window + 1), LeafState::Paged(_)),
+        "nothing says that it is a walk"
+    );
     let before = rig.disk.inner().reads;
     (window + 1..window + 16).for_each(|n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
     assert_eq!(rig.disk.inner().reads, before + 1);
@@ -182,7 +194,11 @@ fn a_page_that_cannot_be_read_is_lost_and_never_zero() {
     }
     assert_eq!(rig.fault(&object, index), AccessOutcome::Lost(PageLossError::Io(DiskError::Io)));
     assert_eq!(rig.pager.counters().lost_pages, 1);
-    let lost = PagerNotice::PageLost { object: object.id(), index: PageIndex(index), loss: PageLossError::Io(DiskError::Io) };
+    let lost = PagerNotice::PageLost {
+        object: object.id(),
+        index: PageIndex(index),
+        loss: PageLossError::Io(DiskError::Io),
+    };
     assert_eq!(rig.pager.take_notice(), Some(lost));
     assert!(matches!(rig.leaf(&object, index), LeafState::Paged(_)), "the evidence stays");
     rig.settle();
@@ -296,7 +312,8 @@ fn memory_that_is_to_go_waits_for_no_lease() {
     rig.disk.inner().suspended = true;
     rig.pager.ask_evict(object.id(), 64);
     (0..20).for_each(|_| rig.poll());
-    let leaving = (0..64).filter(|&n| matches!(rig.leaf(&object, n), LeafState::GoingOut(_))).count();
+    let leaving =
+        (0..64).filter(|&n| matches!(rig.leaf(&object, n), LeafState::GoingOut(_))).count();
     assert!(leaving > 0, "pages wait for the lease");
     assert_eq!(rig.pager.detach(object.id()), Err(crate::paging::AttachError::Busy));
     (0..20).for_each(|_| rig.poll());

@@ -110,12 +110,16 @@ fn an_object_that_has_more_than_its_share_goes_when_another_starves() {
     let _ = grow(&mut rig, &bad, 0);
     rig.settle();
     let told = |rig: &Rig| {
-        core::iter::from_fn(|| rig.pager.take_notice()).any(|notice| matches!(notice, PagerNotice::Unwritable { .. }))
+        core::iter::from_fn(|| rig.pager.take_notice())
+            .any(|notice| matches!(notice, PagerNotice::Unwritable { .. }))
     };
     let starts = rig.now;
     let mut ended = false;
     while rig.now < starts + 10 * SECOND && !ended {
-        assert!(!matches!(grow(&mut rig, &good, 0), AccessOutcome::Lost(_)), "the neighbour pays for it");
+        assert!(
+            !matches!(grow(&mut rig, &good, 0), AccessOutcome::Lost(_)),
+            "the neighbour pays for it"
+        );
         (0..20).for_each(|_| rig.poll());
         ended = told(&rig);
     }
@@ -165,7 +169,10 @@ fn an_object_that_will_have_no_store_does_not_wait() {
             assert!(matches!(wait(&mut rig, &late, 0, 5 * SECOND), AccessOutcome::Wait(_)));
             rig.pager.expect_store(late.id(), false);
         }
-        assert_eq!(wait(&mut rig, &late, 0, 5 * SECOND), AccessOutcome::Lost(PageLossError::NoFrames));
+        assert_eq!(
+            wait(&mut rig, &late, 0, 5 * SECOND),
+            AccessOutcome::Lost(PageLossError::NoFrames)
+        );
     }
 }
 
@@ -195,7 +202,10 @@ fn one_that_is_alone_waits_for_its_store() {
 fn one_that_is_alone_waits_for_its_silent_disk() {
     let (mut rig, object) = alone(Some(PageStore { disk: 0, blocks: BLOCKS }));
     rig.disk.inner().pace = DiskPace::Held;
-    assert!(matches!(wait(&mut rig, &object, 0, 20 * SECOND), AccessOutcome::Wait(_)), "the disk's time-out decides");
+    assert!(
+        matches!(wait(&mut rig, &object, 0, 20 * SECOND), AccessOutcome::Wait(_)),
+        "the disk's time-out decides"
+    );
     rig.disk.inner().pace = DiskPace::Prompt;
     (0..2 * FRAMES).for_each(|index| rig.write(&object, index, 5));
     (0..2 * FRAMES).for_each(|index| assert_eq!(rig.read(&object, index), 5));

@@ -14,7 +14,9 @@ fn going_out() -> (Rig, Arc<MemoryObject>, Vec<u32>) {
     rig.set_pace(DiskPace::Held);
     rig.pager.ask_evict(object.id(), 16);
     (0..20).for_each(|_| rig.poll());
-    let out: Vec<_> = (0..40).filter(|&index| matches!(rig.leaf(&object, index), LeafState::GoingOut(_))).collect();
+    let out: Vec<_> = (0..40)
+        .filter(|&index| matches!(rig.leaf(&object, index), LeafState::GoingOut(_)))
+        .collect();
     assert!(!out.is_empty(), "pages are on their way");
     (rig, object, out)
 }
@@ -32,7 +34,11 @@ fn a_write_without_an_answer_leaves_its_pages_mapped_and_pinned_until_the_answer
     rig.disk.write_off();
     rig.poll();
     for &index in &out {
-        assert_eq!(rig.frames.pins(frame_of(&rig, &object, index)), 1, "the disk may still read page {index}");
+        assert_eq!(
+            rig.frames.pins(frame_of(&rig, &object, index)),
+            1,
+            "the disk may still read page {index}"
+        );
     }
     rig.pager.ask_evict(object.id(), 64);
     rig.settle();
@@ -40,7 +46,10 @@ fn a_write_without_an_answer_leaves_its_pages_mapped_and_pinned_until_the_answer
     assert!(rig.pager.is_held_by_disk(object.id()));
     rig.disk.come_back();
     rig.poll();
-    assert!(frames.iter().all(|&hfn| rig.frames.pins(hfn) == 0) && !rig.pager.is_held_by_disk(object.id()));
+    assert!(
+        frames.iter().all(|&hfn| rig.frames.pins(hfn) == 0)
+            && !rig.pager.is_held_by_disk(object.id())
+    );
     // The disk is used again, and holds the last written content.
     rig.pager.ask_evict(object.id(), 64);
     rig.settle();
@@ -69,7 +78,8 @@ fn the_frames_of_a_read_without_an_answer_stay_out_of_use_until_it_comes() {
     let mut rig = RigParameters { frames: 64, ..RigParameters::default() }.start();
     let object = rig.object(128, 0);
     rig.fill(&object, 0..100);
-    let index = (0..100).find(|&index| matches!(rig.leaf(&object, index), LeafState::Paged(_))).unwrap();
+    let index =
+        (0..100).find(|&index| matches!(rig.leaf(&object, index), LeafState::Paged(_))).unwrap();
     rig.set_pace(DiskPace::Held);
     assert!(matches!(rig.fault(&object, index), AccessOutcome::Wait(_)));
     let free = rig.frames.free_count();
@@ -77,7 +87,9 @@ fn the_frames_of_a_read_without_an_answer_stay_out_of_use_until_it_comes() {
     rig.poll();
     assert!(matches!(rig.leaf(&object, index), LeafState::Paged(_)));
     let resident = object.counts().resident;
-    assert!(rig.frames.free_count() <= free && rig.frames.free_count() + resident < rig.frames.total());
+    assert!(
+        rig.frames.free_count() <= free && rig.frames.free_count() + resident < rig.frames.total()
+    );
     assert!(
         matches!(rig.fault(&object, index), AccessOutcome::Lost(PageLossError::Io(_))),
         "nobody waits for a disk that is written off"
@@ -85,7 +97,11 @@ fn the_frames_of_a_read_without_an_answer_stay_out_of_use_until_it_comes() {
     rig.disk.come_back();
     rig.settle();
     rig.check_frames(&[&object]);
-    assert_eq!(rig.read(&object, index), u64::from(index) + 1, "the disk is back, and the page with it");
+    assert_eq!(
+        rig.read(&object, index),
+        u64::from(index) + 1,
+        "the disk is back, and the page with it"
+    );
 }
 
 #[test]
@@ -107,7 +123,10 @@ fn memory_on_a_disk_that_does_not_answer_comes_free_but_for_what_the_disk_has() 
     assert_eq!(step(), TeardownProgress::Busy);
     rig.disk.come_back();
     let _ = rig.pager.poll(ME, rig.now + MS);
-    assert_eq!((0..10).map(|_| step()).find(|progress| *progress != TeardownProgress::Busy), Some(TeardownProgress::Done));
+    assert_eq!(
+        (0..10).map(|_| step()).find(|progress| *progress != TeardownProgress::Busy),
+        Some(TeardownProgress::Done)
+    );
     assert_eq!(rig.frames.free_count(), rig.frames.total());
 }
 

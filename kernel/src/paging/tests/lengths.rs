@@ -19,7 +19,9 @@ fn report(what: &str, count: u64) {
 }
 
 fn machine() -> (Rig, Arc<MemoryObject>) {
-    let mut rig = RigParameters { frames: 8192, blocks: 8192, max_segments: 126, ..RigParameters::default() }.start();
+    let mut rig =
+        RigParameters { frames: 8192, blocks: 8192, max_segments: 126, ..RigParameters::default() }
+            .start();
     let object = rig.object(PAGES, 0);
     rig.now = MS;
     (rig, object)

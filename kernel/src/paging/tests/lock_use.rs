@@ -11,10 +11,15 @@ fn a_turn_is_without_work_unless_an_answer_is_taken_or_a_page_moves() {
     let idle = rig.pager.lock_use();
     (0..5).for_each(|_| rig.poll());
     let after = rig.pager.lock_use();
-    assert_eq!((after.turns - idle.turns, after.turns_without_work - idle.turns_without_work), (5, 5));
+    assert_eq!(
+        (after.turns - idle.turns, after.turns_without_work - idle.turns_without_work),
+        (5, 5)
+    );
 
     let paged = (0..128).find(|n| matches!(rig.leaf(&object, *n), LeafState::Paged(_))).unwrap();
-    let AccessOutcome::Wait(ticket) = rig.fault(&object, paged) else { panic!("a paged page is there at once") };
+    let AccessOutcome::Wait(ticket) = rig.fault(&object, paged) else {
+        panic!("a paged page is there at once")
+    };
     while !object.ready(ticket) {
         rig.poll();
     }
@@ -79,7 +84,10 @@ fn answers_of_a_disk_that_does_not_interrupt_are_taken_at_once() {
     for _ in 0..8 {
         rig.poll();
         let state = rig.pager.locked();
-        assert!(state.batches.iter().all(|batch| batch.outstanding == 0), "a write waits for the next poll");
+        assert!(
+            state.batches.iter().all(|batch| batch.outstanding == 0),
+            "a write waits for the next poll"
+        );
     }
     assert_eq!(rig.pager.counters().page_outs, 8);
 }

@@ -73,19 +73,38 @@ impl RigParameters {
         let ram = FakeRam::new(Hfn::new(0x100), self.frames);
         let tables = FakeRam::new(Hfn::new(0x10_0000), 64);
         let frames = Arc::new(FrameTable::new(&[ram.region()]).unwrap());
-        let reserve = Arc::new(TableReserve::new(FrameTable::new(&[tables.region()]).unwrap(), tables.map()));
+        let reserve =
+            Arc::new(TableReserve::new(FrameTable::new(&[tables.region()]).unwrap(), tables.map()));
         let objects = ObjectTable::new(frames.clone(), reserve, self.format);
         let words: &'static _ = Box::leak(Box::new(QuiescentStates::new(2)));
         let new_disk = || FakePagingDisk::new(ram.map(), self.blocks, self.max_segments, self.seed);
-        let (disk, other_disk): (&'static _, &'static _) = (Box::leak(Box::new(new_disk())), Box::leak(Box::new(new_disk())));
+        let (disk, other_disk): (&'static _, &'static _) =
+            (Box::leak(Box::new(new_disk())), Box::leak(Box::new(new_disk())));
         let memory: &'static _ = Box::leak(Box::new(ram.map()));
         let leaked: &'static FrameTable = Box::leak(Box::new(frames.clone()));
         words.leave(ME);
         // The content of page 76, as the tests fill pages.
-        let landmark = Landmark { first_word: 77, matches: |bytes| bytes[4..].iter().all(|byte| *byte == 0) };
-        let ground = PagerEnv { frames: leaked, memory, quiescent_states: words, zeros: ram.zeros(), landmark };
+        let landmark =
+            Landmark { first_word: 77, matches: |bytes| bytes[4..].iter().all(|byte| *byte == 0) };
+        let ground = PagerEnv {
+            frames: leaked,
+            memory,
+            quiescent_states: words,
+            zeros: ram.zeros(),
+            landmark,
+        };
         let pager = Pager::new(ground, [disk, other_disk], ClockPolicy);
-        Rig { map: ram.map(), zeros: ram.zeros(), frames, objects, words, disk, other_disk, pager, now: 0 }
+        Rig {
+            map: ram.map(),
+            zeros: ram.zeros(),
+            frames,
+            objects,
+            words,
+            disk,
+            other_disk,
+            pager,
+            now: 0,
+        }
     }
 }
 
@@ -194,7 +213,11 @@ impl Rig {
                 }
             }
         }
-        assert_eq!(self.frames.free_count() + held, self.frames.total(), "frames are free or in a leaf");
+        assert_eq!(
+            self.frames.free_count() + held,
+            self.frames.total(),
+            "frames are free or in a leaf"
+        );
         assert!(self.pager.are_zeros_intact(), "nothing writes to the shared frame of zeros");
     }
 

@@ -52,11 +52,26 @@ impl Model {
     fn new(seed: u64, format: &'static TableFormat) -> Self {
         // Every third pool is large enough for reading around, until images fill it.
         let frames = if seed.is_multiple_of(3) { 256 } else { 96 };
-        let rig = RigParameters { frames, blocks: (PAGES * AREAS) as usize, max_segments: 8, seed, format }.start();
+        let rig = RigParameters {
+            frames,
+            blocks: (PAGES * AREAS) as usize,
+            max_segments: 8,
+            seed,
+            format,
+        }
+        .start();
         rig.set_pace(DiskPace::Random);
         let mut areas: Vec<_> = (0..AREAS).collect();
         let live = Self::incarnation(&rig, areas.pop().unwrap());
-        Self { rig, rng: Rng(seed << 8 | 1), live, images: vec![], areas, other: OtherCpu::default(), crashes: 0 }
+        Self {
+            rig,
+            rng: Rng(seed << 8 | 1),
+            live,
+            images: vec![],
+            areas,
+            other: OtherCpu::default(),
+            crashes: 0,
+        }
     }
 
     fn incarnation(rig: &Rig, area: u32) -> ModelMemory {
@@ -100,7 +115,11 @@ impl Model {
         self.rig.map.copy_out(hfn, 0, &mut head);
         self.rig.map.copy_out(hfn, 4088, &mut tail);
         let value = self.live.value(index);
-        assert_eq!((u64::from_le_bytes(head), u64::from_le_bytes(tail)), (value, value), "page {index} in {hfn:?}");
+        assert_eq!(
+            (u64::from_le_bytes(head), u64::from_le_bytes(tail)),
+            (value, value),
+            "page {index} in {hfn:?}"
+        );
     }
 
     fn write_here(&mut self) {
@@ -123,7 +142,8 @@ impl Model {
             }
             // A page gets a frame in place of the shared zeros only while no other CPU runs the
             // guest.
-            if access == PageAccess::Write && self.rig.leaf(&object, index) == LeafState::Untouched {
+            if access == PageAccess::Write && self.rig.leaf(&object, index) == LeafState::Untouched
+            {
                 self.leave_other();
             }
             match self.rig.fault_for(&object, index, access) {
@@ -188,7 +208,9 @@ impl Model {
     /// Translates as hardware does: by the TLB, else by the leaf. A fault drops the translation
     /// that caused it.
     fn translate_other(&mut self, index: u32, access: PageAccess) -> Option<Hfn> {
-        if let Some(cached) = self.other.tlb.get(&index).filter(|cached| cached.writes || access != PageAccess::Write) {
+        if let Some(cached) =
+            self.other.tlb.get(&index).filter(|cached| cached.writes || access != PageAccess::Write)
+        {
             return Some(cached.hfn);
         }
         self.other.tlb.remove(&index);
@@ -298,16 +320,25 @@ fn run(seed: u64, format: &'static TableFormat) -> PagerSnapshot {
 }
 
 #[test]
-#[cfg_attr(feature = "mutant-no-flush", ignore = "without the flush it must fail: see the next test")]
+#[cfg_attr(
+    feature = "mutant-no-flush",
+    ignore = "without the flush it must fail: see the next test"
+)]
 fn contents_are_right_and_frames_accounted_for_whatever_happens() {
     run_all(&TableFormat::EPT);
 }
 
 #[test]
-#[cfg_attr(feature = "mutant-no-flush", ignore = "without the flush it must fail: see the next test")]
+#[cfg_attr(
+    feature = "mutant-no-flush",
+    ignore = "without the flush it must fail: see the next test"
+)]
 fn and_without_accessed_and_dirty_bits_as_well() {
     let all = run_all(&TableFormat::EPT_WITHOUT_AD);
-    assert!(all.iter().map(|c| c.resident_faults).sum::<u64>() > 0, "faults are all that shows an access");
+    assert!(
+        all.iter().map(|c| c.resident_faults).sum::<u64>() > 0,
+        "faults are all that shows an access"
+    );
 }
 
 fn run_all(format: &'static TableFormat) -> Vec<PagerSnapshot> {

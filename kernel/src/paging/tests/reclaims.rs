@@ -11,7 +11,8 @@ fn a_dirty_page_is_written_to_its_own_block() {
     let mut rig = RigParameters::default().start();
     let object = rig.object(256, 32);
     rig.fill(&object, 0..256);
-    let paged: Vec<_> = (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).collect();
+    let paged: Vec<_> =
+        (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).collect();
     assert!(!paged.is_empty());
     for n in paged {
         assert_eq!(rig.disk.inner().blocks[32 + n as usize][..8], (u64::from(n) + 1).to_le_bytes());
@@ -93,7 +94,10 @@ fn a_page_touched_while_it_goes_out_is_rescued() {
     rig.set_pace(DiskPace::Prompt);
     rig.settle();
     assert_eq!(rig.pager.counters().rescues, 1);
-    assert!(matches!(rig.leaf(&object, going), LeafState::Present(_)), "the write's result is dropped");
+    assert!(
+        matches!(rig.leaf(&object, going), LeafState::Present(_)),
+        "the write's result is dropped"
+    );
     assert_eq!(rig.read(&object, going), 4711);
     rig.check_frames(&[&object]);
 }
@@ -111,7 +115,8 @@ fn a_frame_in_limbo_is_not_read_before_the_other_cpu_has_passed() {
         kicked |= rig.pager.poll(ME, rig.now).kicks.0;
     }
     assert_eq!(kicked, 1 << OTHER.index());
-    let going: Vec<_> = (0..64).filter(|&n| matches!(rig.leaf(&object, n), LeafState::GoingOut(_))).collect();
+    let going: Vec<_> =
+        (0..64).filter(|&n| matches!(rig.leaf(&object, n), LeafState::GoingOut(_))).collect();
     assert!(!going.is_empty());
     assert_eq!((rig.disk.inner().writes, rig.frames.free_count()), (0, 0));
     // The other CPU still writes through its TLB.
@@ -139,7 +144,9 @@ fn a_failed_write_leaves_its_pages_mapped_and_dirty() {
     rig.disk.inner().fail_writes = 1;
     rig.settle();
     assert_eq!(rig.pager.counters().write_errors, 1);
-    let Some(PagerNotice::WriteFailed { first, error, .. }) = rig.pager.take_notice() else { panic!() };
+    let Some(PagerNotice::WriteFailed { first, error, .. }) = rig.pager.take_notice() else {
+        panic!()
+    };
     assert_eq!(error, DiskError::Io);
     let LeafState::Present(mapping) = rig.leaf(&object, first.0) else { panic!() };
     assert!(mapping.dirty && !mapping.has_block);
@@ -164,7 +171,10 @@ fn with_a_dead_disk_a_clean_page_stays_because_it_is_the_only_copy() {
     let mut rig = RigParameters::default().start();
     let object = rig.object(256, 0);
     rig.fill(&object, 0..256);
-    let clean: Vec<_> = (0..256).filter(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).take(16).collect();
+    let clean: Vec<_> = (0..256)
+        .filter(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_)))
+        .take(16)
+        .collect();
     clean.iter().for_each(|&n| assert_eq!(rig.read(&object, n), u64::from(n) + 1));
     rig.disk.inner().dead = true;
     rig.pager.ask_evict(object.id(), 256);
@@ -186,7 +196,10 @@ fn a_cpu_does_not_idle_while_a_faulter_waits_for_a_pause_to_end() {
     while !object.ready(ticket) {
         rig.now += MS;
         let work = rig.pager.poll(ME, rig.now);
-        assert!(work.woke_waiters || work.poll_again || rig.disk.in_flight() > 0, "who would poll again?");
+        assert!(
+            work.woke_waiters || work.poll_again || rig.disk.in_flight() > 0,
+            "who would poll again?"
+        );
         assert!(rig.now < 5_000 * MS);
     }
     assert!(rig.pager.counters().write_errors > 0);
@@ -292,7 +305,10 @@ fn a_handlers_copy_makes_the_page_resident_through_the_same_door() {
     rig.fill(&object, 0..256);
     let index = (0..256).find(|&n| matches!(rig.leaf(&object, n), LeafState::Paged(_))).unwrap();
     let page = PageIndex(index);
-    assert!(Faulter::fault(&rig.pager, &object, page, PageAccess::Read).is_err(), "it is being read");
+    assert!(
+        Faulter::fault(&rig.pager, &object, page, PageAccess::Read).is_err(),
+        "it is being read"
+    );
     rig.settle();
     assert!(Faulter::fault(&rig.pager, &object, page, PageAccess::Read).is_ok());
 }
@@ -301,7 +317,9 @@ fn a_handlers_copy_makes_the_page_resident_through_the_same_door() {
 fn a_partition_at_its_minimum_gives_nothing() {
     let mut rig = RigParameters { frames: 128, ..RigParameters::default() }.start();
     let (small, large) = (rig.bare_object(40), rig.bare_object(512));
-    let store = |first: u64, pages| Some(PageStore { disk: 0, blocks: BlockMap { data_start: first * 8, pages } });
+    let store = |first: u64, pages| {
+        Some(PageStore { disk: 0, blocks: BlockMap { data_start: first * 8, pages } })
+    };
     let terms = |account| crate::pool::PoolTerms { account, minimum: 40 };
     rig.pager.attach_on(small.clone(), store(0, 40), terms(0)).unwrap();
     rig.pager.attach_on(large.clone(), store(64, 512), terms(1)).unwrap();
@@ -343,7 +361,8 @@ fn sampling_tells_memory_in_use_from_memory_that_is_not() {
         rig.now += 1_000 * MS;
         rig.poll();
     }
-    let used = |object: &MemoryObject| rig.pager.state.lock().slots.get(object.id()).unwrap().usage.used;
+    let used =
+        |object: &MemoryObject| rig.pager.state.lock().slots.get(object.id()).unwrap().usage.used;
     assert!(used(&busy) > 230 && used(&idle) < 40, "{} {}", used(&busy), used(&idle));
 }
 
@@ -359,6 +378,12 @@ fn who_fetches_all_the_time_counts_as_one_who_uses_all_it_has() {
         rig.now += 5 * MS;
     }
     assert!(rig.pager.counters().page_ins > 1000, "it does not thrash");
-    let used = |object: &MemoryObject| rig.pager.state.lock().slots.get(object.id()).unwrap().usage.used;
-    assert!(used(&thrashing) > 200 && used(&thrashing) > used(&idle) + 100, "{} {}", used(&thrashing), used(&idle));
+    let used =
+        |object: &MemoryObject| rig.pager.state.lock().slots.get(object.id()).unwrap().usage.used;
+    assert!(
+        used(&thrashing) > 200 && used(&thrashing) > used(&idle) + 100,
+        "{} {}",
+        used(&thrashing),
+        used(&idle)
+    );
 }

@@ -108,7 +108,13 @@ struct Cost {
 }
 
 fn replay(workload: Workload, accesses: u32) -> Cost {
-    let mut rig = RigParameters { frames: FRAMES, blocks: PAGES as usize, max_segments: 64, ..RigParameters::default() }.start();
+    let mut rig = RigParameters {
+        frames: FRAMES,
+        blocks: PAGES as usize,
+        max_segments: 64,
+        ..RigParameters::default()
+    }
+    .start();
     let object = rig.object(PAGES, 0);
     let mut lru = Lru::default();
     for page in 0..PAGES {
@@ -128,7 +134,12 @@ fn replay(workload: Workload, accesses: u32) -> Cost {
         }
     }
     let (read, written, faults) = traffic(&rig);
-    Cost { read: read - before.0, written: written - before.1, faults: faults - before.2, lru: lru.misses }
+    Cost {
+        read: read - before.0,
+        written: written - before.1,
+        faults: faults - before.2,
+        lru: lru.misses,
+    }
 }
 
 /// Returns pages read, pages written, and faults that had to read.

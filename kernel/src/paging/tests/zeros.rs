@@ -3,7 +3,8 @@
 use super::*;
 use crate::paging::{ImageDrain, PageFinal};
 
-const FORMATS: [&TableFormat; 3] = [&TableFormat::EPT, &TableFormat::NPT, &TableFormat::EPT_WITHOUT_AD];
+const FORMATS: [&TableFormat; 3] =
+    [&TableFormat::EPT, &TableFormat::NPT, &TableFormat::EPT_WITHOUT_AD];
 
 fn start(format: &'static TableFormat) -> (Rig, Arc<MemoryObject>) {
     let rig = RigParameters { format, ..RigParameters::default() }.start();
@@ -41,7 +42,9 @@ fn a_read_takes_no_frame_and_permits_nothing_else() {
 
 #[test]
 fn a_write_and_a_fetch_give_the_page_a_frame_of_its_own() {
-    for (format, access) in FORMATS.into_iter().flat_map(|f| [(f, PageAccess::Write), (f, PageAccess::Execute)]) {
+    for (format, access) in
+        FORMATS.into_iter().flat_map(|f| [(f, PageAccess::Write), (f, PageAccess::Execute)])
+    {
         let (mut rig, object) = start(format);
         assert_eq!((rig.read(&object, 1), rig.read(&object, 2)), (0, 0));
         assert_eq!(rig.fault_for(&object, 1, access), AccessOutcome::Resolved);
@@ -70,7 +73,9 @@ fn a_second_read_fault_gives_the_page_a_frame() {
 /// stale.
 #[test]
 fn a_cpu_that_has_seen_the_zeros_flushes_before_it_enters_again() {
-    for (format, access) in FORMATS.into_iter().flat_map(|f| [(f, PageAccess::Write), (f, PageAccess::Execute)]) {
+    for (format, access) in
+        FORMATS.into_iter().flat_map(|f| [(f, PageAccess::Write), (f, PageAccess::Execute)])
+    {
         let (rig, object) = start(format);
         assert_eq!(rig.fault_for(&object, 5, PageAccess::Read), AccessOutcome::Resolved);
         for cpu in [ME, OTHER] {

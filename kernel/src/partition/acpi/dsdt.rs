@@ -3,7 +3,9 @@
 use alloc::{vec, vec::Vec};
 
 use acpi_tables::Aml;
-use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope, ZERO};
+use acpi_tables::aml::{
+    Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope, ZERO,
+};
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM, OEM_REVISION, OEM_TABLE, rendered};
@@ -17,9 +19,17 @@ const PRESENT: u8 = 0x0f;
 /// Makes the DSDT.
 pub fn table() -> Vec<u8> {
     let com1_irq = Interrupt::new(true, true, false, false, COM1_PIN.into());
-    let com1 = device("COM1", &EISAName::new("PNP0501"), &[&IO::new(port::COM1, port::COM1, 1, 8), &com1_irq]);
+    let com1 = device(
+        "COM1",
+        &EISAName::new("PNP0501"),
+        &[&IO::new(port::COM1, port::COM1, 1, 8), &com1_irq],
+    );
     // No interrupt: the RTC offers no alarms.
-    let rtc = device("RTC_", &EISAName::new("PNP0B00"), &[&IO::new(port::CMOS_INDEX, port::CMOS_INDEX, 1, 2)]);
+    let rtc = device(
+        "RTC_",
+        &EISAName::new("PNP0B00"),
+        &[&IO::new(port::CMOS_INDEX, port::CMOS_INDEX, 1, 2)],
+    );
     let pvpanic = device("PEVT", &"QEMU0001", &[&IO::new(port::PVPANIC, port::PVPANIC, 1, 1)]);
     let fw_cfg = device("FWCF", &"QEMU0002", &[&IO::new(port::FW_CFG, port::FW_CFG, 1, 12)]);
 

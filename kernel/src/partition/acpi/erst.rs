@@ -70,12 +70,16 @@ const ENTRIES: [(u8, ErstInstruction, u64, u64); 17] = [
 /// Makes the table.
 pub fn table() -> Vec<u8> {
     let mut body = Vec::new();
-    [SERIALIZATION_HEADER_BYTES, 0, ENTRIES.len() as u32].iter().for_each(|word| body.extend(word.to_le_bytes()));
+    [SERIALIZATION_HEADER_BYTES, 0, ENTRIES.len() as u32]
+        .iter()
+        .for_each(|word| body.extend(word.to_le_bytes()));
     for (action, instruction, register, value) in ENTRIES {
         body.extend([action, instruction as u8, 0, 0]);
         // Generic address: system memory, 64 bits wide, accessed as a qword.
         body.extend([0, 64, 0, 4]);
-        [ERST_BASE + register, value, u64::MAX].iter().for_each(|word| body.extend(word.to_le_bytes()));
+        [ERST_BASE + register, value, u64::MAX]
+            .iter()
+            .for_each(|word| body.extend(word.to_le_bytes()));
     }
     let mut table = Sdt::new(*b"ERST", HEADER_BYTES, 1, OEM, OEM_TABLE, OEM_REVISION);
     table.append_slice(&body);

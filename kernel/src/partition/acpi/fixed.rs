@@ -4,10 +4,14 @@ use alloc::vec::Vec;
 
 use acpi_tables::fadt::{FADTBuilder, Flags, PmProfile};
 use acpi_tables::gas::{AccessSize, AddressSpace, GAS};
-use acpi_tables::madt::{EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic};
+use acpi_tables::madt::{
+    EnabledStatus, IoApic, LocalInterruptController, MADT, ProcessorLocalApic,
+};
 
 use super::{OEM, OEM_REVISION, OEM_TABLE, rendered};
-use crate::partition::devices::map::{BOOT_APIC_ID, IOAPIC_BASE, IOAPIC_ID, LAPIC_BASE, RESET_VALUE, port};
+use crate::partition::devices::map::{
+    BOOT_APIC_ID, IOAPIC_BASE, IOAPIC_ID, LAPIC_BASE, RESET_VALUE, port,
+};
 
 /// IA-PC boot architecture flags: there is no VGA to probe. ACPI 6.5 "IA-PC Boot Architecture
 /// Flags".
@@ -33,7 +37,8 @@ pub fn fadt(dsdt: u64) -> Vec<u8> {
     builder.sleep_status_reg = byte_port(port::SLEEP_STATUS);
     builder.pm_tmr_blk = u32::from(port::PM_TIMER).into();
     builder.pm_tmr_len = 4;
-    builder.x_pm_tmr_blk = GAS::new(AddressSpace::SystemIo, 32, 0, AccessSize::DwordAccess, port::PM_TIMER.into());
+    builder.x_pm_tmr_blk =
+        GAS::new(AddressSpace::SystemIo, 32, 0, AccessSize::DwordAccess, port::PM_TIMER.into());
     builder.hypervisor_vendor_identity = u64::from_le_bytes(OEM_TABLE).into();
     rendered(&builder.finalize())
 }

@@ -21,7 +21,9 @@ impl AcpiWalk {
     fn table(&self, signature: &[u8; 4]) -> (u64, &[u8]) {
         let xsdt = self.u64(self.tables.rsdp.as_u64() + 24);
         let count = (u64::from(self.u32(xsdt + 4)) - 36) / 8;
-        let found = (0..count).map(|i| self.u64(xsdt + 36 + i * 8)).find(|&table| self.at(table).starts_with(signature));
+        let found = (0..count)
+            .map(|i| self.u64(xsdt + 36 + i * 8))
+            .find(|&table| self.at(table).starts_with(signature));
         let at = found.unwrap_or_else(|| self.u64(self.table(b"FACP").0 + 140));
         let bytes = &self.at(at)[..self.u32(at + 4) as usize];
         assert!(bytes.starts_with(signature));
@@ -63,7 +65,10 @@ fn the_madt_has_one_cpu_and_one_ioapic() {
     let (at, madt) = walk.table(b"APIC");
     assert_eq!((walk.u32(at + 36), walk.u32(at + 40)), (0xfee0_0000, 0));
     assert_eq!(&madt[44..52], &[0, 8, 0, 0, 1, 0, 0, 0]);
-    assert_eq!((&madt[52..56], walk.u32(at + 56), walk.u32(at + 60)), (&[1, 12, 0, 0][..], 0xfec0_0000, 0));
+    assert_eq!(
+        (&madt[52..56], walk.u32(at + 56), walk.u32(at + 60)),
+        (&[1, 12, 0, 0][..], 0xfec0_0000, 0)
+    );
     assert_eq!(madt.len(), 64);
 }
 
@@ -79,7 +84,8 @@ fn the_erst_passes_linuxs_checks() {
         assert!(entry[0] <= 0x10 && entry[1] <= 3);
         assert_eq!(u64::from_le_bytes(*entry[8..].first_chunk().unwrap()) & !0xfff, 0xfeb0_0000);
     }
-    let actions: std::collections::BTreeSet<u8> = erst[48..].as_chunks::<32>().0.iter().map(|e| e[0]).collect();
+    let actions: std::collections::BTreeSet<u8> =
+        erst[48..].as_chunks::<32>().0.iter().map(|e| e[0]).collect();
     assert_eq!(actions.len(), 16, "all but the reserved one");
 }
 

@@ -40,7 +40,8 @@ const PCE: u64 = 1 << 8;
 
 /// Returns the bits of CR4 that a guest on `host` may set.
 pub fn offered_cr4(host: &dyn Fn(u32, u32) -> CpuidLeaf) -> u64 {
-    let view = GuestView { cr4: 0, xcr0: 1, apic: ApicMode::XApic, rate: TscRate::new(1_000_000_000) };
+    let view =
+        GuestView { cr4: 0, xcr0: 1, apic: ApicMode::XApic, rate: TscRate::new(1_000_000_000) };
     let (one, seven) = (answer(1, 0, host, &view), answer(7, 0, host, &view));
     let announced = |register, bit: u32| {
         let value = match register {
@@ -51,7 +52,9 @@ pub fn offered_cr4(host: &dyn Fn(u32, u32) -> CpuidLeaf) -> u64 {
         };
         u64::from(value >> bit & 1)
     };
-    ANNOUNCED.iter().fold(PCE, |offered, &(bit, register, by)| offered | announced(register, by) << bit)
+    ANNOUNCED
+        .iter()
+        .fold(PCE, |offered, &(bit, register, by)| offered | announced(register, by) << bit)
 }
 
 #[cfg(test)]

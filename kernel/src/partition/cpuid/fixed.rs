@@ -46,7 +46,8 @@ mod tests {
 
     /// A host whose every leaf and subleaf reads differently.
     fn host(leaf: u32, subleaf: u32) -> CpuidLeaf {
-        let word = |n: u32| (leaf ^ n).wrapping_mul(0x9e37_79b9) ^ subleaf.wrapping_mul(0x85eb_ca6b);
+        let word =
+            |n: u32| (leaf ^ n).wrapping_mul(0x9e37_79b9) ^ subleaf.wrapping_mul(0x85eb_ca6b);
         CpuidLeaf::new(word(1) | 0xff, word(2), word(3), word(4))
     }
 
@@ -58,10 +59,16 @@ mod tests {
         for leaf in (0..0x20).chain(0x4000_0000..0x4000_0020).chain(0x8000_0000..0x8000_0020) {
             let Some(fixed) = answers.get(leaf) else { continue };
             found += 1;
-            for (subleaf, cr4, xcr0, apic) in
-                [(0, 0, 1, ApicMode::Disabled), (1, u64::MAX, 7, ApicMode::XApic), (u32::MAX, 1 << 18, 3, ApicMode::X2Apic)]
-            {
-                assert_eq!(*fixed, answer(leaf, subleaf, &host, &GuestView { cr4, xcr0, apic, rate }), "leaf {leaf:#x}");
+            for (subleaf, cr4, xcr0, apic) in [
+                (0, 0, 1, ApicMode::Disabled),
+                (1, u64::MAX, 7, ApicMode::XApic),
+                (u32::MAX, 1 << 18, 3, ApicMode::X2Apic),
+            ] {
+                assert_eq!(
+                    *fixed,
+                    answer(leaf, subleaf, &host, &GuestView { cr4, xcr0, apic, rate }),
+                    "leaf {leaf:#x}"
+                );
             }
         }
         assert_eq!(found, BASIC - 5 + EXTENSIONS - 1);

@@ -69,7 +69,9 @@ fn what_is_emulated_is_there_on_a_host_that_lacks_it() {
 
 #[test]
 fn the_apic_is_announced_exactly_while_it_is_on() {
-    for (apic, expected) in [(ApicMode::Disabled, 0), (ApicMode::XApic, masks::APIC), (ApicMode::X2Apic, masks::APIC)] {
+    for (apic, expected) in
+        [(ApicMode::Disabled, 0), (ApicMode::XApic, masks::APIC), (ApicMode::X2Apic, masks::APIC)]
+    {
         let view = GuestView { apic, ..guest(0) };
         let ask = |leaf| answer(leaf, 0, &generous, &view).edx & masks::APIC;
         assert_eq!((ask(1), ask(0x8000_0001)), (expected, expected), "{apic:?}");
@@ -84,7 +86,8 @@ fn osxsave_follows_the_guests_cr4() {
 #[test]
 fn linux_finds_kvm_and_its_clock() {
     let leaf = ask(HYPERVISOR, 0);
-    let text: Vec<u8> = [leaf.ebx, leaf.ecx, leaf.edx].iter().flat_map(|r| r.to_le_bytes()).collect();
+    let text: Vec<u8> =
+        [leaf.ebx, leaf.ecx, leaf.edx].iter().flat_map(|r| r.to_le_bytes()).collect();
     assert_eq!((text.as_slice(), leaf.eax), (&b"KVMKVMKVM\0\0\0"[..], HYPERVISOR_FREQUENCIES));
     assert_eq!(ask(HYPERVISOR_FEATURES, 0).eax, 1 << 1 | 1 << 3 | 1 << 24);
     assert_eq!(ask(HYPERVISOR_FREQUENCIES, 0).eax, 2_500_000);
@@ -104,9 +107,16 @@ fn the_xsave_area_has_the_guests_states_and_no_more() {
 
 #[test]
 fn xsetbv_takes_only_states_that_fit_together() {
-    for (value, allowed) in
-        [(1, true), (3, true), (7, true), (0, false), (2, false), (5, false), (15, false), (1 << 63 | 7, false)]
-    {
+    for (value, allowed) in [
+        (1, true),
+        (3, true),
+        (7, true),
+        (0, false),
+        (2, false),
+        (5, false),
+        (15, false),
+        (1 << 63 | 7, false),
+    ] {
         assert_eq!(xcr0_allowed(value, 0xff), allowed, "{value:#x}");
     }
     assert!(!xcr0_allowed(7, 3), "no AVX on the host");

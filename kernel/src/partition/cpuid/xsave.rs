@@ -27,7 +27,9 @@ pub(super) fn answer(subleaf: u32, host: &dyn Fn(u32, u32) -> CpuidLeaf, xcr0: u
     let states = host(0xd, 0).eax & GUEST_XCR0 as u32;
     match subleaf {
         0 if states == 0 => CpuidLeaf::default(),
-        0 => CpuidLeaf::new(states, standard_size(host, xcr0), standard_size(host, states.into()), 0),
+        0 => {
+            CpuidLeaf::new(states, standard_size(host, xcr0), standard_size(host, states.into()), 0)
+        }
         1 => CpuidLeaf::new(host(0xd, 1).eax & INSTRUCTIONS, compacted_size(host, xcr0), 0, 0),
         n if n < 32 && states & (1 << n) != 0 && host(0xd, n).ecx & SUPERVISOR == 0 => host(0xd, n),
         _ => CpuidLeaf::default(),

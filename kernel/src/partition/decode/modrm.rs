@@ -6,7 +6,9 @@
 
 use super::prefix::Prefixes;
 use super::reader::InstructionReader;
-use super::{AddressBase, CodeSize, DecodeError, MemoryOperand, RegisterOperand, RegisterPart, SegmentName};
+use super::{
+    AddressBase, CodeSize, DecodeError, MemoryOperand, RegisterOperand, RegisterPart, SegmentName,
+};
 use crate::virt::{AccessWidth, Gpr};
 
 const GPRS: [Gpr; 16] = [
@@ -48,7 +50,10 @@ pub struct ModRm {
 
 impl ModRm {
     /// Reads the byte, and the SIB byte and displacement that belong to it.
-    pub fn read(reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> Result<Self, DecodeError> {
+    pub fn read(
+        reader: &mut InstructionReader<'_>,
+        prefixes: &Prefixes,
+    ) -> Result<Self, DecodeError> {
         let byte = reader.byte()?;
         let (mode, reg, rm) = (byte >> 6, (byte >> 3) & 7, byte & 7);
         let operand = if mode == 3 { RmOperand::Register } else { RmOperand::Memory };
@@ -58,7 +63,12 @@ impl ModRm {
                 _ => memory(mode, rm, reader, prefixes)?,
             });
         }
-        Ok(Self { operand, extension: reg, reg: reg | ((prefixes.rex & 4) << 1), rex: prefixes.rex })
+        Ok(Self {
+            operand,
+            extension: reg,
+            reg: reg | ((prefixes.rex & 4) << 1),
+            rex: prefixes.rex,
+        })
     }
 
     /// Returns the register of the reg field as an operand of `width`.
@@ -77,7 +87,11 @@ pub fn register(number: u8, width: AccessWidth, rex: u8) -> RegisterOperand {
 }
 
 /// SDM 2A "16-Bit Addressing Forms with the ModR/M Byte".
-fn memory_16(mode: u8, rm: u8, reader: &mut InstructionReader<'_>) -> Result<MemoryOperand, DecodeError> {
+fn memory_16(
+    mode: u8,
+    rm: u8,
+    reader: &mut InstructionReader<'_>,
+) -> Result<MemoryOperand, DecodeError> {
     use Gpr::{Rbp, Rbx, Rdi, Rsi};
     let (base, index) = [
         (Some(Rbx), Some(Rsi)),
@@ -95,12 +109,22 @@ fn memory_16(mode: u8, rm: u8, reader: &mut InstructionReader<'_>) -> Result<Mem
     };
     let displacement = reader.constant(bytes)?;
     let base = base.map_or(AddressBase::None, AddressBase::Register);
-    Ok(MemoryOperand { base, index: index.map(|gpr| (gpr, 0)), displacement, segment: segment_of(base) })
+    Ok(MemoryOperand {
+        base,
+        index: index.map(|gpr| (gpr, 0)),
+        displacement,
+        segment: segment_of(base),
+    })
 }
 
 /// SDM 2A "32-Bit Addressing Forms with the ModR/M Byte", "... with the SIB Byte"; "RIP-Relative
 /// Addressing".
-fn memory(mode: u8, rm: u8, reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> Result<MemoryOperand, DecodeError> {
+fn memory(
+    mode: u8,
+    rm: u8,
+    reader: &mut InstructionReader<'_>,
+    prefixes: &Prefixes,
+) -> Result<MemoryOperand, DecodeError> {
     const STACK: u8 = 4;
     let (x, b) = ((prefixes.rex & 2) << 2, (prefixes.rex & 1) << 3);
     let (base, index) = match rm {
@@ -118,7 +142,12 @@ fn memory(mode: u8, rm: u8, reader: &mut InstructionReader<'_>, prefixes: &Prefi
         (true, 5, CodeSize::Bits64) => AddressBase::Next,
         (true, ..) => AddressBase::None,
     };
-    Ok(MemoryOperand { base, index, displacement: reader.constant(bytes)?, segment: segment_of(base) })
+    Ok(MemoryOperand {
+        base,
+        index,
+        displacement: reader.constant(bytes)?,
+        segment: segment_of(base),
+    })
 }
 
 /// Returns the segment of an address without an override.

@@ -4,14 +4,16 @@ use super::modrm::{ModRm, RmOperand, register};
 use super::prefix::Prefixes;
 use super::reader::InstructionReader;
 use super::{
-    AddressBase, Alu, BitOp, BitScan, CodeSize, ConditionCode, DecodeError, Factor, InstructionKind, MemoryOperand,
-    OperandExtension, RegisterOperand, Repeat, SegmentName, ShiftCount, ShiftOperation, SourceOperand, Unary,
+    AddressBase, Alu, BitOp, BitScan, CodeSize, ConditionCode, DecodeError, Factor,
+    InstructionKind, MemoryOperand, OperandExtension, RegisterOperand, Repeat, SegmentName,
+    ShiftCount, ShiftOperation, SourceOperand, Unary,
 };
 use crate::virt::{AccessWidth, Gpr};
 
 type DecodedOpcode = Result<(InstructionKind, AccessWidth), DecodeError>;
 
-const ALU: [Alu; 8] = [Alu::Add, Alu::Or, Alu::Adc, Alu::Sbb, Alu::And, Alu::Sub, Alu::Xor, Alu::Cmp];
+const ALU: [Alu; 8] =
+    [Alu::Add, Alu::Or, Alu::Adc, Alu::Sbb, Alu::And, Alu::Sub, Alu::Xor, Alu::Cmp];
 
 /// Reads the rest of the instruction with the one-byte opcode `opcode`.
 pub fn read(opcode: u8, reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> DecodedOpcode {
@@ -27,23 +29,29 @@ pub fn read(opcode: u8, reader: &mut InstructionReader<'_>, prefixes: &Prefixes)
                 false => InstructionKind::AluRegister(op, register),
             })
         }
-        0x63 if prefixes.size == CodeSize::Bits64 => extended_load(reader, prefixes, AccessWidth::Dword, OperandExtension::Sign),
+        0x63 if prefixes.size == CodeSize::Bits64 => {
+            extended_load(reader, prefixes, AccessWidth::Dword, OperandExtension::Sign)
+        }
         0x69 => multiply(reader, prefixes, width),
         0x6b => multiply(reader, prefixes, AccessWidth::Byte),
         0x6c | 0x6d => Ok((InstructionKind::InString, port_width(opcode, prefixes))),
         0x6e | 0x6f => Ok((InstructionKind::OutString, port_width(opcode, prefixes))),
-        0x80 | 0x81 => with_immediate(reader, prefixes, width, width, |op, value| Some(InstructionKind::AluMemory(op, value))),
-        0x83 => {
-            with_immediate(reader, prefixes, width, AccessWidth::Byte, |op, value| Some(InstructionKind::AluMemory(op, value)))
-        }
-        0x84 | 0x85 => {
-            with_register(reader, prefixes, width, |register| InstructionKind::Test(SourceOperand::Register(register)))
-        }
+        0x80 | 0x81 => with_immediate(reader, prefixes, width, width, |op, value| {
+            Some(InstructionKind::AluMemory(op, value))
+        }),
+        0x83 => with_immediate(reader, prefixes, width, AccessWidth::Byte, |op, value| {
+            Some(InstructionKind::AluMemory(op, value))
+        }),
+        0x84 | 0x85 => with_register(reader, prefixes, width, |register| {
+            InstructionKind::Test(SourceOperand::Register(register))
+        }),
         0x86 | 0x87 => with_register(reader, prefixes, width, InstructionKind::Exchange),
-        0x88 | 0x89 => {
-            with_register(reader, prefixes, width, |register| InstructionKind::Store(SourceOperand::Register(register)))
-        }
-        0x8a | 0x8b => with_register(reader, prefixes, width, |register| load(register, OperandExtension::Zero, width)),
+        0x88 | 0x89 => with_register(reader, prefixes, width, |register| {
+            InstructionKind::Store(SourceOperand::Register(register))
+        }),
+        0x8a | 0x8b => with_register(reader, prefixes, width, |register| {
+            load(register, OperandExtension::Zero, width)
+        }),
         0x8f => on_stack(reader, prefixes, 0, InstructionKind::Pop),
         0xa0..=0xa3 => accumulator_at_offset(opcode, width, reader, prefixes),
         0xa4 | 0xa5 => Ok((InstructionKind::MoveString, width)),
@@ -53,17 +61,21 @@ pub fn read(opcode: u8, reader: &mut InstructionReader<'_>, prefixes: &Prefixes)
         0xae | 0xaf => Ok((InstructionKind::ScanString, width)),
         0xc0 | 0xc1 | 0xd0..=0xd3 => shift(opcode, reader, prefixes, width),
         // Only extension 0 is MOV.
-        0xc6 | 0xc7 => {
-            with_immediate(reader, prefixes, width, width, |op, value| (op == Alu::Add).then_some(InstructionKind::Store(value)))
-        }
+        0xc6 | 0xc7 => with_immediate(reader, prefixes, width, width, |op, value| {
+            (op == Alu::Add).then_some(InstructionKind::Store(value))
+        }),
         // IN and OUT with a constant port; with DX; HLT.
         0xe4..=0xe7 => reader.skip(1).map(|()| (InstructionKind::Other, AccessWidth::Byte)),
         0xec..=0xef | 0xf4 => Ok((InstructionKind::Other, AccessWidth::Byte)),
         0xf6 | 0xf7 => test_or_unary(reader, prefixes, width),
-        0xff if reader.peek()? >> 3 & 7 == 6 => on_stack(reader, prefixes, 6, InstructionKind::Push),
+        0xff if reader.peek()? >> 3 & 7 == 6 => {
+            on_stack(reader, prefixes, 6, InstructionKind::Push)
+        }
         0xfe | 0xff => {
             let modrm = ModRm::read(reader, prefixes)?;
-            let op = [Unary::Inc, Unary::Dec].get(usize::from(modrm.extension)).ok_or(DecodeError::Unknown)?;
+            let op = [Unary::Inc, Unary::Dec]
+                .get(usize::from(modrm.extension))
+                .ok_or(DecodeError::Unknown)?;
             Ok((for_memory(&modrm, InstructionKind::Unary(*op)), width))
         }
         _ => Err(DecodeError::Unknown),
@@ -90,7 +102,11 @@ fn two_bytes(reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> Decoded
             let byte = reader.byte()?;
             let (gpr, number) = (general(byte, prefixes), byte >> 3 & 7 | (prefixes.rex & 4) << 1);
             Ok((
-                if opcode == 0x22 { InstructionKind::ToControl(number, gpr) } else { InstructionKind::System(gpr) },
+                if opcode == 0x22 {
+                    InstructionKind::ToControl(number, gpr)
+                } else {
+                    InstructionKind::System(gpr)
+                },
                 AccessWidth::Byte,
             ))
         }
@@ -98,13 +114,15 @@ fn two_bytes(reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> Decoded
         0x40..=0x4f => with_register(reader, prefixes, full, |register| {
             InstructionKind::ConditionalLoad(ConditionCode(opcode & 15), register)
         }),
-        0x90..=0x9f => {
-            with_register(reader, prefixes, AccessWidth::Byte, |_| InstructionKind::SetByte(ConditionCode(opcode & 15)))
-        }
+        0x90..=0x9f => with_register(reader, prefixes, AccessWidth::Byte, |_| {
+            InstructionKind::SetByte(ConditionCode(opcode & 15))
+        }),
         0xa3 | 0xab | 0xb3 | 0xbb => with_register(reader, prefixes, full, |register| {
             InstructionKind::Bit(bit_op(opcode >> 3), SourceOperand::Register(register))
         }),
-        0xaf => with_register(reader, prefixes, full, |register| InstructionKind::Multiply(register, Factor::Itself)),
+        0xaf => with_register(reader, prefixes, full, |register| {
+            InstructionKind::Multiply(register, Factor::Itself)
+        }),
         0xb0 | 0xb1 => with_register(reader, prefixes, width, InstructionKind::CompareExchange),
         0xb8 if prefixes.repeat == Repeat::WhileEqual => {
             with_register(reader, prefixes, full, |r| InstructionKind::Scan(BitScan::Count, r))
@@ -125,7 +143,9 @@ fn two_bytes(reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> Decoded
         // MOVNTI.
         0xc3 => {
             let width = if prefixes.wide() { AccessWidth::Qword } else { AccessWidth::Dword };
-            with_register(reader, prefixes, width, |register| InstructionKind::Store(SourceOperand::Register(register)))
+            with_register(reader, prefixes, width, |register| {
+                InstructionKind::Store(SourceOperand::Register(register))
+            })
         }
         _ => Err(DecodeError::Unknown),
     }
@@ -164,13 +184,22 @@ fn bit_by_constant(reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> D
     Ok((for_memory(&modrm, InstructionKind::Bit(bit_op(modrm.extension), bit)), prefixes.operand()))
 }
 
-fn multiply(reader: &mut InstructionReader<'_>, prefixes: &Prefixes, constant: AccessWidth) -> DecodedOpcode {
+fn multiply(
+    reader: &mut InstructionReader<'_>,
+    prefixes: &Prefixes,
+    constant: AccessWidth,
+) -> DecodedOpcode {
     let (modrm, width) = (ModRm::read(reader, prefixes)?, prefixes.operand());
     let factor = Factor::Constant(reader.immediate(constant)?);
     Ok((for_memory(&modrm, InstructionKind::Multiply(modrm.register(width), factor)), width))
 }
 
-fn shift(opcode: u8, reader: &mut InstructionReader<'_>, prefixes: &Prefixes, width: AccessWidth) -> DecodedOpcode {
+fn shift(
+    opcode: u8,
+    reader: &mut InstructionReader<'_>,
+    prefixes: &Prefixes,
+    width: AccessWidth,
+) -> DecodedOpcode {
     let modrm = ModRm::read(reader, prefixes)?;
     let count = match opcode {
         0xc0 | 0xc1 => ShiftCount::Constant(reader.immediate(AccessWidth::Byte)? as u8),
@@ -190,7 +219,12 @@ fn shift(opcode: u8, reader: &mut InstructionReader<'_>, prefixes: &Prefixes, wi
 }
 
 /// PUSH and POP of memory: in 64-bit code a qword without any prefix.
-fn on_stack(reader: &mut InstructionReader<'_>, prefixes: &Prefixes, extension: u8, kind: InstructionKind) -> DecodedOpcode {
+fn on_stack(
+    reader: &mut InstructionReader<'_>,
+    prefixes: &Prefixes,
+    extension: u8,
+    kind: InstructionKind,
+) -> DecodedOpcode {
     let modrm = ModRm::read(reader, prefixes)?;
     if modrm.extension != extension {
         return Err(DecodeError::Unknown);
@@ -202,7 +236,11 @@ fn on_stack(reader: &mut InstructionReader<'_>, prefixes: &Prefixes, extension: 
     Ok((for_memory(&modrm, kind), width))
 }
 
-const fn load(register: RegisterOperand, extend: OperandExtension, to: AccessWidth) -> InstructionKind {
+const fn load(
+    register: RegisterOperand,
+    extend: OperandExtension,
+    to: AccessWidth,
+) -> InstructionKind {
     InstructionKind::Load { register, extend, to }
 }
 
@@ -245,8 +283,13 @@ fn extended_load(
 ) -> DecodedOpcode {
     let to = prefixes.operand();
     // MOVSXD with a 16-bit operand reads 16 bits.
-    let from = if from == AccessWidth::Dword && to == AccessWidth::Word { AccessWidth::Word } else { from };
-    with_register(reader, prefixes, to, |register| load(register, extend, to)).map(|(kind, _)| (kind, from))
+    let from = if from == AccessWidth::Dword && to == AccessWidth::Word {
+        AccessWidth::Word
+    } else {
+        from
+    };
+    with_register(reader, prefixes, to, |register| load(register, extend, to))
+        .map(|(kind, _)| (kind, from))
 }
 
 /// MOV between the accumulator and an absolute address.
@@ -257,7 +300,12 @@ fn accumulator_at_offset(
     prefixes: &Prefixes,
 ) -> DecodedOpcode {
     let displacement = reader.constant(prefixes.address().bytes())?;
-    reader.operand = Some(MemoryOperand { base: AddressBase::None, index: None, displacement, segment: SegmentName::Ds });
+    reader.operand = Some(MemoryOperand {
+        base: AddressBase::None,
+        index: None,
+        displacement,
+        segment: SegmentName::Ds,
+    });
     let accumulator = register(0, width, prefixes.rex);
     let kind = match opcode & 2 {
         0 => load(accumulator, OperandExtension::Zero, width),
@@ -266,7 +314,11 @@ fn accumulator_at_offset(
     Ok((kind, width))
 }
 
-fn test_or_unary(reader: &mut InstructionReader<'_>, prefixes: &Prefixes, width: AccessWidth) -> DecodedOpcode {
+fn test_or_unary(
+    reader: &mut InstructionReader<'_>,
+    prefixes: &Prefixes,
+    width: AccessWidth,
+) -> DecodedOpcode {
     let modrm = ModRm::read(reader, prefixes)?;
     let kind = match modrm.extension {
         0 | 1 => InstructionKind::Test(SourceOperand::Immediate(reader.immediate(width)?)),

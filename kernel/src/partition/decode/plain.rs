@@ -47,7 +47,9 @@ pub fn plain_move(bytes: &[u8; 16]) -> Option<PlainMove> {
     let behind = at + 2 + address_bytes(modrm, bytes[at + 2])?;
     let reg = (modrm >> 3) & 7;
     let (direction, length) = match opcode {
-        0x88 | 0x89 => (MoveDirection::Store(SourceOperand::Register(low(reg, width, rex)?)), behind),
+        0x88 | 0x89 => {
+            (MoveDirection::Store(SourceOperand::Register(low(reg, width, rex)?)), behind)
+        }
         0x8a | 0x8b => (MoveDirection::Load(low(reg, width, rex)?), behind),
         0xc6 | 0xc7 if reg == 0 => {
             let constant = SourceOperand::Immediate(immediate(bytes, behind, width));
@@ -85,7 +87,12 @@ fn low(reg: u8, width: AccessWidth, rex: u8) -> Option<RegisterOperand> {
 /// Returns the constant at `at`, sign-extended: as wide as the operand, but a dword for a qword.
 #[inline(always)]
 fn immediate(bytes: &[u8; 16], at: usize, width: AccessWidth) -> u64 {
-    let dword = i32::from_le_bytes([bytes[at & 15], bytes[(at + 1) & 15], bytes[(at + 2) & 15], bytes[(at + 3) & 15]]);
+    let dword = i32::from_le_bytes([
+        bytes[at & 15],
+        bytes[(at + 1) & 15],
+        bytes[(at + 2) & 15],
+        bytes[(at + 3) & 15],
+    ]);
     match width {
         AccessWidth::Byte => dword as i8 as u64,
         AccessWidth::Word => dword as i16 as u64,
@@ -96,14 +103,19 @@ fn immediate(bytes: &[u8; 16], at: usize, width: AccessWidth) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::partition::decode::{CodeSize, Instruction, InstructionKind, OperandExtension, decode};
+    use crate::partition::decode::{
+        CodeSize, Instruction, InstructionKind, OperandExtension, decode,
+    };
 
     /// Decodes a plain move with the full decoder, without its addresses and repetition.
     fn long(bytes: &[u8; 16]) -> Option<PlainMove> {
-        let Instruction { length, kind, width, .. } = decode(&bytes[..15], CodeSize::Bits64).ok()?;
+        let Instruction { length, kind, width, .. } =
+            decode(&bytes[..15], CodeSize::Bits64).ok()?;
         let direction = match kind {
             InstructionKind::Store(source) => MoveDirection::Store(source),
-            InstructionKind::Load { register, extend: OperandExtension::Zero, to } if to == width => {
+            InstructionKind::Load { register, extend: OperandExtension::Zero, to }
+                if to == width =>
+            {
                 MoveDirection::Load(register)
             }
             _ => return None,
@@ -125,10 +137,11 @@ mod tests {
             let rex = (0x40..=0x4f).map(Some).chain([None]);
             rex.map(move |rex| legacy.iter().copied().chain(rex).collect::<Vec<u8>>())
         }) {
-            for (opcode, modrm, sib) in
-                (0..=255).flat_map(|op| (0..=255).flat_map(move |m| [0x20, 0x25, 0xe4].map(|s| (op, m, s))))
+            for (opcode, modrm, sib) in (0..=255)
+                .flat_map(|op| (0..=255).flat_map(move |m| [0x20, 0x25, 0xe4].map(|s| (op, m, s))))
             {
-                let tail = [opcode, modrm, sib, 0x81, 0x92, 0xa3, 0xb4, 0x85, 0x96, 0xa7, 0xb8, 0xc9];
+                let tail =
+                    [opcode, modrm, sib, 0x81, 0x92, 0xa3, 0xb4, 0x85, 0x96, 0xa7, 0xb8, 0xc9];
                 let bytes = padded(&[&prefixes[..], &tail].concat());
                 if let Some(found) = plain_move(&bytes) {
                     assert_eq!(Some(found), long(&bytes), "{bytes:02x?}");
@@ -163,7 +176,11 @@ mod tests {
     #[test]
     fn constants_are_extended_by_their_sign() {
         let constant = |bytes| match plain_move(&padded(bytes)) {
-            Some(PlainMove { direction: MoveDirection::Store(SourceOperand::Immediate(value)), length, .. }) => (value, length),
+            Some(PlainMove {
+                direction: MoveDirection::Store(SourceOperand::Immediate(value)),
+                length,
+                ..
+            }) => (value, length),
             other => panic!("{other:?}"),
         };
         assert_eq!(constant(&[0xc6, 0x03, 0x80]), (0xffff_ffff_ffff_ff80, 3));

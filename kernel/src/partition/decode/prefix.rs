@@ -17,9 +17,18 @@ pub struct Prefixes {
 
 impl Prefixes {
     /// Reads the prefixes and the first opcode byte.
-    pub fn read(reader: &mut InstructionReader<'_>, size: CodeSize) -> Result<(Self, u8), DecodeError> {
-        let mut prefixes =
-            Self { size, operand_override: false, address_override: false, repeat: Repeat::Once, segment: None, rex: 0 };
+    pub fn read(
+        reader: &mut InstructionReader<'_>,
+        size: CodeSize,
+    ) -> Result<(Self, u8), DecodeError> {
+        let mut prefixes = Self {
+            size,
+            operand_override: false,
+            address_override: false,
+            repeat: Repeat::Once,
+            segment: None,
+            rex: 0,
+        };
         loop {
             let byte = reader.byte()?;
             // A REX prefix counts only directly before the opcode.
@@ -62,7 +71,9 @@ impl Prefixes {
     pub fn operand(&self) -> AccessWidth {
         match (self.size, self.operand_override) {
             (CodeSize::Bits64, _) if self.wide() => AccessWidth::Qword,
-            (CodeSize::Bits16, false) | (CodeSize::Bits32 | CodeSize::Bits64, true) => AccessWidth::Word,
+            (CodeSize::Bits16, false) | (CodeSize::Bits32 | CodeSize::Bits64, true) => {
+                AccessWidth::Word
+            }
             _ => AccessWidth::Dword,
         }
     }

@@ -1,6 +1,7 @@
 //! The effect of a device access on the partition, beyond the device itself.
 //!
-//! Devices never act on the partition: they return an [`DeviceEffect`], and the vCPU loop applies it.
+//! Devices never act on the partition: they return an [`DeviceEffect`], and the vCPU loop applies
+//! it.
 
 /// What the vCPU loop has to do after an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

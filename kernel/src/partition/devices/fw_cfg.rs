@@ -105,7 +105,12 @@ impl FwCfg {
     ///
     /// # Errors
     /// The error of the access to guest memory; then nothing has happened.
-    pub fn write_dma(&mut self, half: DmaHalf, value: u32, memory: &dyn GuestMemory) -> Result<(), GuestMemoryError> {
+    pub fn write_dma(
+        &mut self,
+        half: DmaHalf,
+        value: u32,
+        memory: &dyn GuestMemory,
+    ) -> Result<(), GuestMemoryError> {
         let value = value.swap_bytes();
         match half {
             DmaHalf::High => self.dma_high = value,
@@ -124,7 +129,8 @@ impl FwCfg {
         if descriptor.control & CONTROL_SELECT != 0 {
             next.select((descriptor.control >> 16) as u16);
         }
-        let done = optional(next.transfer(&descriptor, memory))?.is_some_and(|ok| ok == DmaTransfer::Done);
+        let done =
+            optional(next.transfer(&descriptor, memory))?.is_some_and(|ok| ok == DmaTransfer::Done);
         let result = if done { 0 } else { CONTROL_ERROR };
         if optional(memory.write(at, &result.to_be_bytes()))?.is_some() {
             *self = next;
@@ -132,7 +138,11 @@ impl FwCfg {
         Ok(())
     }
 
-    fn transfer(&mut self, descriptor: &Descriptor, memory: &dyn GuestMemory) -> Result<DmaTransfer, GuestMemoryError> {
+    fn transfer(
+        &mut self,
+        descriptor: &Descriptor,
+        memory: &dyn GuestMemory,
+    ) -> Result<DmaTransfer, GuestMemoryError> {
         let length = descriptor.length as usize;
         if descriptor.control & CONTROL_READ != 0 {
             let mut buf = [0; MAX_TRANSFER];
@@ -190,7 +200,8 @@ impl Descriptor {
     fn read(at: Gpa, memory: &dyn GuestMemory) -> Result<Self, GuestMemoryError> {
         let mut bytes = [0; 16];
         memory.read(at, &mut bytes)?;
-        let word = |i: usize| u32::from_be_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
+        let word =
+            |i: usize| u32::from_be_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
         let address = Gpa::new((u64::from(word(8)) << 32) | u64::from(word(12)));
         Ok(Self { control: word(0), length: word(4), address })
     }
@@ -228,7 +239,12 @@ mod tests {
     const AT: u64 = 0x1000;
     const BUFFER: u64 = 0x2000;
 
-    fn dma(device: &mut FwCfg, memory: &FakeGuestMemory, control: u32, length: u32) -> Result<u32, GuestMemoryError> {
+    fn dma(
+        device: &mut FwCfg,
+        memory: &FakeGuestMemory,
+        control: u32,
+        length: u32,
+    ) -> Result<u32, GuestMemoryError> {
         let mut bytes = Vec::new();
         bytes.extend(control.to_be_bytes());
         bytes.extend(length.to_be_bytes());
@@ -261,7 +277,10 @@ mod tests {
         memory.poke(BUFFER, &note);
         let control = u32::from(KEY_VMCOREINFO) << 16 | CONTROL_SELECT | CONTROL_WRITE;
         assert_eq!(dma(&mut device, &memory, control, 16), Ok(0));
-        assert_eq!(device.vmcoreinfo(), Some(VmcoreinfoNote { gpa: Gpa::new(0x1234_5678_9000), bytes: 1024 }));
+        assert_eq!(
+            device.vmcoreinfo(),
+            Some(VmcoreinfoNote { gpa: Gpa::new(0x1234_5678_9000), bytes: 1024 })
+        );
     }
 
     #[test]
@@ -271,7 +290,10 @@ mod tests {
             let mut device = FwCfg::new();
             memory.evict(page);
             let control = u32::from(KEY_VMCOREINFO) << 16 | CONTROL_SELECT | CONTROL_READ;
-            assert!(matches!(dma(&mut device, &memory, control, 16), Err(GuestMemoryError::NotResident(_))));
+            assert!(matches!(
+                dma(&mut device, &memory, control, 16),
+                Err(GuestMemoryError::NotResident(_))
+            ));
             assert_eq!((device.selected, device.offset), (0, 0));
             memory.bring_in(page);
             assert_eq!(dma(&mut device, &memory, control, 16), Ok(0));
@@ -289,6 +311,10 @@ mod tests {
         assert_eq!(dma(&mut device, &memory, select | CONTROL_WRITE, 17), Ok(CONTROL_ERROR));
         assert_eq!(dma(&mut device, &memory, CONTROL_SKIP, u32::MAX), Ok(0));
         assert_eq!(dma(&mut device, &memory, CONTROL_SKIP, u32::MAX), Ok(0));
-        assert_eq!(device.write_dma(DmaHalf::Low, u32::MAX, &memory), Ok(()), "a descriptor outside RAM");
+        assert_eq!(
+            device.write_dma(DmaHalf::Low, u32::MAX, &memory),
+            Ok(()),
+            "a descriptor outside RAM"
+        );
     }
 }

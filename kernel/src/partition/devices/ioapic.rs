@@ -1,9 +1,9 @@
 //! The I/O APIC: 24 inputs, each with a redirection entry. 82093AA, with the EOI register of
 //! version 0x20.
 //!
-//! A change of an input returns the [`InterruptMessage`] for the local APIC; the platform delivers it. A
-//! level-triggered input sends one message, then none until its EOI comes back (remote IRR). If it
-//! is still high then, it sends another one.
+//! A change of an input returns the [`InterruptMessage`] for the local APIC; the platform delivers
+//! it. A level-triggered input sends one message, then none until its EOI comes back (remote IRR).
+//! If it is still high then, it sends another one.
 
 use super::lapic::{DeliveryMode, InterruptMessage, MessageDestination, TriggerMode};
 use super::map::IOAPIC_ID;
@@ -155,9 +155,19 @@ impl IoApic {
             *entry |= REMOTE_IRR;
         }
         let set = (*entry >> 56) as u32;
-        let destination =
-            if *entry & LOGICAL != 0 { MessageDestination::Logical(set) } else { MessageDestination::Physical(set) };
-        Some((destination, InterruptMessage { vector: *entry as u8, delivery: DeliveryMode::of((*entry >> 8) as u32), trigger }))
+        let destination = if *entry & LOGICAL != 0 {
+            MessageDestination::Logical(set)
+        } else {
+            MessageDestination::Physical(set)
+        };
+        Some((
+            destination,
+            InterruptMessage {
+                vector: *entry as u8,
+                delivery: DeliveryMode::of((*entry >> 8) as u32),
+                trigger,
+            },
+        ))
     }
 }
 

@@ -12,7 +12,9 @@ impl Platform {
     pub fn mmio_read(&mut self, gpa: Gpa, width: AccessWidth, now: Tsc) -> u64 {
         let offset = gpa.page_offset();
         let value = match gpa.page_base().as_u64() {
-            page if page == self.lapic.base() => dword_part(self.lapic.mmio_read(dword_offset(offset), now), offset),
+            page if page == self.lapic.base() => {
+                dword_part(self.lapic.mmio_read(dword_offset(offset), now), offset)
+            }
             IOAPIC_BASE => dword_part(self.ioapic.read(dword_offset(offset)), offset),
             ERST_BASE => self.erst.read(offset & !7) >> ((offset & 7) * 8),
             _ => u64::MAX,

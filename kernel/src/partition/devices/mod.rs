@@ -7,10 +7,10 @@
 //!     Uart   Rtc   FwCfg  Power  TestPort  Erst   IoApic ──> LocalApic ──> interrupt()
 //! ```
 //!
-//! [`Platform`] routes accesses, delivers interrupt messages, and returns an [`DeviceEffect`] where an
-//! access concerns more than a device. It is pure: the time is an argument, guest memory a trait.
-//! Neighbours: `partition::exits` and `partition::emulate` call it, `partition::msr` reaches the
-//! local APIC through it, `acpi` describes it to the guest, [`map`] has all its addresses.
+//! [`Platform`] routes accesses, delivers interrupt messages, and returns an [`DeviceEffect`] where
+//! an access concerns more than a device. It is pure: the time is an argument, guest memory a
+//! trait. Neighbours: `partition::exits` and `partition::emulate` call it, `partition::msr` reaches
+//! the local APIC through it, `acpi` describes it to the guest, [`map`] has all its addresses.
 //!
 //! Invariants: an access that returns an error has changed nothing and is repeated. No action of a
 //! guest causes a panic here. A device never acts on the partition.
@@ -137,7 +137,8 @@ impl Platform {
     pub fn can_interrupt(&self) -> bool {
         let a_key_would = || {
             self.ioapic.would_send(map::COM1_PIN).is_some_and(|(destination, message)| {
-                let arrives = message.delivery == DeliveryMode::Nmi || self.lapic.would_take(message.vector);
+                let arrives =
+                    message.delivery == DeliveryMode::Nmi || self.lapic.would_take(message.vector);
                 arrives && self.lapic.is_addressed(destination)
             })
         };
@@ -151,7 +152,11 @@ impl Platform {
 
     /// Makes the operator's NMI pending.
     pub fn raise_nmi(&mut self) {
-        let nmi = lapic::InterruptMessage { vector: 2, delivery: lapic::DeliveryMode::Nmi, trigger: lapic::TriggerMode::Edge };
+        let nmi = lapic::InterruptMessage {
+            vector: 2,
+            delivery: lapic::DeliveryMode::Nmi,
+            trigger: lapic::TriggerMode::Edge,
+        };
         self.lapic.accept(nmi);
     }
 
@@ -160,7 +165,12 @@ impl Platform {
     /// # Errors
     /// [`ApicAccessError`]: #GP.
     #[inline]
-    pub fn x2apic_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<(), ApicAccessError> {
+    pub fn x2apic_write(
+        &mut self,
+        register: u8,
+        value: u64,
+        now: Tsc,
+    ) -> Result<(), ApicAccessError> {
         let outcome = self.lapic.msr_write(register, value, now)?;
         self.finish_apic_write(outcome);
         Ok(())
@@ -181,10 +191,15 @@ impl Platform {
     ///
     /// # Errors
     /// [`ApicAccessError`]: #GP.
-    pub fn set_apic_base(&mut self, value: u64, memory: &dyn GuestMemory) -> Result<(), ApicAccessError> {
+    pub fn set_apic_base(
+        &mut self,
+        value: u64,
+        memory: &dyn GuestMemory,
+    ) -> Result<(), ApicAccessError> {
         let base = LocalApic::base_of(value);
         let moves = base != self.lapic.base();
-        let is_ram = || !matches!(memory.read(Gpa::new(base), &mut [0]), Err(GuestMemoryError::NotRam(_)));
+        let is_ram =
+            || !matches!(memory.read(Gpa::new(base), &mut [0]), Err(GuestMemoryError::NotRam(_)));
         if moves && (base == map::IOAPIC_BASE || base == map::ERST_BASE || is_ram()) {
             return Err(ApicAccessError);
         }

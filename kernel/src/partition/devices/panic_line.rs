@@ -104,7 +104,10 @@ mod tests {
     fn the_text_of_a_panic_stands_behind_level_time_and_caller() {
         let expected = Some("Kernel panic - not syncing: sysrq triggered crash");
         for prefix in ["", "[   54.110425] ", "<0>[   54.1][    T1] ", "\x1b[31m", "\r  "] {
-            let log = format!("boot\n{prefix}Kernel panic - not syncing: sysrq triggered crash\r\nCPU: 0 PID: 1\n");
+            let log = format!(
+                "boot\n{prefix}Kernel panic - not syncing: sysrq triggered crash\r\nCPU: 0 PID: \
+                 1\n"
+            );
             assert_eq!(heard(log.as_bytes()).as_deref(), expected, "{prefix:?}");
             assert_eq!(last_in(log.as_bytes()).as_deref(), expected, "{prefix:?}");
         }
@@ -113,15 +116,20 @@ mod tests {
 
     #[test]
     fn the_last_panic_counts_and_its_end_mark_is_none() {
-        let log =
-            b"Kernel panic - not syncing: one\nKernel panic - not syncing: two\n---[ end Kernel panic - not syncing: x ]---\n";
+        let log = b"Kernel panic - not syncing: one\nKernel panic - not syncing: two\n\
+              ---[ end Kernel panic - not syncing: x ]---\n";
         assert_eq!(heard(log).as_deref(), Some("Kernel panic - not syncing: two"));
         assert_eq!(last_in(log).as_deref(), Some("Kernel panic - not syncing: two"));
     }
 
     #[test]
     fn other_lines_that_name_a_panic_are_not_believed() {
-        for line in ["# echo Kernel panic - not syncing", "log: [ 1.0] Kernel panic - not syncing: x", "[ 1.0 Kernel panic", ""] {
+        for line in [
+            "# echo Kernel panic - not syncing",
+            "log: [ 1.0] Kernel panic - not syncing: x",
+            "[ 1.0 Kernel panic",
+            "",
+        ] {
             assert_eq!(heard(format!("{line}\n").as_bytes()), None, "{line}");
         }
     }

@@ -52,7 +52,15 @@ impl Counter {
     /// Makes a counter whose output is high, so that no kernel waits for a counter it has not
     /// started.
     const fn new() -> Self {
-        Self { mode: 2, bytes: CountBytes::Both, is_high_next: false, low: 0, start: None, loaded: Tsc(0), latched: None }
+        Self {
+            mode: 2,
+            bytes: CountBytes::Both,
+            is_high_next: false,
+            low: 0,
+            start: None,
+            loaded: Tsc(0),
+            latched: None,
+        }
     }
 
     /// Returns ticks since the start.
@@ -214,12 +222,19 @@ mod tests {
     #[test]
     fn the_output_rises_when_the_count_is_over() {
         let pit = started(0xb0, 1000);
-        assert_eq!([0, 999, 1000, 100_000].map(|ticks| pit.output(after(ticks))), [false, false, true, true]);
+        assert_eq!(
+            [0, 999, 1000, 100_000].map(|ticks| pit.output(after(ticks))),
+            [false, false, true, true]
+        );
         let mut closed = pit;
         closed.set_gate(false, after(2000));
         assert!(!closed.output(after(2000)));
         closed.set_gate(true, after(5000));
-        assert_eq!([5500, 6001].map(|ticks| closed.output(after(ticks))), [false, true], "from the rise on");
+        assert_eq!(
+            [5500, 6001].map(|ticks| closed.output(after(ticks))),
+            [false, true],
+            "from the rise on"
+        );
     }
 
     #[test]
@@ -233,9 +248,15 @@ mod tests {
     #[test]
     fn a_rate_generator_begins_again_and_a_square_wave_has_two_halves() {
         let mut pit = started(0xb4, 100);
-        assert_eq!([0, 1, 99, 100, 101].map(|ticks| count(&mut pit, after(ticks))), [100, 99, 1, 100, 99]);
+        assert_eq!(
+            [0, 1, 99, 100, 101].map(|ticks| count(&mut pit, after(ticks))),
+            [100, 99, 1, 100, 99]
+        );
         let pit = started(0xb6, 100);
-        assert_eq!([0, 49, 50, 99, 100].map(|ticks| pit.output(after(ticks))), [true, true, false, false, true]);
+        assert_eq!(
+            [0, 49, 50, 99, 100].map(|ticks| pit.output(after(ticks))),
+            [true, true, false, false, true]
+        );
     }
 
     #[test]

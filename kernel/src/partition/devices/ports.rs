@@ -75,14 +75,26 @@ impl Platform {
     /// Writes a port whose device needs no guest memory for the write. For the others it returns
     /// `None` and nothing has happened.
     #[inline]
-    pub fn pio_write_alone(&mut self, port: u16, width: AccessWidth, value: u32, now: &dyn Fn() -> Tsc) -> Option<DeviceEffect> {
+    pub fn pio_write_alone(
+        &mut self,
+        port: u16,
+        width: AccessWidth,
+        value: u32,
+        now: &dyn Fn() -> Tsc,
+    ) -> Option<DeviceEffect> {
         match width {
             AccessWidth::Byte => Some(self.write_byte(port, value as u8, now)),
             _ => self.write_wide(port, width, value, now),
         }
     }
 
-    fn write_wide(&mut self, port: u16, width: AccessWidth, value: u32, now: &dyn Fn() -> Tsc) -> Option<DeviceEffect> {
+    fn write_wide(
+        &mut self,
+        port: u16,
+        width: AccessWidth,
+        value: u32,
+        now: &dyn Fn() -> Tsc,
+    ) -> Option<DeviceEffect> {
         let value = value & width.mask() as u32;
         Some(match (port, width) {
             (FW_CFG_DMA_HIGH | FW_CFG_DMA_LOW, AccessWidth::Dword) => return None,
@@ -99,7 +111,13 @@ impl Platform {
     }
 
     /// Writes byte by byte; the first byte's effect other than none is returned.
-    fn write_bytes(&mut self, port: u16, width: AccessWidth, value: u32, now: &dyn Fn() -> Tsc) -> DeviceEffect {
+    fn write_bytes(
+        &mut self,
+        port: u16,
+        width: AccessWidth,
+        value: u32,
+        now: &dyn Fn() -> Tsc,
+    ) -> DeviceEffect {
         let mut effect = DeviceEffect::None;
         for i in 0..width.bytes().min(4) {
             let next = self.write_byte(port.wrapping_add(i as u16), (value >> (8 * i)) as u8, now);
@@ -115,8 +133,13 @@ impl Platform {
             COM1..=COM1_LAST => self.read_uart(port - COM1),
             CMOS_DATA => self.rtc.read(&self.clock, now),
             PIT..=PIT_LAST => self.pit.read(port - PIT, now),
-            PM_TIMER..=PM_TIMER_LAST => (pm_timer::read(now, self.clock.rate) >> (8 * (port - PM_TIMER))) as u8,
-            PORT_B => self.power.read(port).unwrap_or(0xff) | if self.pit.output(now) { PORT_B_OUTPUT_2 } else { 0 },
+            PM_TIMER..=PM_TIMER_LAST => {
+                (pm_timer::read(now, self.clock.rate) >> (8 * (port - PM_TIMER))) as u8
+            }
+            PORT_B => {
+                self.power.read(port).unwrap_or(0xff)
+                    | if self.pit.output(now) { PORT_B_OUTPUT_2 } else { 0 }
+            }
             PVPANIC => PANICKED | CRASH_KERNEL,
             FW_CFG_DATA => self.fw_cfg.read_data(),
             TEST_PRESENT => TEST_PRESENT_VALUE,

@@ -52,13 +52,17 @@ impl PowerRegisters {
     /// Writes one of this device's ports.
     pub fn write(&mut self, number: u16, value: u8) -> DeviceEffect {
         match number {
-            port::SLEEP_CONTROL if value & SLEEP_ENABLE != 0 => return self.sleep((value >> 2) & 7),
+            port::SLEEP_CONTROL if value & SLEEP_ENABLE != 0 => {
+                return self.sleep((value >> 2) & 7);
+            }
             port::SLEEP_STATUS if value & WAKE_STATUS != 0 => self.wake_status = false,
             port::RESET if value == RESET_VALUE => return DeviceEffect::Reset,
             port::RESET_CONTROL if value & RESET_CPU != 0 => return DeviceEffect::Reset,
             port::KEYBOARD_COMMAND if value == KEYBOARD_RESET_PULSE => return DeviceEffect::Reset,
             port::PORT_A if value & PORT_A_RESET != 0 => return DeviceEffect::Reset,
-            port::PORT_B => self.port_b = (self.port_b & PORT_B_REFRESH) | (value & PORT_B_WRITABLE),
+            port::PORT_B => {
+                self.port_b = (self.port_b & PORT_B_REFRESH) | (value & PORT_B_WRITABLE)
+            }
             _ => {}
         }
         DeviceEffect::None
@@ -90,7 +94,12 @@ mod tests {
         ] {
             assert_eq!(power.write(number, value), DeviceEffect::Reset, "{number:#x}");
         }
-        for (number, value) in [(port::RESET, 0), (port::RESET_CONTROL, 2), (port::KEYBOARD_COMMAND, 0xd1), (port::PORT_A, 2)] {
+        for (number, value) in [
+            (port::RESET, 0),
+            (port::RESET_CONTROL, 2),
+            (port::KEYBOARD_COMMAND, 0xd1),
+            (port::PORT_A, 2),
+        ] {
             assert_eq!(power.write(number, value), DeviceEffect::None, "{number:#x}");
         }
     }
@@ -98,7 +107,10 @@ mod tests {
     #[test]
     fn s5_switches_off_and_other_sleeps_wake_at_once() {
         let mut power = PowerRegisters::default();
-        assert_eq!(power.write(port::SLEEP_CONTROL, SLEEP_ENABLE | SLEEP_TYPE_OFF << 2), DeviceEffect::PowerOff);
+        assert_eq!(
+            power.write(port::SLEEP_CONTROL, SLEEP_ENABLE | SLEEP_TYPE_OFF << 2),
+            DeviceEffect::PowerOff
+        );
         assert_eq!(power.write(port::SLEEP_CONTROL, SLEEP_ENABLE | 3 << 2), DeviceEffect::None);
         assert_eq!(power.read(port::SLEEP_STATUS), Some(WAKE_STATUS));
         assert_eq!(power.write(port::SLEEP_STATUS, WAKE_STATUS), DeviceEffect::None);

@@ -61,6 +61,9 @@ mod tests {
         let mut queue = ByteQueue::new(2);
         (1..=4).for_each(|b| queue.push(b));
         let mut buf = [0; 8];
-        assert_eq!((queue.take(&mut buf), &buf[..2], queue.lost(), queue.room()), (2, &[1, 2][..], 2, 2));
+        assert_eq!(
+            (queue.take(&mut buf), &buf[..2], queue.lost(), queue.room()),
+            (2, &[1, 2][..], 2, 2)
+        );
     }
 }

@@ -1,8 +1,8 @@
 //! The CMOS clock and its 128 bytes of memory (MC146818A): the time of day, no alarm and no
 //! interrupt.
 //!
-//! The time comes from the incarnation's [`GuestClock`]. A guest's write to a time register only changes
-//! memory that is never read. Without this device Linux polls its ports some 40,000 times.
+//! The time comes from the incarnation's [`GuestClock`]. A guest's write to a time register only
+//! changes memory that is never read. Without this device Linux polls its ports some 40,000 times.
 
 use super::clock::{GuestClock, NS_PER_S, Tsc};
 use crate::console::utc::date;
@@ -78,7 +78,9 @@ impl Rtc {
             MONTH => self.number(time.month),
             YEAR => self.number((time.year % 100) as u8),
             CENTURY => self.number((time.year / 100 % 100) as u8),
-            STATUS_A if unix_ns % NS_PER_S >= NS_PER_S - UPDATE_NS => STATUS_A_VALUE | UPDATE_IN_PROGRESS,
+            STATUS_A if unix_ns % NS_PER_S >= NS_PER_S - UPDATE_NS => {
+                STATUS_A_VALUE | UPDATE_IN_PROGRESS
+            }
             STATUS_A => STATUS_A_VALUE,
             STATUS_C => 0,
             STATUS_D => STATUS_D_VALID,
@@ -92,7 +94,11 @@ impl Rtc {
     }
 
     const fn number(&self, value: u8) -> u8 {
-        if self.memory[STATUS_B as usize] & STATUS_B_BINARY != 0 { value } else { ((value / 10) << 4) | (value % 10) }
+        if self.memory[STATUS_B as usize] & STATUS_B_BINARY != 0 {
+            value
+        } else {
+            ((value / 10) << 4) | (value % 10)
+        }
     }
 
     /// Hours in 24-hour form, or 1 to 12 with bit 7 for the afternoon.
@@ -134,7 +140,11 @@ mod tests {
     use super::*;
 
     fn clock(unix_s: u64) -> GuestClock {
-        GuestClock { rate: TscRate::new(NS_PER_S), start: Tsc(0), unix_ns_at_start: unix_s * NS_PER_S }
+        GuestClock {
+            rate: TscRate::new(NS_PER_S),
+            start: Tsc(0),
+            unix_ns_at_start: unix_s * NS_PER_S,
+        }
     }
 
     fn read(rtc: &mut Rtc, index: u8, unix_s: u64) -> u8 {
@@ -159,7 +169,8 @@ mod tests {
     #[test]
     fn registers_are_bcd_in_24_hour_form() {
         let mut rtc = Rtc::new();
-        let got = [SECONDS, MINUTES, HOURS, DAY, MONTH, YEAR, CENTURY].map(|i| read(&mut rtc, i, 1_798_761_599));
+        let got = [SECONDS, MINUTES, HOURS, DAY, MONTH, YEAR, CENTURY]
+            .map(|i| read(&mut rtc, i, 1_798_761_599));
         assert_eq!(got, [0x59, 0x59, 0x23, 0x31, 0x12, 0x26, 0x20]);
         rtc.select(STATUS_B);
         rtc.write(STATUS_B_BINARY);

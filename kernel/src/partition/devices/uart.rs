@@ -3,9 +3,9 @@
 //! Nothing is lost in either direction. The transmitter reads empty as long as a whole FIFO fits
 //! the output queue. A guest that writes without polling is stopped when the queue is full
 //! ([`GuestUart::is_full`]), until the console has taken some output. Input is held back while
-//! [`GuestUart::input_room`] is 0. The interrupt line is a function of the state ([`GuestUart::line`]); the
-//! platform gives it to the IOAPIC after every access. Loopback and the scratch register exist
-//! because drivers probe with them. PC16550D data sheet, "Registers".
+//! [`GuestUart::input_room`] is 0. The interrupt line is a function of the state
+//! ([`GuestUart::line`]); the platform gives it to the IOAPIC after every access. Loopback and the
+//! scratch register exist because drivers probe with them. PC16550D data sheet, "Registers".
 
 use super::ioapic::LineLevel;
 use super::panic_line::PanicLine;
@@ -137,7 +137,9 @@ impl GuestUart {
         match offset {
             DATA if self.latched() => self.divisor = (self.divisor & 0xff00) | u16::from(value),
             DATA => self.write_data(value),
-            INTERRUPT_ENABLE if self.latched() => self.divisor = (self.divisor & 0xff) | (u16::from(value) << 8),
+            INTERRUPT_ENABLE if self.latched() => {
+                self.divisor = (self.divisor & 0xff) | (u16::from(value) << 8)
+            }
             INTERRUPT_ENABLE => {
                 // Enabling the transmit interrupt while the transmitter is empty raises it at once;
                 // drivers test for that.
@@ -297,7 +299,10 @@ mod tests {
             uart.write(INTERRUPT_ENABLE, ENABLE_TRANSMIT);
             assert_eq!(uart.line(), LineLevel::High);
             assert_eq!(uart.read(INTERRUPT_ID_FIFO_CONTROL), ID_TRANSMIT);
-            assert_eq!((uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)), (LineLevel::Low, ID_NONE));
+            assert_eq!(
+                (uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)),
+                (LineLevel::Low, ID_NONE)
+            );
             uart.write(INTERRUPT_ENABLE, 0);
         }
     }
@@ -320,9 +325,15 @@ mod tests {
             assert_eq!((uart.read(LINE_STATUS), uart.is_full()), (TRANSMITTER_EMPTY, false));
             uart.write(DATA, b'x');
         }
-        assert_eq!((uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)), (LineLevel::High, ID_TRANSMIT));
+        assert_eq!(
+            (uart.line(), uart.read(INTERRUPT_ID_FIFO_CONTROL)),
+            (LineLevel::High, ID_TRANSMIT)
+        );
         (0..FIFO_BYTES).for_each(|_| uart.write(DATA, b'y'));
-        assert_eq!((uart.read(LINE_STATUS), uart.line(), uart.is_full()), (0, LineLevel::Low, true));
+        assert_eq!(
+            (uart.read(LINE_STATUS), uart.line(), uart.is_full()),
+            (0, LineLevel::Low, true)
+        );
         let mut again = uart.clone();
         again.reset();
         assert_eq!((again.read(LINE_STATUS), again.is_full()), (0, true), "a reset makes no room");
@@ -332,7 +343,10 @@ mod tests {
         let mut taken = [0; FIFO_BYTES - 1];
         uart.output().take(&mut taken);
         uart.output_taken();
-        assert_eq!((uart.read(LINE_STATUS), uart.line(), uart.is_full()), (0, LineLevel::Low, false));
+        assert_eq!(
+            (uart.read(LINE_STATUS), uart.line(), uart.is_full()),
+            (0, LineLevel::Low, false)
+        );
         uart.output().pop();
         uart.output_taken();
         assert_eq!((uart.read(LINE_STATUS), uart.line()), (TRANSMITTER_EMPTY, LineLevel::High));
@@ -360,7 +374,10 @@ mod tests {
         uart.write(LINE_CONTROL, DIVISOR_LATCH);
         uart.write(DATA, 1);
         uart.write(INTERRUPT_ENABLE, 2);
-        assert_eq!((uart.read(DATA), uart.read(INTERRUPT_ENABLE), uart.output().pop()), (1, 2, None));
+        assert_eq!(
+            (uart.read(DATA), uart.read(INTERRUPT_ENABLE), uart.output().pop()),
+            (1, 2, None)
+        );
         uart.write(LINE_CONTROL, 3);
         assert_eq!(uart.read(INTERRUPT_ENABLE), 0);
     }

@@ -47,9 +47,19 @@ pub fn multiply(a: u64, b: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
 
 /// Returns both halves of `a * b`, and the flags: carry and overflow are set if the upper half is
 /// significant.
-pub fn multiply_wide(a: u64, b: u64, extend: OperandExtension, width: AccessWidth, rflags: u64) -> ((u64, u64), u64) {
+pub fn multiply_wide(
+    a: u64,
+    b: u64,
+    extend: OperandExtension,
+    width: AccessWidth,
+    rflags: u64,
+) -> ((u64, u64), u64) {
     let (low, high) = product(a, b, extend, width);
-    let empty = if extend == OperandExtension::Sign && low & sign_bit(width) != 0 { width.mask() } else { 0 };
+    let empty = if extend == OperandExtension::Sign && low & sign_bit(width) != 0 {
+        width.mask()
+    } else {
+        0
+    };
     ((low, high), rflags & !(CARRY | OVERFLOW) | flag(high != empty, CARRY | OVERFLOW))
 }
 
@@ -111,7 +121,11 @@ mod tests {
             (Alu::Xor, 3, 1, AccessWidth::Dword, 2, 0),
             (Alu::Add, u64::MAX, u64::MAX, AccessWidth::Qword, u64::MAX - 1, CARRY | SIGN | ADJUST),
         ] {
-            assert_eq!(binary(op, a, b, width, STATUS & !CARRY | 2), (result, flags | 2), "{op:?} {a:#x} {b:#x}");
+            assert_eq!(
+                binary(op, a, b, width, STATUS & !CARRY | 2),
+                (result, flags | 2),
+                "{op:?} {a:#x} {b:#x}"
+            );
         }
     }
 
@@ -119,18 +133,33 @@ mod tests {
     fn a_product_tells_whether_it_fits() {
         assert_eq!(multiply(5, u64::MAX, AccessWidth::Dword, 2), (0xffff_fffb, 2));
         assert_eq!(multiply(0x4000, 2, AccessWidth::Word, 2), (0x8000, 2 | CARRY | OVERFLOW));
-        assert_eq!(multiply_wide(0xff, 2, OperandExtension::Zero, AccessWidth::Byte, 0), ((0xfe, 1), CARRY | OVERFLOW));
-        assert_eq!(multiply_wide(0xff, 2, OperandExtension::Sign, AccessWidth::Byte, CARRY), ((0xfe, 0xff), 0));
-        assert_eq!(multiply_wide(u64::MAX, u64::MAX, OperandExtension::Zero, AccessWidth::Qword, 0).0, (1, u64::MAX - 1));
+        assert_eq!(
+            multiply_wide(0xff, 2, OperandExtension::Zero, AccessWidth::Byte, 0),
+            ((0xfe, 1), CARRY | OVERFLOW)
+        );
+        assert_eq!(
+            multiply_wide(0xff, 2, OperandExtension::Sign, AccessWidth::Byte, CARRY),
+            ((0xfe, 0xff), 0)
+        );
+        assert_eq!(
+            multiply_wide(u64::MAX, u64::MAX, OperandExtension::Zero, AccessWidth::Qword, 0).0,
+            (1, u64::MAX - 1)
+        );
     }
 
     #[test]
     fn carry_goes_in_where_it_should_and_stays_where_it_should() {
         assert_eq!(binary(Alu::Adc, 1, 1, AccessWidth::Byte, CARRY).0, 3);
-        assert_eq!(binary(Alu::Sbb, 0, u64::MAX, AccessWidth::Qword, CARRY), (0, CARRY | ZERO | PARITY | ADJUST));
+        assert_eq!(
+            binary(Alu::Sbb, 0, u64::MAX, AccessWidth::Qword, CARRY),
+            (0, CARRY | ZERO | PARITY | ADJUST)
+        );
         assert_eq!(unary(Unary::Inc, 0xff, AccessWidth::Byte, 0), (0, ZERO | PARITY | ADJUST));
         assert_eq!(unary(Unary::Dec, 0, AccessWidth::Byte, CARRY).1 & CARRY, CARRY);
-        assert_eq!(unary(Unary::Neg, 1, AccessWidth::Byte, 0), (0xff, CARRY | SIGN | ADJUST | PARITY));
+        assert_eq!(
+            unary(Unary::Neg, 1, AccessWidth::Byte, 0),
+            (0xff, CARRY | SIGN | ADJUST | PARITY)
+        );
         assert_eq!(unary(Unary::Not, 0xf0, AccessWidth::Byte, 0x202), (0x0f, 0x202));
     }
 }

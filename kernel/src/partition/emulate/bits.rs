@@ -22,7 +22,13 @@ const fn bits(width: AccessWidth) -> u64 {
 
 /// Returns `value` shifted or rotated by `count`, and the flags. Overflow is defined for a count of
 /// 1 only; for others it is computed from the last step.
-pub fn shift(op: ShiftOperation, value: u64, count: u8, width: AccessWidth, rflags: u64) -> (u64, u64) {
+pub fn shift(
+    op: ShiftOperation,
+    value: u64,
+    count: u8,
+    width: AccessWidth,
+    rflags: u64,
+) -> (u64, u64) {
     let count = u64::from(count) & if width == AccessWidth::Qword { 63 } else { 31 };
     if count == 0 {
         return (value, rflags);
@@ -95,8 +101,14 @@ mod tests {
     #[test]
     fn a_bit_goes_to_carry_and_changes() {
         let run = |op, number| bit(op, 0b100, number, AccessWidth::Word, 2);
-        assert_eq!([run(BitOp::Test, 2), run(BitOp::Test, 18), run(BitOp::Test, 1)], [(4, 3), (4, 3), (4, 2)]);
-        assert_eq!([run(BitOp::Set, 0), run(BitOp::Reset, 2), run(BitOp::Complement, 2)], [(5, 2), (0, 3), (0, 3)]);
+        assert_eq!(
+            [run(BitOp::Test, 2), run(BitOp::Test, 18), run(BitOp::Test, 1)],
+            [(4, 3), (4, 3), (4, 2)]
+        );
+        assert_eq!(
+            [run(BitOp::Set, 0), run(BitOp::Reset, 2), run(BitOp::Complement, 2)],
+            [(5, 2), (0, 3), (0, 3)]
+        );
     }
 
     #[test]
@@ -104,8 +116,22 @@ mod tests {
         let flags = CARRY | OVERFLOW | SIGN | ZERO | PARITY;
         for (op, value, count, width, result, wanted) in [
             (ShiftOperation::Left, 0x80, 1, AccessWidth::Byte, 0, CARRY | OVERFLOW | ZERO | PARITY),
-            (ShiftOperation::Left, 1, 31, AccessWidth::Dword, 0x8000_0000, OVERFLOW | SIGN | PARITY),
-            (ShiftOperation::Right, 0x8001, 1, AccessWidth::Word, 0x4000, CARRY | OVERFLOW | PARITY),
+            (
+                ShiftOperation::Left,
+                1,
+                31,
+                AccessWidth::Dword,
+                0x8000_0000,
+                OVERFLOW | SIGN | PARITY,
+            ),
+            (
+                ShiftOperation::Right,
+                0x8001,
+                1,
+                AccessWidth::Word,
+                0x4000,
+                CARRY | OVERFLOW | PARITY,
+            ),
             (ShiftOperation::ArithmeticRight, 0x80, 7, AccessWidth::Byte, 0xff, SIGN | PARITY),
             (ShiftOperation::RotateLeft, 0x81, 1, AccessWidth::Byte, 0x03, CARRY | OVERFLOW),
             (ShiftOperation::RotateRight, 1, 1, AccessWidth::Qword, 1 << 63, CARRY | OVERFLOW),
@@ -115,8 +141,16 @@ mod tests {
             let (new, rflags) = shift(op, value, count, width, 0);
             assert_eq!((new, rflags & flags), (result, wanted), "{op:?} {value:#x}");
         }
-        assert_eq!(shift(ShiftOperation::RotateCarryLeft, 0x80, 2, AccessWidth::Byte, CARRY), (3, 0), "the carry goes round");
-        assert_eq!(shift(ShiftOperation::Left, 0x55, 32, AccessWidth::Dword, 0xff), (0x55, 0xff), "a count of 0 changes no flag");
+        assert_eq!(
+            shift(ShiftOperation::RotateCarryLeft, 0x80, 2, AccessWidth::Byte, CARRY),
+            (3, 0),
+            "the carry goes round"
+        );
+        assert_eq!(
+            shift(ShiftOperation::Left, 0x55, 32, AccessWidth::Dword, 0xff),
+            (0x55, 0xff),
+            "a count of 0 changes no flag"
+        );
     }
 
     #[test]
@@ -131,10 +165,21 @@ mod tests {
     fn a_condition_and_its_opposite_never_agree() {
         for rflags in (0..0x1000).map(|bits| bits | 2) {
             for pair in 0..8 {
-                assert_ne!(holds(ConditionCode(pair * 2), rflags), holds(ConditionCode(pair * 2 + 1), rflags));
+                assert_ne!(
+                    holds(ConditionCode(pair * 2), rflags),
+                    holds(ConditionCode(pair * 2 + 1), rflags)
+                );
             }
         }
-        assert!(holds(ConditionCode(4), ZERO) && holds(ConditionCode(12), SIGN) && !holds(ConditionCode(12), SIGN | OVERFLOW));
-        assert!(holds(ConditionCode(6), CARRY) && holds(ConditionCode(14), ZERO) && holds(ConditionCode(15), 0));
+        assert!(
+            holds(ConditionCode(4), ZERO)
+                && holds(ConditionCode(12), SIGN)
+                && !holds(ConditionCode(12), SIGN | OVERFLOW)
+        );
+        assert!(
+            holds(ConditionCode(6), CARRY)
+                && holds(ConditionCode(14), ZERO)
+                && holds(ConditionCode(15), 0)
+        );
     }
 }

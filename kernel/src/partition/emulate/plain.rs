@@ -11,7 +11,13 @@ use crate::virt::VcpuRegisters;
 /// Carries out `plain`; its access to `gpa` has exited. `None` if the device needs guest memory for
 /// it; then nothing has happened.
 #[inline(always)]
-pub fn plain_mmio(plain: &PlainMove, vcpu: &mut impl VcpuRegisters, platform: &mut Platform, gpa: Gpa, now: Tsc) -> Option<()> {
+pub fn plain_mmio(
+    plain: &PlainMove,
+    vcpu: &mut impl VcpuRegisters,
+    platform: &mut Platform,
+    gpa: Gpa,
+    now: Tsc,
+) -> Option<()> {
     match plain.direction {
         MoveDirection::Store(source) => {
             let value = match source {
@@ -46,10 +52,13 @@ mod tests {
 
     fn platform() -> Platform {
         let layout = RamLayout::new(1 << 20).unwrap();
-        let clock = GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let clock =
+            GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
         let mut platform = Platform::new(clock, &layout, ApicMode::XApic);
         // Entry 1 of the I/O APIC, and a local APIC that is enabled.
-        for (gpa, value) in [(IOAPIC_BASE, 0x12), (IOAPIC_BASE + 0x10, 0x1_0045), (LAPIC_BASE + 0xf0, 0x1ff)] {
+        for (gpa, value) in
+            [(IOAPIC_BASE, 0x12), (IOAPIC_BASE + 0x10, 0x1_0045), (LAPIC_BASE + 0xf0, 0x1ff)]
+        {
             platform.mmio_write_alone(Gpa::new(gpa), value, NOW).unwrap();
         }
         platform
@@ -96,10 +105,12 @@ mod tests {
         ] {
             let mut all = [0x90; 16];
             all[..bytes.len()].copy_from_slice(bytes);
-            let (plain, whole) = (plain_move(&all).unwrap(), decode(bytes, CodeSize::Bits64).unwrap());
-            for gpa in [IOAPIC_BASE, IOAPIC_BASE + 0x10, IOAPIC_BASE + 0x12, 0xfec0_2000, ERST_BASE - 8]
-                .into_iter()
-                .chain((LAPIC_BASE..LAPIC_BASE + 0x410).step_by(8))
+            let (plain, whole) =
+                (plain_move(&all).unwrap(), decode(bytes, CodeSize::Bits64).unwrap());
+            for gpa in
+                [IOAPIC_BASE, IOAPIC_BASE + 0x10, IOAPIC_BASE + 0x12, 0xfec0_2000, ERST_BASE - 8]
+                    .into_iter()
+                    .chain((LAPIC_BASE..LAPIC_BASE + 0x410).step_by(8))
             {
                 let gpa = Gpa::new(gpa);
                 let (mut ours, mut short) = (platform(), vcpu());

@@ -4,10 +4,14 @@
 //! Each element: translate its addresses, move it, then step the registers. An address that is not
 //! RAM is a device's.
 
-use super::{EmulateError, EmulationContext, EmulationOutcome, InstructionProgress, MAX_ELEMENTS, alu};
+use super::{
+    EmulateError, EmulationContext, EmulationOutcome, InstructionProgress, MAX_ELEMENTS, alu,
+};
 use crate::addr::{Gpa, Gva, PAGE_SIZE};
 use crate::mm::guest::GuestMemoryError;
-use crate::partition::decode::{Alu, CodeSize, Instruction, InstructionKind, RegisterOperand, RegisterPart, Repeat, SegmentName};
+use crate::partition::decode::{
+    Alu, CodeSize, Instruction, InstructionKind, RegisterOperand, RegisterPart, Repeat, SegmentName,
+};
 use crate::partition::devices::DeviceEffect;
 use crate::partition::walk::{Privilege, WalkRegisters, translate};
 use crate::virt::breakpoints::BreakpointAccess;
@@ -42,7 +46,8 @@ pub fn port_string(
             let value = context.load(gpa, width)?;
             let now = context.now;
             context.watch.note(BreakpointAccess::Port, port.into(), width);
-            let effect = context.platform.pio_write(port, width, value as u32, context.memory, &|| now)?;
+            let effect =
+                context.platform.pio_write(port, width, value as u32, context.memory, &|| now)?;
             context.step(instruction, Gpr::Rsi);
             Ok(effect)
         }),
@@ -131,7 +136,11 @@ pub(super) fn push(
 ) -> Result<DeviceEffect, EmulateError> {
     let width = instruction.width;
     let top = context.stack_pointer().wrapping_sub(width.bytes() as u64);
-    let place = context.place(context.linear(SegmentName::Ss, top & context.stack_mask()), width, PageAccess::Write)?;
+    let place = context.place(
+        context.linear(SegmentName::Ss, top & context.stack_mask()),
+        width,
+        PageAccess::Write,
+    )?;
     context.load(place, width)?;
     let value = context.device_read(gpa, width);
     let effect = context.store(place, width, value)?;
@@ -140,10 +149,18 @@ pub(super) fn push(
 }
 
 /// POP to a device's register at `gpa`.
-pub(super) fn pop(context: &mut EmulationContext<'_>, instruction: &Instruction, gpa: Gpa) -> Result<DeviceEffect, EmulateError> {
+pub(super) fn pop(
+    context: &mut EmulationContext<'_>,
+    instruction: &Instruction,
+    gpa: Gpa,
+) -> Result<DeviceEffect, EmulateError> {
     let width = instruction.width;
     let top = context.stack_pointer();
-    let place = context.place(context.linear(SegmentName::Ss, top & context.stack_mask()), width, PageAccess::Read)?;
+    let place = context.place(
+        context.linear(SegmentName::Ss, top & context.stack_mask()),
+        width,
+        PageAccess::Read,
+    )?;
     let value = context.load(place, width)?;
     let effect = context.device_write(gpa, width, value)?;
     context.set_stack_pointer(top.wrapping_add(width.bytes() as u64));
@@ -216,7 +233,8 @@ impl EmulationContext<'_> {
     /// Writes an address-sized register: words keep the rest, dwords clear the upper half.
     fn set_counter(&mut self, instruction: &Instruction, gpr: Gpr, value: u64) {
         let mask = instruction.address.mask();
-        let kept = if instruction.address == AccessWidth::Word { self.regs.get(gpr) & !mask } else { 0 };
+        let kept =
+            if instruction.address == AccessWidth::Word { self.regs.get(gpr) & !mask } else { 0 };
         self.regs.set(gpr, kept | (value & mask));
     }
 
@@ -255,7 +273,10 @@ impl EmulationContext<'_> {
 
     /// DS:rSI, or the overriding segment instead of DS.
     fn origin(&self, instruction: &Instruction) -> Gva {
-        self.linear(instruction.segment.unwrap_or(SegmentName::Ds), self.counter(instruction, Gpr::Rsi))
+        self.linear(
+            instruction.segment.unwrap_or(SegmentName::Ds),
+            self.counter(instruction, Gpr::Rsi),
+        )
     }
 
     pub(super) fn linear(&self, segment: SegmentName, offset: u64) -> Gva {
@@ -273,8 +294,17 @@ impl EmulationContext<'_> {
         Gva::new(if long { linear } else { linear & 0xffff_ffff })
     }
 
-    fn place(&mut self, at: Gva, width: AccessWidth, access: PageAccess) -> Result<ElementAddress, EmulateError> {
-        let touch = if access == PageAccess::Write { BreakpointAccess::Write } else { BreakpointAccess::Read };
+    fn place(
+        &mut self,
+        at: Gva,
+        width: AccessWidth,
+        access: PageAccess,
+    ) -> Result<ElementAddress, EmulateError> {
+        let touch = if access == PageAccess::Write {
+            BreakpointAccess::Write
+        } else {
+            BreakpointAccess::Read
+        };
         self.watch.note(touch, at.as_u64(), width);
         let first = self.translated(at, access)?;
         let first_bytes = width.bytes().min((PAGE_SIZE - at.page_offset()) as usize);
@@ -306,7 +336,12 @@ impl EmulationContext<'_> {
         }
     }
 
-    fn store(&mut self, place: ElementAddress, width: AccessWidth, value: u64) -> Result<DeviceEffect, EmulateError> {
+    fn store(
+        &mut self,
+        place: ElementAddress,
+        width: AccessWidth,
+        value: u64,
+    ) -> Result<DeviceEffect, EmulateError> {
         let bytes = value.to_le_bytes();
         let (first, second) = bytes[..width.bytes()].split_at(place.first_bytes);
         let written = self.memory.write(place.first, first).and_then(|()| match second {

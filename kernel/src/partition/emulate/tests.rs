@@ -22,8 +22,10 @@ struct EmulateBed {
 impl EmulateBed {
     /// A flat 32-bit guest without paging.
     fn new() -> Self {
-        let clock = GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
-        let segment = |attributes| SegmentRegister { selector: 8, attributes, limit: u32::MAX, base: 0 };
+        let clock =
+            GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let segment =
+            |attributes| SegmentRegister { selector: 8, attributes, limit: u32::MAX, base: 0 };
         Self {
             regs: Regs { rflags: 2, ..Regs::default() },
             state: CpuState::flat(segment(0xc09b), segment(0xc093)),
@@ -37,12 +39,21 @@ impl EmulateBed {
         let Self { regs, state, platform, memory, .. } = self;
         EmulationContext { regs, state, platform, memory, now: Tsc(0), watch }
     }
-    fn run(&mut self, bytes: &[u8], size: CodeSize, gpa: Gpa) -> Result<EmulationOutcome, EmulateError> {
+    fn run(
+        &mut self,
+        bytes: &[u8],
+        size: CodeSize,
+        gpa: Gpa,
+    ) -> Result<EmulationOutcome, EmulateError> {
         let instruction = decode(bytes, size).unwrap();
         mmio(&mut self.context(), &instruction, gpa)
     }
     fn run_64(&mut self, bytes: &[u8]) {
-        assert_eq!(self.run(bytes, CodeSize::Bits64, ID), Ok(EmulationOutcome::advance(DeviceEffect::None)), "{bytes:x?}");
+        assert_eq!(
+            self.run(bytes, CodeSize::Bits64, ID),
+            Ok(EmulationOutcome::advance(DeviceEffect::None)),
+            "{bytes:x?}"
+        );
     }
     fn ports(&mut self, bytes: &[u8], port: u16) -> Result<EmulationOutcome, EmulateError> {
         let instruction = decode(bytes, CodeSize::Bits32).unwrap();
@@ -52,7 +63,10 @@ impl EmulateBed {
         self.platform.mmio_read(ID, AccessWidth::Qword, Tsc(0))
     }
     fn set_id(&mut self, value: u64) {
-        assert_eq!(self.platform.mmio_write(ID, AccessWidth::Qword, value, Tsc(0), &self.memory), Ok(DeviceEffect::None));
+        assert_eq!(
+            self.platform.mmio_write(ID, AccessWidth::Qword, value, Tsc(0), &self.memory),
+            Ok(DeviceEffect::None)
+        );
     }
 }
 
@@ -126,7 +140,10 @@ fn a_device_is_copied_to_memory_element_by_element() {
     let done = bed.run(&[0xf3, 0xa5], CodeSize::Bits32, ID);
     assert_eq!(done, Ok(EmulationOutcome::advance(DeviceEffect::None)));
     assert_eq!(bed.memory.peek(0x1000, 8), 0x1122_3344_5566_7788u64.to_le_bytes());
-    assert_eq!([Gpr::Rcx, Gpr::Rsi, Gpr::Rdi].map(|r| bed.regs.get(r)), [0, ID.as_u64() + 8, 0x1008]);
+    assert_eq!(
+        [Gpr::Rcx, Gpr::Rsi, Gpr::Rdi].map(|r| bed.regs.get(r)),
+        [0, ID.as_u64() + 8, 0x1008]
+    );
 }
 
 #[test]
@@ -137,7 +154,10 @@ fn a_copy_that_meets_an_absent_page_goes_on_where_it_stopped() {
     bed.regs.set(Gpr::Rcx, 2);
     bed.memory.evict(0x2000);
     let run = |bed: &mut EmulateBed| bed.run(&[0xf3, 0xa5], CodeSize::Bits32, ID);
-    assert_eq!(run(&mut bed), Err(EmulateError::Memory(GuestMemoryError::NotResident(Gpa::new(0x2000)))));
+    assert_eq!(
+        run(&mut bed),
+        Err(EmulateError::Memory(GuestMemoryError::NotResident(Gpa::new(0x2000))))
+    );
     assert_eq!([Gpr::Rcx, Gpr::Rdi].map(|r| bed.regs.get(r)), [1, 0x2000]);
     bed.memory.bring_in(0x2000);
     assert_eq!(run(&mut bed), Ok(EmulationOutcome::advance(DeviceEffect::None)));
@@ -149,8 +169,12 @@ fn a_long_repetition_is_cut() {
     let mut bed = EmulateBed::new();
     bed.regs.set(Gpr::Rdi, IOAPIC_BASE);
     bed.regs.set(Gpr::Rcx, 1000);
-    let run = |bed: &mut EmulateBed| bed.run(&[0xf3, 0xaa], CodeSize::Bits32, Gpa::new(IOAPIC_BASE));
-    assert_eq!(run(&mut bed), Ok(EmulationOutcome { next: InstructionProgress::Repeat, effect: DeviceEffect::None }));
+    let run =
+        |bed: &mut EmulateBed| bed.run(&[0xf3, 0xaa], CodeSize::Bits32, Gpa::new(IOAPIC_BASE));
+    assert_eq!(
+        run(&mut bed),
+        Ok(EmulationOutcome { next: InstructionProgress::Repeat, effect: DeviceEffect::None })
+    );
     assert_eq!(bed.regs.get(Gpr::Rcx), 1000 - MAX_ELEMENTS as u64);
     bed.regs.set(Gpr::Rcx, 0);
     assert_eq!(run(&mut bed), Ok(EmulationOutcome::advance(DeviceEffect::None)), "zero times");
@@ -165,11 +189,20 @@ fn outs_sends_bytes_backwards_with_the_direction_flag() {
     bed.regs.rflags |= 1 << 10;
     for left in [2, 1, 0] {
         let done = bed.ports(&[0x67, 0xf3, 0x6e], port::COM1);
-        let next = if left == 0 { InstructionProgress::Advance } else { InstructionProgress::Repeat };
-        assert_eq!(done, Ok(EmulationOutcome { next, effect: DeviceEffect::Console }), "left after an effect");
+        let next =
+            if left == 0 { InstructionProgress::Advance } else { InstructionProgress::Repeat };
+        assert_eq!(
+            done,
+            Ok(EmulationOutcome { next, effect: DeviceEffect::Console }),
+            "left after an effect"
+        );
         assert_eq!(bed.regs.get(Gpr::Rcx), 0xffff_0000 | left, "16-bit counter");
     }
-    assert_eq!(bed.ports(&[0x67, 0xf3, 0x6e], port::COM1), Ok(EmulationOutcome::advance(DeviceEffect::None)), "zero times");
+    assert_eq!(
+        bed.ports(&[0x67, 0xf3, 0x6e], port::COM1),
+        Ok(EmulationOutcome::advance(DeviceEffect::None)),
+        "zero times"
+    );
     let mut out = [0; 3];
     bed.platform.console_output().take(&mut out);
     assert_eq!(&out, b"cba");
@@ -225,10 +258,15 @@ fn no_instruction_on_no_tables_panics_us() {
         bed.regs.rflags = random.next() & 0x4_0fd7;
         let mut bytes: [u8; 16] = core::array::from_fn(|_| random.next() as u8);
         if round % 3 == 0 {
-            bytes[..2].copy_from_slice(&[0xf3, [0xa4, 0xa5, 0xaa, 0xab, 0x6c, 0x6d, 0x6e, 0x6f][round as usize / 3 % 8]]);
+            bytes[..2].copy_from_slice(&[
+                0xf3,
+                [0xa4, 0xa5, 0xaa, 0xab, 0x6c, 0x6d, 0x6e, 0x6f][round as usize / 3 % 8],
+            ]);
         }
         let Ok(instruction) = decode(&bytes, CodeSize::of(&bed.state)) else { continue };
-        let gpa = Gpa::new([ERST_BASE, IOAPIC_BASE, 0xfee0_0000][round as usize % 3] | (random.next() & 0xfff));
+        let gpa = Gpa::new(
+            [ERST_BASE, IOAPIC_BASE, 0xfee0_0000][round as usize % 3] | (random.next() & 0xfff),
+        );
         let device = mmio(&mut bed.context(), &instruction, gpa);
         let port = port_string(&mut bed.context(), &instruction, random.next() as u16 & 0x7ff);
         carried_out += u32::from(device.is_ok() || port.is_ok());
@@ -238,7 +276,11 @@ fn no_instruction_on_no_tables_panics_us() {
 
 /// Runs an instruction at ERST's id register; returns the breakpoints that it has met. All four
 /// breakpoints watch reads and writes of eight bytes, at `at`, `at + 8` and so on.
-fn met(bed: &mut EmulateBed, bytes: &[u8], at: u64) -> (u64, Result<EmulationOutcome, EmulateError>) {
+fn met(
+    bed: &mut EmulateBed,
+    bytes: &[u8],
+    at: u64,
+) -> (u64, Result<EmulationOutcome, EmulateError>) {
     const ALL: u64 = 0xbbbb_0055;
     bed.breakpoints = Some(Breakpoints::new([at, at + 8, at + 16, at + 24], ALL, 0));
     let instruction = decode(bytes, CodeSize::of(&bed.state)).unwrap();
@@ -269,7 +311,11 @@ fn breakpoints_are_met_at_the_operands_linear_address() {
         (&[0x67, 0x8b, 0x47, 8], 0x3008),
         (&[0xa1, 0, 0x50, 0, 0], 0x6000),
     ] {
-        assert_eq!(met(&mut bed, bytes, at), (1, Ok(EmulationOutcome::advance(DeviceEffect::None))), "{bytes:x?}");
+        assert_eq!(
+            met(&mut bed, bytes, at),
+            (1, Ok(EmulationOutcome::advance(DeviceEffect::None))),
+            "{bytes:x?}"
+        );
         assert_eq!(met(&mut bed, bytes, at + 8).0, 0, "{bytes:x?}");
     }
 }
@@ -279,7 +325,9 @@ fn a_bit_far_from_its_operand_and_both_ends_of_push_and_pop_count() {
     let mut bed = EmulateBed::new();
     bed.regs.set(Gpr::Rbx, 0x2000);
     // bts [ebx], ecx
-    for (number, at) in [(0, 0x2000), (31, 0x2000), (32 * 4, 0x2010), (-1_i32, 0x1ff8), (-64, 0x1ff8)] {
+    for (number, at) in
+        [(0, 0x2000), (31, 0x2000), (32 * 4, 0x2010), (-1_i32, 0x1ff8), (-64, 0x1ff8)]
+    {
         bed.regs.set(Gpr::Rcx, u64::from(number as u32));
         assert_eq!(met(&mut bed, &[0x0f, 0xab, 0x0b], at).0, 1, "{number}");
     }
@@ -298,7 +346,10 @@ fn a_repetition_stops_behind_the_element_that_meets_a_breakpoint() {
     // rep stosd
     let again = EmulationOutcome { next: InstructionProgress::Repeat, effect: DeviceEffect::None };
     let at = ID.as_u64() + 0x10000;
-    assert_eq!(met(&mut bed, &[0xf3, 0xab], at), (0, Ok(EmulationOutcome::advance(DeviceEffect::None))));
+    assert_eq!(
+        met(&mut bed, &[0xf3, 0xab], at),
+        (0, Ok(EmulationOutcome::advance(DeviceEffect::None)))
+    );
     (0..2).for_each(|n| bed.regs.set([Gpr::Rcx, Gpr::Rdi][n], [5, ID.as_u64() - 8][n]));
     assert_eq!(met(&mut bed, &[0xf3, 0xab], ID.as_u64()), (1, Ok(again)));
     assert_eq!(bed.regs.get(Gpr::Rcx), 2);

@@ -6,7 +6,9 @@
 
 use super::EmulationContext;
 use crate::addr::Gva;
-use crate::partition::decode::{AddressBase, Alu, BitOp, Instruction, InstructionKind, RegisterOperand, SourceOperand};
+use crate::partition::decode::{
+    AddressBase, Alu, BitOp, Instruction, InstructionKind, RegisterOperand, SourceOperand,
+};
 use crate::virt::breakpoints::{BreakpointAccess, Breakpoints};
 use crate::virt::{AccessWidth, Gpr};
 
@@ -47,7 +49,8 @@ impl EmulationContext<'_> {
     /// address depends on them.
     pub(super) fn watch_operand(&mut self, instruction: &Instruction) {
         if self.watch.breakpoints.is_some()
-            && let Some((touch, at)) = operand_touch(instruction.kind).zip(self.operand_address(instruction))
+            && let Some((touch, at)) =
+                operand_touch(instruction.kind).zip(self.operand_address(instruction))
         {
             self.watch.note(touch, at.as_u64(), instruction.width);
         }
@@ -74,7 +77,11 @@ impl EmulationContext<'_> {
     /// Returns the byte offset of a bit number in a register: it may lie before or after the
     /// operand.
     fn bit_offset(&self, instruction: &Instruction) -> u64 {
-        let InstructionKind::Bit(_, SourceOperand::Register(RegisterOperand { gpr, .. })) = instruction.kind else { return 0 };
+        let InstructionKind::Bit(_, SourceOperand::Register(RegisterOperand { gpr, .. })) =
+            instruction.kind
+        else {
+            return 0;
+        };
         let bits = 8 * instruction.width.bytes() as u32;
         let number = (self.regs.get(gpr) << (64 - bits)) as i64 >> (64 - bits);
         (number.div_euclid(i64::from(bits)) * i64::from(bits / 8)) as u64

@@ -9,7 +9,12 @@ use crate::virt::breakpoints::BreakpointAccess;
 use crate::virt::{AccessWidth, Gpr, IoAccess, IoDirection, VcpuRegisters};
 
 impl VirtualMachine {
-    pub(super) fn port_io(&mut self, io: IoAccess, next: u64, memory: &PartitionMemory<'_>) -> ExitDecision {
+    pub(super) fn port_io(
+        &mut self,
+        io: IoAccess,
+        next: u64,
+        memory: &PartitionMemory<'_>,
+    ) -> ExitDecision {
         let alone = access_port(&mut self.platform, &mut self.vcpu, io).map(Ok);
         let done = alone.unwrap_or_else(|| {
             let value = operand(&self.vcpu, io.width);
@@ -33,14 +38,20 @@ impl VirtualMachine {
 
 /// Carries out an access; `None` if the device needs guest memory for it.
 #[inline(always)]
-pub(super) fn access_port(platform: &mut Platform, vcpu: &mut impl VcpuRegisters, io: IoAccess) -> Option<DeviceEffect> {
+pub(super) fn access_port(
+    platform: &mut Platform,
+    vcpu: &mut impl VcpuRegisters,
+    io: IoAccess,
+) -> Option<DeviceEffect> {
     match io.direction {
         IoDirection::In => {
             let value = platform.pio_read(io.port, io.width, now);
             vcpu.set(Gpr::Rax, io.width.merge(vcpu.regs().get(Gpr::Rax), u64::from(value)));
             Some(DeviceEffect::None)
         }
-        IoDirection::Out => platform.pio_write_alone(io.port, io.width, operand(vcpu, io.width), &now),
+        IoDirection::Out => {
+            platform.pio_write_alone(io.port, io.width, operand(vcpu, io.width), &now)
+        }
     }
 }
 

@@ -5,20 +5,35 @@ use crate::addr::Gpa;
 use crate::crash::record::CrashCause;
 use crate::partition::decision::ExitDecision;
 use crate::partition::devices::clock::Tsc;
-use crate::partition::emulate::{self, BreakpointWatch, EmulateError, EmulationContext, EmulationOutcome, InstructionProgress};
+use crate::partition::emulate::{
+    self, BreakpointWatch, EmulateError, EmulationContext, EmulationOutcome, InstructionProgress,
+};
 use crate::partition::fetch::{self, CodeView, FetchError};
 use crate::partition::machine::{PartitionMemory, VirtualMachine};
 use crate::virt::{InjectedEvent, IoAccess, PageAccess};
 
 impl VirtualMachine {
-    pub(super) fn device_memory(&mut self, gpa: Gpa, access: PageAccess, memory: &PartitionMemory<'_>, now: Tsc) -> ExitDecision {
+    pub(super) fn device_memory(
+        &mut self,
+        gpa: Gpa,
+        access: PageAccess,
+        memory: &PartitionMemory<'_>,
+        now: Tsc,
+    ) -> ExitDecision {
         if access == PageAccess::Execute {
             return ExitDecision::Crash(CrashCause::ExecutedNothing(gpa.as_u64()));
         }
-        self.emulate(memory, now, gpa, |context, instruction| emulate::mmio(context, instruction, gpa))
+        self.emulate(memory, now, gpa, |context, instruction| {
+            emulate::mmio(context, instruction, gpa)
+        })
     }
 
-    pub(super) fn string_io(&mut self, io: IoAccess, memory: &PartitionMemory<'_>, now: Tsc) -> ExitDecision {
+    pub(super) fn string_io(
+        &mut self,
+        io: IoAccess,
+        memory: &PartitionMemory<'_>,
+        now: Tsc,
+    ) -> ExitDecision {
         let port = io.port;
         self.emulate(memory, now, Gpa::new(u64::from(port)), |context, instruction| {
             emulate::port_string(context, instruction, port)
@@ -41,11 +56,20 @@ impl VirtualMachine {
         let instruction = match fetch::instruction(memory, &CodeView::from(&state), regs.rip) {
             Ok(instruction) => instruction,
             // The CPU has decoded the instruction, or it had not exited: it is legal.
-            Err(FetchError::Unknown) => return ExitDecision::Crash(CrashCause::NotEmulated(at.as_u64())),
+            Err(FetchError::Unknown) => {
+                return ExitDecision::Crash(CrashCause::NotEmulated(at.as_u64()));
+            }
             Err(error) => return self.fetch_failed(error),
         };
         let watch = BreakpointWatch::new(self.vcpu.breakpoints());
-        let mut context = EmulationContext { regs: &mut regs, state: &state, platform: &mut self.platform, memory, now, watch };
+        let mut context = EmulationContext {
+            regs: &mut regs,
+            state: &state,
+            platform: &mut self.platform,
+            memory,
+            now,
+            watch,
+        };
         let result = carry_out(&mut context, &instruction);
         let hits = context.watch.hits();
         match result {
@@ -54,7 +78,9 @@ impl VirtualMachine {
                 self.vcpu.set_cr8(self.platform.lapic().cr8());
                 self.break_behind(hits);
                 let rip = match done.next {
-                    InstructionProgress::Advance => regs.rip.wrapping_add(u64::from(instruction.length)),
+                    InstructionProgress::Advance => {
+                        regs.rip.wrapping_add(u64::from(instruction.length))
+                    }
                     InstructionProgress::Repeat => regs.rip,
                 };
                 ExitDecision::after(rip, done.effect)

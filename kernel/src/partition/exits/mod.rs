@@ -32,15 +32,21 @@ impl VirtualMachine {
             VmExit::HostInterrupt => return ExitDecision::TakeInterrupt,
             // A window has opened, or the back end has handled the exit alone: the next look at the
             // devices does the rest.
-            VmExit::InterruptWindow | VmExit::NmiWindow | VmExit::Handled => return ExitDecision::Resume,
+            VmExit::InterruptWindow | VmExit::NmiWindow | VmExit::Handled => {
+                return ExitDecision::Resume;
+            }
             VmExit::ShadowedWindow => return self.shadowed_window(memory),
             VmExit::TripleFault => return self.triple_fault(memory),
             VmExit::Undefined => return ExitDecision::Inject(InjectedEvent::invalid_opcode()),
-            VmExit::TaskSwitch(switch) => return ExitDecision::Crash(CrashCause::TaskSwitch(switch)),
+            VmExit::TaskSwitch(switch) => {
+                return ExitDecision::Crash(CrashCause::TaskSwitch(switch));
+            }
             VmExit::MachineCheck => return ExitDecision::Crash(CrashCause::MachineCheck),
             // The board has no interrupt for the FPU's error: deliver #MF, as on VMX, whose CPUs
             // require CR0.NE.
-            VmExit::FloatingPointFrozen => return ExitDecision::Inject(InjectedEvent::floating_point()),
+            VmExit::FloatingPointFrozen => {
+                return ExitDecision::Inject(InjectedEvent::floating_point());
+            }
             VmExit::EntryFailed { code } => return self.entry_failed(code, memory),
             VmExit::Unknown { code } => return self.unknown(code),
             // The access is the CPU's own: there is no instruction to emulate, and it would fail
@@ -51,7 +57,9 @@ impl VirtualMachine {
             VmExit::SecondLevelFault { gpa, .. } if self.vcpu.event_pending() => {
                 return ExitDecision::Crash(CrashCause::NoMemory(gpa.as_u64()));
             }
-            VmExit::SecondLevelFault { gpa, access, .. } => return self.device_memory(gpa, access, memory, now),
+            VmExit::SecondLevelFault { gpa, access, .. } => {
+                return self.device_memory(gpa, access, memory, now);
+            }
             VmExit::Io(io) if io.string => return self.string_io(io, memory, now),
             VmExit::System(access) => return self.move_system(access, memory),
             _ => {}

@@ -18,7 +18,12 @@ impl VirtualMachine {
         }
     }
 
-    pub(super) fn write_msr(&mut self, next: u64, memory: &PartitionMemory<'_>, now: Tsc) -> ExitDecision {
+    pub(super) fn write_msr(
+        &mut self,
+        next: u64,
+        memory: &PartitionMemory<'_>,
+        now: Tsc,
+    ) -> ExitDecision {
         let (number, value) = (self.vcpu.regs().get(Gpr::Rcx) as u32, self.vcpu.regs().edx_eax());
         match self.msrs.write(number, value, &mut self.vcpu, &mut self.platform, memory, now) {
             Ok(()) => {

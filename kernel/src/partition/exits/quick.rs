@@ -56,7 +56,10 @@ pub enum QuickExit {
 impl VirtualMachine {
     /// Runs the guest and answers its exits until one needs the longer way. Also returns the number
     /// of exits.
-    pub(in crate::partition) fn run_quick(&mut self, memory: ResidentBytes<'_, DirectMap>) -> (QuickExit, u64) {
+    pub(in crate::partition) fn run_quick(
+        &mut self,
+        memory: ResidentBytes<'_, DirectMap>,
+    ) -> (QuickExit, u64) {
         if self.short_way == ShortWay::Closed {
             return self.run_once();
         }
@@ -127,8 +130,12 @@ impl Answers<'_> {
 
     #[inline(always)]
     fn cpuid(&self, vcpu: &mut impl BackendVcpu) -> Option<QuickExit> {
-        let Some(next) = self.lengths.next_rip(vcpu, VmExit::Cpuid) else { return Some(QuickExit::Exit) };
-        let Some(leaf) = self.cpuid.get(vcpu.regs().get(Gpr::Rax) as u32) else { return Some(QuickExit::Exit) };
+        let Some(next) = self.lengths.next_rip(vcpu, VmExit::Cpuid) else {
+            return Some(QuickExit::Exit);
+        };
+        let Some(leaf) = self.cpuid.get(vcpu.regs().get(Gpr::Rax) as u32) else {
+            return Some(QuickExit::Exit);
+        };
         leaf.load(|gpr, value| vcpu.set(gpr, value));
         vcpu.advance_to(next);
         None
@@ -137,7 +144,9 @@ impl Answers<'_> {
     /// Answers HLT: a pending interrupt ends it at once. A single step is left to the longer way.
     #[inline(always)]
     fn halt<V: BackendVcpu>(&mut self, vcpu: &mut V) -> Option<QuickExit> {
-        let Some(next) = self.lengths.next_rip(vcpu, VmExit::Halt) else { return Some(QuickExit::Exit) };
+        let Some(next) = self.lengths.next_rip(vcpu, VmExit::Halt) else {
+            return Some(QuickExit::Exit);
+        };
         if vcpu.regs().single_steps() {
             return Some(QuickExit::Exit);
         }
@@ -183,7 +192,13 @@ impl Answers<'_> {
     /// Carries out a move at a register of the local APIC. The APIC holds the task priority during
     /// the access, and its timer may need another deadline.
     #[inline(never)]
-    fn lapic_register<V: BackendVcpu>(&mut self, vcpu: &mut V, gpa: Gpa, plain: &PlainMove, next: u64) -> Option<QuickExit> {
+    fn lapic_register<V: BackendVcpu>(
+        &mut self,
+        vcpu: &mut V,
+        gpa: Gpa,
+        plain: &PlainMove,
+        next: u64,
+    ) -> Option<QuickExit> {
         let deadline = self.platform.next_deadline();
         self.platform.lapic_mut().set_cr8(vcpu.cr8());
         if plain_mmio(plain, vcpu, self.platform, gpa, Tsc(instr::rdtsc())).is_none() {
@@ -206,7 +221,8 @@ impl Answers<'_> {
             return None;
         }
         let (code, rip) = (vcpu.long_code()?, vcpu.regs().rip);
-        let at = fetch_address(&code, rip, |entry| self.memory.read(entry).map(u64::from_le_bytes))?;
+        let at =
+            fetch_address(&code, rip, |entry| self.memory.read(entry).map(u64::from_le_bytes))?;
         plain_move(&self.memory.read(at)?)
     }
 
@@ -233,7 +249,9 @@ impl Answers<'_> {
         match access {
             MsrAccess::Read => {
                 let now = || Tsc(instr::rdtsc());
-                let Some(value) = self.msrs.read_alone(number, self.platform, now) else { return Some(QuickExit::Exit) };
+                let Some(value) = self.msrs.read_alone(number, self.platform, now) else {
+                    return Some(QuickExit::Exit);
+                };
                 vcpu.set(Gpr::Rax, value & 0xffff_ffff);
                 vcpu.set(Gpr::Rdx, value >> 32);
                 vcpu.advance_to(next);
@@ -244,7 +262,12 @@ impl Answers<'_> {
     }
 
     #[inline(always)]
-    fn write_msr<V: BackendVcpu>(&mut self, vcpu: &mut V, number: u32, next: u64) -> Option<QuickExit> {
+    fn write_msr<V: BackendVcpu>(
+        &mut self,
+        vcpu: &mut V,
+        number: u32,
+        next: u64,
+    ) -> Option<QuickExit> {
         let value = vcpu.regs().edx_eax();
         if self.msrs.write_alone(number, value, self.platform).is_none() {
             return Some(QuickExit::Exit);
@@ -264,9 +287,15 @@ impl Answers<'_> {
 
     #[inline(always)]
     fn port<V: BackendVcpu>(&mut self, vcpu: &mut V) -> Option<QuickExit> {
-        let Some(io) = vcpu.port_access().filter(|io| !io.string) else { return Some(QuickExit::Exit) };
-        let Some(next) = self.lengths.next_rip(vcpu, VmExit::Io(io)) else { return Some(QuickExit::Exit) };
-        let Some(effect) = access_port(self.platform, vcpu, io) else { return Some(QuickExit::Exit) };
+        let Some(io) = vcpu.port_access().filter(|io| !io.string) else {
+            return Some(QuickExit::Exit);
+        };
+        let Some(next) = self.lengths.next_rip(vcpu, VmExit::Io(io)) else {
+            return Some(QuickExit::Exit);
+        };
+        let Some(effect) = access_port(self.platform, vcpu, io) else {
+            return Some(QuickExit::Exit);
+        };
         vcpu.advance_to(next);
         match effect {
             // Output waits in the devices and is fetched at the end of the stay; a stop for each

@@ -13,7 +13,11 @@ use crate::virt::{Gpr, InjectedEvent, SystemMove};
 const LEGACY_COUNTERS: u32 = 4;
 
 impl VirtualMachine {
-    pub(super) fn move_system(&mut self, access: SystemMove, memory: &PartitionMemory<'_>) -> ExitDecision {
+    pub(super) fn move_system(
+        &mut self,
+        access: SystemMove,
+        memory: &PartitionMemory<'_>,
+    ) -> ExitDecision {
         let code = CodeView::from(&self.vcpu.state());
         let rip = self.vcpu.regs().rip;
         let instruction = match fetch::instruction(memory, &code, rip) {
@@ -21,9 +25,15 @@ impl VirtualMachine {
             Err(error) => return self.fetch_failed(error),
         };
         let done = match (instruction.kind, access) {
-            (InstructionKind::System(gpr) | InstructionKind::ToControl(_, gpr), _) => self.vcpu.move_system(access, gpr),
-            (InstructionKind::LoadStatusWord(gpr), SystemMove::ToCr0) => self.vcpu.move_system(SystemMove::StatusWord, gpr),
-            (InstructionKind::Other, SystemMove::ToCr0) => return ExitDecision::Crash(CrashCause::NotEmulated(rip)),
+            (InstructionKind::System(gpr) | InstructionKind::ToControl(_, gpr), _) => {
+                self.vcpu.move_system(access, gpr)
+            }
+            (InstructionKind::LoadStatusWord(gpr), SystemMove::ToCr0) => {
+                self.vcpu.move_system(SystemMove::StatusWord, gpr)
+            }
+            (InstructionKind::Other, SystemMove::ToCr0) => {
+                return ExitDecision::Crash(CrashCause::NotEmulated(rip));
+            }
             // The guest has replaced the instruction since the CPU fetched it.
             _ => return self.fetch_failed(FetchError::Unknown),
         };
@@ -38,8 +48,10 @@ impl VirtualMachine {
     pub(super) fn entry_failed(&mut self, code: u64, memory: &PartitionMemory<'_>) -> ExitDecision {
         let code_view = CodeView::from(&self.vcpu.state());
         let instruction = fetch::instruction(memory, &code_view, self.vcpu.regs().rip);
-        let writes_cr3 = instruction.is_ok_and(|instruction| matches!(instruction.kind, InstructionKind::ToControl(3, _)));
-        if quirks::guest_hazards() == GuestHazards::Tcg && writes_cr3 && !self.vcpu.event_pending() {
+        let writes_cr3 = instruction
+            .is_ok_and(|instruction| matches!(instruction.kind, InstructionKind::ToControl(3, _)));
+        if quirks::guest_hazards() == GuestHazards::Tcg && writes_cr3 && !self.vcpu.event_pending()
+        {
             return ExitDecision::Inject(InjectedEvent::general_protection());
         }
         log::warn!("entry failed:{}", self.vcpu.raw_exit());

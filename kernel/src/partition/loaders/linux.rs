@@ -54,9 +54,11 @@ const STARTUP_64: u64 = 0x200;
 const E820_ENTRY_BYTES: usize = 20;
 
 /// `__BOOT_CS` and `__BOOT_DS`.
-const CODE_64: SegmentRegister = SegmentRegister { selector: 0x10, attributes: 0xa09b, limit: u32::MAX, base: 0 };
+const CODE_64: SegmentRegister =
+    SegmentRegister { selector: 0x10, attributes: 0xa09b, limit: u32::MAX, base: 0 };
 const CODE_32: SegmentRegister = SegmentRegister { attributes: 0xc09b, ..CODE_64 };
-const DATA: SegmentRegister = SegmentRegister { selector: 0x18, attributes: 0xc093, limit: u32::MAX, base: 0 };
+const DATA: SegmentRegister =
+    SegmentRegister { selector: 0x18, attributes: 0xc093, limit: u32::MAX, base: 0 };
 /// The descriptors in the GDT's format.
 const DESCRIPTOR_64: u64 = 0x00af_9b00_0000_ffff;
 const DESCRIPTOR_32: u64 = 0x00cf_9b00_0000_ffff;
@@ -95,7 +97,11 @@ pub fn is_bzimage(image: &[u8]) -> bool {
 }
 
 /// Plans how to start the bzImage `image`.
-pub fn plan(image: &[u8], initrd: Option<u64>, request: &LoadRequest<'_>) -> Result<LoadPlan, LoadError> {
+pub fn plan(
+    image: &[u8],
+    initrd: Option<u64>,
+    request: &LoadRequest<'_>,
+) -> Result<LoadPlan, LoadError> {
     let header = Header::read(image)?;
     let longest = u64::from(header.command_line_max).min(place::COMMAND_LINE_BYTES - 1);
     if request.cmdline.len() as u64 > longest {
@@ -106,7 +112,10 @@ pub fn plan(image: &[u8], initrd: Option<u64>, request: &LoadRequest<'_>) -> Res
     let span = header.init_bytes.max(header.payload_bytes as u64);
     let kernel_end = place::kernel_end(header.load, span, request.layout)?;
     let initrd = match initrd {
-        Some(bytes) => Some((place::initrd_base(bytes, kernel_end, header.initrd_limit, request.layout)?, bytes)),
+        Some(bytes) => Some((
+            place::initrd_base(bytes, kernel_end, header.initrd_limit, request.layout)?,
+            bytes,
+        )),
         None => None,
     };
     let parameters = boot_params(image, &header, initrd, request)?;
@@ -128,7 +137,8 @@ impl Header {
         if half(at::VERSION)? < VERSION_PLACED || flags & LOADED_HIGH == 0 {
             return Err(LoadError::OldProtocol);
         }
-        let is_long = half(at::VERSION)? >= VERSION_64_BIT && half(at::XLOADFLAGS)? & XLOADFLAG_KERNEL_64 != 0;
+        let is_long = half(at::VERSION)? >= VERSION_64_BIT
+            && half(at::XLOADFLAGS)? & XLOADFLAG_KERNEL_64 != 0;
         let [sectors] = field(image, at::SETUP_SECTORS)?;
         let payload = (usize::from(if sectors == 0 { 4 } else { sectors }) + 1) * SECTOR;
         // The size is in units of 16 bytes, rounded up: the file need not fill the last one.
@@ -149,23 +159,39 @@ impl Header {
     }
 }
 
-fn copies(header: &Header, initrd: Option<(u64, u64)>, parameters: Vec<u8>, request: &LoadRequest<'_>) -> Vec<LoadCopy> {
+fn copies(
+    header: &Header,
+    initrd: Option<(u64, u64)>,
+    parameters: Vec<u8>,
+    request: &LoadRequest<'_>,
+) -> Vec<LoadCopy> {
     let made = |to, bytes| LoadCopy { to: Gpa::new(to), content: CopyContent::Made(bytes) };
     let mut command_line = request.cmdline.as_bytes().to_vec();
     command_line.push(0);
-    let kernel = CopyContent::Image { role: ImageRole::Kernel, offset: header.payload, bytes: header.payload_bytes };
+    let kernel = CopyContent::Image {
+        role: ImageRole::Kernel,
+        offset: header.payload,
+        bytes: header.payload_bytes,
+    };
     let mut copies = vec![
         made(place::BOOT_INFO, parameters),
         made(place::COMMAND_LINE, command_line),
-        made(place::GDT, descriptors(header.entry).iter().flat_map(|entry| entry.to_le_bytes()).collect()),
-        made(place::PAGE_TABLES, if header.entry == KernelEntryMode::Long { identity_map() } else { Vec::new() }),
+        made(
+            place::GDT,
+            descriptors(header.entry).iter().flat_map(|entry| entry.to_le_bytes()).collect(),
+        ),
+        made(
+            place::PAGE_TABLES,
+            if header.entry == KernelEntryMode::Long { identity_map() } else { Vec::new() },
+        ),
         made(request.acpi.at.as_u64(), request.acpi.bytes.clone()),
         firmware::reset_entry(),
         mp_table::mp_tables(),
         LoadCopy { to: Gpa::new(header.load), content: kernel },
     ];
     if let Some((base, bytes)) = initrd {
-        let content = CopyContent::Image { role: ImageRole::Initrd, offset: 0, bytes: bytes as usize };
+        let content =
+            CopyContent::Image { role: ImageRole::Initrd, offset: 0, bytes: bytes as usize };
         copies.push(LoadCopy { to: Gpa::new(base), content });
     }
     copies
@@ -214,7 +240,8 @@ fn identity_map() -> Vec<u8> {
     let leaves = (0..MAPPED_GIB * 512).map(|i| (i << 21) | LARGE_PAGE);
     let mut bytes = vec![0; ((2 + MAPPED_GIB) * PAGE_SIZE) as usize];
     let mut put = |offset: u64, entries: &mut dyn Iterator<Item = u64>| {
-        for (slot, entry) in bytes[offset as usize..].as_chunks_mut::<8>().0.iter_mut().zip(entries) {
+        for (slot, entry) in bytes[offset as usize..].as_chunks_mut::<8>().0.iter_mut().zip(entries)
+        {
             *slot = entry.to_le_bytes();
         }
     };
@@ -235,15 +262,22 @@ fn registers(header: &Header) -> Regs {
 }
 
 fn descriptors(entry: KernelEntryMode) -> [u64; 4] {
-    [0, 0, if entry == KernelEntryMode::Long { DESCRIPTOR_64 } else { DESCRIPTOR_32 }, DESCRIPTOR_DATA]
+    [
+        0,
+        0,
+        if entry == KernelEntryMode::Long { DESCRIPTOR_64 } else { DESCRIPTOR_32 },
+        DESCRIPTOR_DATA,
+    ]
 }
 
 fn state(entry: KernelEntryMode) -> CpuState {
-    let mut state = CpuState::flat(if entry == KernelEntryMode::Long { CODE_64 } else { CODE_32 }, DATA);
+    let mut state =
+        CpuState::flat(if entry == KernelEntryMode::Long { CODE_64 } else { CODE_32 }, DATA);
     state.gdtr.base = place::GDT;
     state.gdtr.limit = GDT_BYTES - 1;
     if entry == KernelEntryMode::Long {
-        (state.cr0, state.cr3, state.cr4, state.efer) = (CR0_PAGED, place::PAGE_TABLES, CR4_PAE, EFER_LONG_MODE);
+        (state.cr0, state.cr3, state.cr4, state.efer) =
+            (CR0_PAGED, place::PAGE_TABLES, CR4_PAE, EFER_LONG_MODE);
     }
     state
 }

@@ -4,7 +4,9 @@ use arrayvec::ArrayVec;
 
 use crate::addr::PAGE_SIZE;
 use crate::mm::layout::{HOLE_BASE, HOLE_END, RamLayout};
-use crate::partition::devices::map::{ACPI_BASE, ERST_BUFFER_BYTES, FIRMWARE_BASE, FIRST_MIB, erst_buffer};
+use crate::partition::devices::map::{
+    ACPI_BASE, ERST_BUFFER_BYTES, FIRMWARE_BASE, FIRST_MIB, erst_buffer,
+};
 
 /// The type of a range. The values are ACPI's address range types; the Linux and the PVH boot
 /// protocol use the same.
@@ -36,7 +38,8 @@ pub fn entries(layout: &RamLayout) -> ArrayVec<MemoryMapEntry, 6> {
     let ram = u64::from(layout.pages()).saturating_mul(PAGE_SIZE);
     let buffer = erst_buffer(layout).as_u64();
     let high = ram.saturating_sub(HOLE_BASE);
-    let entry = |base, end: u64, kind| MemoryMapEntry { base, bytes: end.saturating_sub(base), kind };
+    let entry =
+        |base, end: u64, kind| MemoryMapEntry { base, bytes: end.saturating_sub(base), kind };
     [
         entry(0, FIRMWARE_BASE, MemoryRangeType::Ram),
         entry(FIRMWARE_BASE, 0xa_0000, MemoryRangeType::Reserved),

@@ -79,18 +79,38 @@ pub enum LoadError {
 impl core::fmt::Display for LoadError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
-            LoadError::Missing(ImageRole::Kernel) => f.write_str("the kernel is not in the boot archive"),
-            LoadError::Missing(ImageRole::Initrd) => f.write_str("the initrd is not in the boot archive"),
-            LoadError::UnknownFormat => f.write_str("the kernel is neither a Linux bzImage nor an ELF file"),
+            LoadError::Missing(ImageRole::Kernel) => {
+                f.write_str("the kernel is not in the boot archive")
+            }
+            LoadError::Missing(ImageRole::Initrd) => {
+                f.write_str("the initrd is not in the boot archive")
+            }
+            LoadError::UnknownFormat => {
+                f.write_str("the kernel is neither a Linux bzImage nor an ELF file")
+            }
             LoadError::Damaged => f.write_str("the kernel file is damaged or cut off"),
-            LoadError::TooManySegments(most) => write!(f, "the kernel is an ELF file of more than {most} loadable segments"),
-            LoadError::OldProtocol => f.write_str("the kernel is older than the Linux boot protocol 2.10"),
+            LoadError::TooManySegments(most) => {
+                write!(f, "the kernel is an ELF file of more than {most} loadable segments")
+            }
+            LoadError::OldProtocol => {
+                f.write_str("the kernel is older than the Linux boot protocol 2.10")
+            }
             LoadError::WrongElf => f.write_str("the kernel is an ELF file, but none for x86"),
-            LoadError::NoPvhNote => f.write_str("the kernel is an ELF file without a PVH entry point"),
-            LoadError::BadAddress(at) => write!(f, "the kernel wants to lie at {at:#x}, which it cannot have"),
-            LoadError::CommandLineTooLong(max) => write!(f, "the kernel takes command lines of {max} bytes at most"),
+            LoadError::NoPvhNote => {
+                f.write_str("the kernel is an ELF file without a PVH entry point")
+            }
+            LoadError::BadAddress(at) => {
+                write!(f, "the kernel wants to lie at {at:#x}, which it cannot have")
+            }
+            LoadError::CommandLineTooLong(max) => {
+                write!(f, "the kernel takes command lines of {max} bytes at most")
+            }
             LoadError::MemoryTooSmall(bytes) => {
-                write!(f, "the logical memory is too small: kernel and initrd need {} MiB", bytes.div_ceil(1 << 20))
+                write!(
+                    f,
+                    "the logical memory is too small: kernel and initrd need {} MiB",
+                    bytes.div_ceil(1 << 20)
+                )
             }
         }
     }
@@ -114,9 +134,12 @@ pub struct LoadRequest<'a> {
 /// # Errors
 /// [`LoadError`] names the cause.
 pub fn plan(source: &dyn ImageSource, request: &LoadRequest<'_>) -> Result<LoadPlan, LoadError> {
-    let kernel = source.module(&request.kernel.image).ok_or(LoadError::Missing(ImageRole::Kernel))?;
+    let kernel =
+        source.module(&request.kernel.image).ok_or(LoadError::Missing(ImageRole::Kernel))?;
     let initrd = match &request.kernel.initrd {
-        Some(name) => Some(source.module(name).ok_or(LoadError::Missing(ImageRole::Initrd))?.len() as u64),
+        Some(name) => {
+            Some(source.module(name).ok_or(LoadError::Missing(ImageRole::Initrd))?.len() as u64)
+        }
         None => None,
     };
     if pvh::is_elf(kernel) {

@@ -14,7 +14,9 @@ use alloc::vec::Vec;
 
 use super::plan::{CopyContent, LoadCopy};
 use crate::addr::Gpa;
-use crate::partition::devices::map::{BOOT_APIC_ID, COM1_PIN, IOAPIC_BASE, IOAPIC_ID, LAPIC_BASE, MP_BASE};
+use crate::partition::devices::map::{
+    BOOT_APIC_ID, COM1_PIN, IOAPIC_BASE, IOAPIC_ID, LAPIC_BASE, MP_BASE,
+};
 
 const REVISION_1_4: u8 = 4;
 const POINTER_BYTES: u64 = 16;
@@ -105,7 +107,9 @@ mod tests {
     use crate::partition::devices::map::RESET_ENTRY;
 
     fn bytes() -> Vec<u8> {
-        let LoadCopy { to, content: CopyContent::Made(bytes) } = mp_tables() else { panic!("they are made") };
+        let LoadCopy { to, content: CopyContent::Made(bytes) } = mp_tables() else {
+            panic!("they are made")
+        };
         assert_eq!(to, Gpa::new(MP_BASE));
         bytes
     }

@@ -40,7 +40,12 @@ pub fn kernel_end(base: u64, bytes: u64, layout: &RamLayout) -> Result<u64, Load
 }
 
 /// Places `bytes` of initrd as high as possible: below `limit`, above `kernel_end` and 1 MiB.
-pub fn initrd_base(bytes: u64, kernel_end: u64, limit: u64, layout: &RamLayout) -> Result<u64, LoadError> {
+pub fn initrd_base(
+    bytes: u64,
+    kernel_end: u64,
+    limit: u64,
+    layout: &RamLayout,
+) -> Result<u64, LoadError> {
     let kernel_end = kernel_end.max(FIRST_MIB);
     let needed = kernel_end.saturating_add(PAGE_SIZE).saturating_add(bytes);
     let top = usable_end(layout).min(limit);

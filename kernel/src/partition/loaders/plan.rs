@@ -137,6 +137,8 @@ impl LoadJob {
             ImageRole::Initrd => self.initrd.as_ref(),
         };
         let image = name.and_then(|name| source.module(name));
-        image.and_then(|image| image.get(offset..offset + bytes)).expect("the plan was made from this image")
+        image
+            .and_then(|image| image.get(offset..offset + bytes))
+            .expect("the plan was made from this image")
     }
 }

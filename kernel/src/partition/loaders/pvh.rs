@@ -28,8 +28,10 @@ const MODULE_BYTES: u64 = 32;
 const MODULE_LIST: u64 = place::BOOT_INFO + START_INFO_BYTES;
 const MEMORY_MAP: u64 = MODULE_LIST + MODULE_BYTES;
 
-const CODE: SegmentRegister = SegmentRegister { selector: 0x8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
-const DATA: SegmentRegister = SegmentRegister { selector: 0x10, attributes: 0xc093, limit: u32::MAX, base: 0 };
+const CODE: SegmentRegister =
+    SegmentRegister { selector: 0x8, attributes: 0xc09b, limit: u32::MAX, base: 0 };
+const DATA: SegmentRegister =
+    SegmentRegister { selector: 0x10, attributes: 0xc093, limit: u32::MAX, base: 0 };
 
 type Elf<'a> = ElfBytes<'a, LittleEndian>;
 
@@ -39,10 +41,17 @@ pub fn is_elf(image: &[u8]) -> bool {
 }
 
 /// Plans how to start the ELF file `image`.
-pub fn plan(image: &[u8], initrd: Option<u64>, request: &LoadRequest<'_>) -> Result<LoadPlan, LoadError> {
+pub fn plan(
+    image: &[u8],
+    initrd: Option<u64>,
+    request: &LoadRequest<'_>,
+) -> Result<LoadPlan, LoadError> {
     let elf = Elf::minimal_parse(image).map_err(|_| LoadError::Damaged)?;
     // The entry point is 32-bit code in any case; the class is only the file's format.
-    if !matches!((elf.ehdr.class, elf.ehdr.e_machine), (Class::ELF64, EM_X86_64) | (Class::ELF32, EM_386 | EM_X86_64)) {
+    if !matches!(
+        (elf.ehdr.class, elf.ehdr.e_machine),
+        (Class::ELF64, EM_X86_64) | (Class::ELF32, EM_386 | EM_X86_64)
+    ) {
         return Err(LoadError::WrongElf);
     }
     let entry = entry(&elf)?;
@@ -51,11 +60,14 @@ pub fn plan(image: &[u8], initrd: Option<u64>, request: &LoadRequest<'_>) -> Res
     }
     let (mut copies, kernel_end) = segments(&elf, image, request)?;
     let initrd = match initrd {
-        Some(bytes) => Some((place::initrd_base(bytes, kernel_end, u64::MAX, request.layout)?, bytes)),
+        Some(bytes) => {
+            Some((place::initrd_base(bytes, kernel_end, u64::MAX, request.layout)?, bytes))
+        }
         None => None,
     };
     if let Some((base, bytes)) = initrd {
-        let content = CopyContent::Image { role: ImageRole::Initrd, offset: 0, bytes: bytes as usize };
+        let content =
+            CopyContent::Image { role: ImageRole::Initrd, offset: 0, bytes: bytes as usize };
         copies.push(LoadCopy { to: Gpa::new(base), content });
     }
     let made = |to: Gpa, bytes| LoadCopy { to, content: CopyContent::Made(bytes) };
@@ -95,7 +107,11 @@ fn entry(elf: &Elf<'_>) -> Result<u64, LoadError> {
 const MOST_SEGMENTS: usize = 64;
 
 /// Plans the copies of the loadable segments. Also returns the end of the highest one.
-fn segments(elf: &Elf<'_>, image: &[u8], request: &LoadRequest<'_>) -> Result<(Vec<LoadCopy>, u64), LoadError> {
+fn segments(
+    elf: &Elf<'_>,
+    image: &[u8],
+    request: &LoadRequest<'_>,
+) -> Result<(Vec<LoadCopy>, u64), LoadError> {
     let headers = elf.segments().ok_or(LoadError::Damaged)?;
     let (mut copies, mut kernel_end) = (Vec::new(), 0);
     for header in headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0) {

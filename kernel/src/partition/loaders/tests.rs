@@ -60,15 +60,28 @@ fn kernel(initrd: Option<&str>) -> KernelModules {
     KernelModules { image: "kernel".into(), initrd: initrd.map(Into::into) }
 }
 
-fn make(image: &[u8], initrd: Option<&[u8]>, bytes: u64, cmdline: &str) -> Result<LoadPlan, LoadError> {
+fn make(
+    image: &[u8],
+    initrd: Option<&[u8]>,
+    bytes: u64,
+    cmdline: &str,
+) -> Result<LoadPlan, LoadError> {
     let images = [("kernel", image), ("initrd", initrd.unwrap_or_default())];
     let layout = RamLayout::new(bytes).unwrap();
     let kernel = kernel(initrd.map(|_| "initrd"));
-    plan(&Images(&images), &LoadRequest { kernel: &kernel, cmdline, layout: &layout, acpi: &AcpiTables::new() })
+    plan(
+        &Images(&images),
+        &LoadRequest { kernel: &kernel, cmdline, layout: &layout, acpi: &AcpiTables::new() },
+    )
 }
 
 /// Makes a plan and carries it out in steps of `max_bytes`.
-fn load(image: &[u8], initrd: &[u8], bytes: u64, max_bytes: usize) -> (LoadPlan, FakeGuestMemory, usize) {
+fn load(
+    image: &[u8],
+    initrd: &[u8],
+    bytes: u64,
+    max_bytes: usize,
+) -> (LoadPlan, FakeGuestMemory, usize) {
     let plan = make(image, Some(initrd), bytes, "console=ttyS0").unwrap();
     let images = [("kernel", image), ("initrd", initrd)];
     let memory = FakeGuestMemory::new(bytes as usize);
@@ -84,8 +97,14 @@ fn load(image: &[u8], initrd: &[u8], bytes: u64, max_bytes: usize) -> (LoadPlan,
 fn linux_starts_in_64_bit_mode_behind_its_header() {
     let initrd = vec![0x5a; 10_000];
     let (plan, memory, _) = load(&bzimage(), &initrd, 64 * MIB, 1 << 20);
-    assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rsi), plan.regs.rflags), (16 * MIB + 0x200, 0x1000, 2));
-    assert_eq!((plan.state.cr0 & 0x8000_0001, plan.state.cr3, plan.state.efer), (0x8000_0001, 0x4000, 0x500));
+    assert_eq!(
+        (plan.regs.rip, plan.regs.get(Gpr::Rsi), plan.regs.rflags),
+        (16 * MIB + 0x200, 0x1000, 2)
+    );
+    assert_eq!(
+        (plan.state.cr0 & 0x8000_0001, plan.state.cr3, plan.state.efer),
+        (0x8000_0001, 0x4000, 0x500)
+    );
     assert_eq!(plan.apic, ApicMode::XApic);
     assert_eq!(memory.peek(16 * MIB, 4096), bzimage()[1024..]);
     let params = memory.peek(0x1000, 4096);
@@ -96,7 +115,10 @@ fn linux_starts_in_64_bit_mode_behind_its_header() {
     assert_eq!(memory.peek(word(0x70).into(), 8), b"RSD PTR ");
     let base = u64::from(word(0x218));
     assert_eq!((word(0x21c), base % 4096, memory.peek(base, 10_000)), (10_000, 0, initrd));
-    assert!(base + 10_000 <= 64 * MIB - 8192 && base + 10_000 + 4096 > 64 * MIB - 8192, "as high as possible");
+    assert!(
+        base + 10_000 <= 64 * MIB - 8192 && base + 10_000 + 4096 > 64 * MIB - 8192,
+        "as high as possible"
+    );
     assert_eq!((params[0x1e8], word(0x2d0), word(0x2d8), word(0x2e0)), (5, 0, 0x9_fc00, 1));
 }
 
@@ -116,7 +138,10 @@ fn the_first_four_gib_are_mapped_one_to_one() {
 fn a_pvh_kernel_starts_in_32_bit_mode_with_its_start_info() {
     let (plan, memory, _) = load(&pvh_elf(), b"disk", 4 * MIB, 1 << 20);
     assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rbx), plan.state.cr0), (0x10_0010, 0x1000, 0x11));
-    assert_eq!((plan.state.cs.attributes, plan.state.efer, plan.apic), (0xc09b, 0, ApicMode::XApic));
+    assert_eq!(
+        (plan.state.cs.attributes, plan.state.efer, plan.apic),
+        (0xc09b, 0, ApicMode::XApic)
+    );
     assert_eq!(memory.peek(MIB, 0x101), [&[0xcc; 0x100][..], &[0]].concat());
     let word = |at: u64| u64::from_le_bytes(memory.peek(0x1000 + at, 8).try_into().unwrap());
     assert_eq!((word(0) as u32, word(8) >> 32), (0x336e_c578, 1));
@@ -174,16 +199,26 @@ fn what_is_wrong_is_named() {
     assert_eq!(change(0x1f4, &[0xff; 4]), Err(LoadError::Damaged));
     assert_eq!(change(0x258, &[0; 8]), Err(LoadError::BadAddress(0)));
     assert_eq!(change(0x258, &[0xff; 8]), Err(LoadError::BadAddress(u64::MAX)));
-    assert_eq!(make(&good, None, 19 * MIB, "").map(|_| ()), Err(LoadError::MemoryTooSmall(20 * MIB + 8192)));
-    assert!(matches!(make(&good, Some(&[0; 2 << 20]), 21 * MIB, ""), Err(LoadError::MemoryTooSmall(n)) if n > 22 * MIB));
-    assert_eq!(make(&good, None, 64 * MIB, &"x".repeat(2048)).map(|_| ()), Err(LoadError::CommandLineTooLong(2047)));
+    assert_eq!(
+        make(&good, None, 19 * MIB, "").map(|_| ()),
+        Err(LoadError::MemoryTooSmall(20 * MIB + 8192))
+    );
+    assert!(matches!(
+        make(&good, Some(&[0; 2 << 20]), 21 * MIB, ""),
+        Err(LoadError::MemoryTooSmall(n)) if n > 22 * MIB
+    ));
+    assert_eq!(
+        make(&good, None, 64 * MIB, &"x".repeat(2048)).map(|_| ()),
+        Err(LoadError::CommandLineTooLong(2047))
+    );
     assert_eq!(make(b"#!/bin/sh", None, 64 * MIB, "").map(|_| ()), Err(LoadError::UnknownFormat));
 
     let images = [("kernel", &good[..])];
     let layout = RamLayout::new(64 * MIB).unwrap();
     let missing = |image: &str, initrd: Option<&str>| {
         let kernel = KernelModules { image: image.into(), initrd: initrd.map(Into::into) };
-        let request = LoadRequest { kernel: &kernel, cmdline: "", layout: &layout, acpi: &AcpiTables::new() };
+        let request =
+            LoadRequest { kernel: &kernel, cmdline: "", layout: &layout, acpi: &AcpiTables::new() };
         plan(&Images(&images), &request).map(|_| ())
     };
     assert_eq!(missing("kernle", None), Err(LoadError::Missing(ImageRole::Kernel)));
@@ -195,7 +230,11 @@ fn a_bzimage_need_not_fill_its_last_16_bytes() {
     let whole = bzimage();
     for missing in 0..17 {
         let planned = make(&whole[..whole.len() - missing], None, 64 * MIB, "").map(|_| ());
-        assert_eq!(planned, if missing < 16 { Ok(()) } else { Err(LoadError::Damaged) }, "{missing}");
+        assert_eq!(
+            planned,
+            if missing < 16 { Ok(()) } else { Err(LoadError::Damaged) },
+            "{missing}"
+        );
     }
     let (_, memory, _) = load(&whole[..whole.len() - 15], b"", 64 * MIB, 1 << 20);
     assert_eq!(memory.peek(16 * MIB, 4096 - 15), whole[1024..whole.len() - 15]);
@@ -208,9 +247,18 @@ fn a_bzimage_without_a_64_bit_entry_starts_in_protected_mode() {
         let mut image = bzimage();
         image[at..at + 2].copy_from_slice(&bytes);
         let (plan, memory, _) = load(&image, b"disk", 64 * MIB, 1 << 20);
-        assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rsi), plan.apic), (16 * MIB, 0x1000, ApicMode::XApic));
-        assert_eq!((plan.state.cr0, plan.state.cr4, plan.state.efer, plan.state.cs.attributes), (0x11, 0, 0, 0xc09b));
-        assert_eq!((plan.state.cs.selector, plan.state.ds.selector, plan.state.gdtr.limit), (0x10, 0x18, 31));
+        assert_eq!(
+            (plan.regs.rip, plan.regs.get(Gpr::Rsi), plan.apic),
+            (16 * MIB, 0x1000, ApicMode::XApic)
+        );
+        assert_eq!(
+            (plan.state.cr0, plan.state.cr4, plan.state.efer, plan.state.cs.attributes),
+            (0x11, 0, 0, 0xc09b)
+        );
+        assert_eq!(
+            (plan.state.cs.selector, plan.state.ds.selector, plan.state.gdtr.limit),
+            (0x10, 0x18, 31)
+        );
         assert_eq!(memory.peek(0x3010, 8), 0x00cf_9b00_0000_ffffu64.to_le_bytes());
     }
 }
@@ -222,10 +270,14 @@ fn pvh_elf32(low: u32) -> Vec<u8> {
     f.extend([2, 0, 3, 0, 1, 0, 0, 0]);
     [0x10_0010u32, 52, 0, 0].iter().for_each(|w| f.extend(w.to_le_bytes()));
     f.extend([52, 0, 32, 0, 3, 0, 40, 0, 0, 0, 0, 0]);
-    for (kind, offset, at, file, memory) in
-        [(1, 0x200, MIB as u32, 0x100, 0x3000), (1, 0x200, low, 0x100, 0x100), (4, 0x180, 0, 20, 20)]
-    {
-        [kind, offset, at, at, file, memory, 5, 4u32].iter().for_each(|w| f.extend(w.to_le_bytes()));
+    for (kind, offset, at, file, memory) in [
+        (1, 0x200, MIB as u32, 0x100, 0x3000),
+        (1, 0x200, low, 0x100, 0x100),
+        (4, 0x180, 0, 20, 20),
+    ] {
+        [kind, offset, at, at, file, memory, 5, 4u32]
+            .iter()
+            .for_each(|w| f.extend(w.to_le_bytes()));
     }
     f.resize(0x180, 0);
     [4u32, 4, 18].iter().for_each(|w| f.extend(w.to_le_bytes()));
@@ -240,7 +292,10 @@ fn pvh_elf32(low: u32) -> Vec<u8> {
 fn an_elf_file_of_32_bits_starts_like_one_of_64_and_may_lie_below_1_mib() {
     let (plan, memory, _) = load(&pvh_elf32(0x8_0000), b"disk", 4 * MIB, 1 << 20);
     assert_eq!((plan.regs.rip, plan.regs.get(Gpr::Rbx), plan.state.efer), (0x10_0010, 0x1000, 0));
-    assert_eq!((memory.peek(MIB, 0x100), memory.peek(0x8_0000, 0x101)), (vec![0xcc; 0x100], [&[0xcc; 0x100][..], &[0]].concat()));
+    assert_eq!(
+        (memory.peek(MIB, 0x100), memory.peek(0x8_0000, 0x101)),
+        (vec![0xcc; 0x100], [&[0xcc; 0x100][..], &[0]].concat())
+    );
     for low in [0x2000, 0x9fff, 0x9_fb80, 0xe_0000, 0xf_ff80] {
         let planned = make(&pvh_elf32(low), None, 4 * MIB, "").map(|_| ());
         assert_eq!(planned, Err(LoadError::BadAddress(low.into())), "{low:#x}");
@@ -260,7 +315,10 @@ fn elf_files_that_are_no_pvh_kernels_are_named() {
     assert_eq!(change(64 + 24, &[0; 8]), Err(LoadError::BadAddress(0)));
     assert_eq!(change(64 + 8, &[0xff; 8]), Err(LoadError::Damaged));
     assert_eq!(change(64 + 40, &[0xff; 8]), Err(LoadError::BadAddress(MIB)));
-    assert_eq!(change(64 + 40, &(8 * MIB).to_le_bytes()), Err(LoadError::MemoryTooSmall(9 * MIB + 8192)));
+    assert_eq!(
+        change(64 + 40, &(8 * MIB).to_le_bytes()),
+        Err(LoadError::MemoryTooSmall(9 * MIB + 8192))
+    );
 }
 
 #[test]
@@ -276,7 +334,10 @@ fn segments_are_planned_up_to_a_bound() {
         make(&image, None, 4 * MIB, "").map(|_| ())
     };
     assert_eq!((planned(1), planned(64)), (Ok(()), Ok(())));
-    assert_eq!((planned(65), planned(9999)), (Err(LoadError::TooManySegments(64)), Err(LoadError::TooManySegments(64))));
+    assert_eq!(
+        (planned(65), planned(9999)),
+        (Err(LoadError::TooManySegments(64)), Err(LoadError::TooManySegments(64)))
+    );
 }
 
 #[test]

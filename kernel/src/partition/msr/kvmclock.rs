@@ -57,7 +57,10 @@ impl KvmClock {
     /// The error of the access to guest memory; then nothing has happened.
     pub fn tell_stopped(&self, memory: &dyn GuestMemory) -> Result<(), GuestMemoryError> {
         let area = Gpa::new(self.system_time & !ENABLED);
-        let Some(at) = area.checked_add(FLAGS_OFFSET).filter(|_| self.system_time & ENABLED != 0) else { return Ok(()) };
+        let Some(at) = area.checked_add(FLAGS_OFFSET).filter(|_| self.system_time & ENABLED != 0)
+        else {
+            return Ok(());
+        };
         // The flags hold no time, so readers need no new version.
         let mut flags = [0];
         memory.read(at, &mut flags)?;
@@ -85,7 +88,8 @@ impl KvmClock {
                 if value & ENABLED != 0 {
                     publish(Gpa::new(value & !ENABLED), &system_time(clock, at), memory)?;
                 }
-                self.offs = self.offs.wrapping_add(u32::from(self.system_time & !value & ENABLED != 0));
+                self.offs =
+                    self.offs.wrapping_add(u32::from(self.system_time & !value & ENABLED != 0));
                 self.system_time = value;
             }
             _ => return Err(FAULT),
@@ -98,7 +102,12 @@ impl KvmClock {
     ///
     /// # Errors
     /// [`MsrError`]: the page is not resident.
-    pub fn publish_again(&self, clock: &GuestClock, memory: &dyn GuestMemory, at: ClockMoment) -> Result<(), MsrError> {
+    pub fn publish_again(
+        &self,
+        clock: &GuestClock,
+        memory: &dyn GuestMemory,
+        at: ClockMoment,
+    ) -> Result<(), MsrError> {
         match self.system_time & ENABLED {
             0 => Ok(()),
             _ => publish(Gpa::new(self.system_time & !ENABLED), &system_time(clock, at), memory),
@@ -108,7 +117,11 @@ impl KvmClock {
 
 /// Writes `body` behind a version, which is odd during the write, and even and different
 /// afterwards.
-fn publish<const N: usize>(at: Gpa, body: &[u8; N], memory: &dyn GuestMemory) -> Result<(), MsrError> {
+fn publish<const N: usize>(
+    at: Gpa,
+    body: &[u8; N],
+    memory: &dyn GuestMemory,
+) -> Result<(), MsrError> {
     let body_at = at.checked_add(4).ok_or(FAULT)?;
     let mut version = [0; 4];
     memory.read(at, &mut version).map_err(fault)?;
@@ -164,7 +177,11 @@ impl KvmClockScale {
 
     #[cfg(test)]
     fn apply(self, ticks: u64) -> u128 {
-        let shifted = if self.shift >= 0 { u128::from(ticks) << self.shift } else { u128::from(ticks >> -self.shift) };
+        let shifted = if self.shift >= 0 {
+            u128::from(ticks) << self.shift
+        } else {
+            u128::from(ticks >> -self.shift)
+        };
         (shifted * u128::from(self.multiplier)) >> 32
     }
 }
@@ -177,7 +194,11 @@ mod tests {
     use crate::partition::fake::FakeGuestMemory;
 
     fn clock(hz: u64) -> GuestClock {
-        GuestClock { rate: TscRate::new(hz), start: Tsc(1000), unix_ns_at_start: 1_798_761_599 * NS_PER_S + 5 }
+        GuestClock {
+            rate: TscRate::new(hz),
+            start: Tsc(1000),
+            unix_ns_at_start: 1_798_761_599 * NS_PER_S + 5,
+        }
     }
 
     fn at(now: Tsc) -> ClockMoment {
@@ -186,7 +207,15 @@ mod tests {
 
     #[test]
     fn the_scale_is_exact_to_a_millionth_for_every_sensible_tsc() {
-        for hz in [1_000_000, 50_000_000, 999_999_999, 1_000_000_000, 1_000_000_001, 2_894_560_000, 5_700_000_000] {
+        for hz in [
+            1_000_000,
+            50_000_000,
+            999_999_999,
+            1_000_000_000,
+            1_000_000_001,
+            2_894_560_000,
+            5_700_000_000,
+        ] {
             let scale = KvmClockScale::of(hz);
             let ns = scale.apply(hz * 3);
             assert!(ns.abs_diff(3 * u128::from(NS_PER_S)) < 3000, "{hz}: {ns} {scale:?}");
@@ -211,7 +240,10 @@ mod tests {
     #[test]
     fn the_wall_clock_is_the_time_of_the_start() {
         let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
-        assert_eq!(kvm.write(WALL_CLOCK, 0x10, &clock(1_000_000_000), &memory, at(Tsc(99_999))), Ok(()));
+        assert_eq!(
+            kvm.write(WALL_CLOCK, 0x10, &clock(1_000_000_000), &memory, at(Tsc(99_999))),
+            Ok(())
+        );
         let page = memory.peek(0x10, 12);
         assert_eq!((&page[..4], &page[8..]), (&2u32.to_le_bytes()[..], &5u32.to_le_bytes()[..]));
         assert_eq!(page[4..8], 1_798_761_599u32.to_le_bytes());
@@ -220,7 +252,11 @@ mod tests {
     #[test]
     fn a_guest_that_was_stopped_finds_the_flag_beside_the_others() {
         let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
-        assert_eq!((kvm.tell_stopped(&memory), memory.peek(29, 1)), (Ok(()), vec![0]), "it has no clock");
+        assert_eq!(
+            (kvm.tell_stopped(&memory), memory.peek(29, 1)),
+            (Ok(()), vec![0]),
+            "it has no clock"
+        );
         kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, at(Tsc(0))).unwrap();
         let before = memory.peek(0x1000, 32);
         memory.evict(0x1000);
@@ -240,7 +276,10 @@ mod tests {
             kvm.write(SYSTEM_TIME, value, &clock(1_000_000_000), &memory, at(Tsc(0))).unwrap();
             kvm.offs()
         };
-        assert_eq!([0, 0x1001, 0x1001, 0, 0, 0x1001, 0x1000].map(&mut write), [0, 0, 0, 1, 1, 1, 2]);
+        assert_eq!(
+            [0, 0x1001, 0x1001, 0, 0, 0x1001, 0x1000].map(&mut write),
+            [0, 0, 0, 1, 1, 1, 2]
+        );
     }
 
     #[test]
@@ -255,10 +294,20 @@ mod tests {
     #[test]
     fn addresses_without_ram_and_other_numbers_are_general_protection() {
         let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
-        for (msr, value) in [(SYSTEM_TIME, 0x10_0001), (WALL_CLOCK, u64::MAX), (0x4b56_4d02, 0), (0x1234, 0)] {
+        for (msr, value) in
+            [(SYSTEM_TIME, 0x10_0001), (WALL_CLOCK, u64::MAX), (0x4b56_4d02, 0), (0x1234, 0)]
+        {
             let written = kvm.write(msr, value, &clock(1_000_000_000), &memory, at(Tsc(0)));
-            assert_eq!(written, Err(MsrError::Exception(InjectedEvent::general_protection())), "{msr:#x}");
+            assert_eq!(
+                written,
+                Err(MsrError::Exception(InjectedEvent::general_protection())),
+                "{msr:#x}"
+            );
         }
-        assert_eq!(kvm.write(SYSTEM_TIME, 0x10_0000, &clock(1_000_000_000), &memory, at(Tsc(0))), Ok(()), "switched off");
+        assert_eq!(
+            kvm.write(SYSTEM_TIME, 0x10_0000, &clock(1_000_000_000), &memory, at(Tsc(0))),
+            Ok(()),
+            "switched off"
+        );
     }
 }

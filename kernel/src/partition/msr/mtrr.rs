@@ -10,7 +10,8 @@ use super::{FAULT, MsrError};
 const VARIABLE: u32 = 0x200;
 const VARIABLE_COUNT: usize = 8;
 const VARIABLE_LAST: u32 = VARIABLE + 2 * VARIABLE_COUNT as u32 - 1;
-const FIXED: [u32; 11] = [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
+const FIXED: [u32; 11] =
+    [0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f];
 
 /// Eight variable ranges, fixed ranges, write combining.
 const CAP_VALUE: u64 = VARIABLE_COUNT as u64 | (1 << 8) | (1 << 10);
@@ -30,7 +31,11 @@ pub struct Mtrrs {
 impl Default for Mtrrs {
     fn default() -> Self {
         let all_write_back = u64::from_le_bytes([WRITE_BACK as u8; 8]);
-        Self { default_type: DEF_TYPE_RESET, variable: [0; 2 * VARIABLE_COUNT], fixed: [all_write_back; FIXED.len()] }
+        Self {
+            default_type: DEF_TYPE_RESET,
+            variable: [0; 2 * VARIABLE_COUNT],
+            fixed: [all_write_back; FIXED.len()],
+        }
     }
 }
 

@@ -25,7 +25,13 @@ struct Quiet {
     writes: WriteEffect,
 }
 
-const fn quiet(vendor: Option<Vendor>, first: u32, last: u32, value: u64, writes: WriteEffect) -> Quiet {
+const fn quiet(
+    vendor: Option<Vendor>,
+    first: u32,
+    last: u32,
+    value: u64,
+    writes: WriteEffect,
+) -> Quiet {
     Quiet { vendor, first, last, value, writes }
 }
 
@@ -45,44 +51,45 @@ const FEATURE_CONTROL_VALUE: u64 = 1;
 const BUS_FREQUENCY_VALUE: u64 = 3;
 
 const QUIET: [Quiet; 38] = [
-    quiet(None, 0x17, 0x17, 0, Refused),                        // PLATFORM_ID
-    quiet(None, 0x79, 0x79, 0, Dropped),                        // BIOS_UPDT_TRIG
-    quiet(None, 0x8b, 0x8b, MICROCODE_VALUE, Dropped),          // BIOS_SIGN_ID, PATCH_LEVEL
-    quiet(None, 0x179, 0x179, 0, Refused),                      // MCG_CAP: no machine check banks
-    quiet(None, 0x17a, 0x17a, 0, Dropped),                      // MCG_STATUS
-    quiet(None, 0x1d9, 0x1d9, 0, Dropped),                      // DEBUGCTL
-    quiet(None, 0x1db, 0x1de, 0, Refused),                      // LASTBRANCHFROMIP to LASTINTTOIP
-    quiet(INTEL, 0x2a, 0x2a, 0, Dropped),                       // EBL_CR_POWERON
-    quiet(INTEL, 0x34, 0x34, 0, Refused),                       // SMI_COUNT
-    quiet(INTEL, 0x3a, 0x3a, FEATURE_CONTROL_VALUE, Refused),   // FEATURE_CONTROL
-    quiet(INTEL, 0xc1, 0xc2, 0, Dropped),                       // PERFCTR0, PERFCTR1
-    quiet(INTEL, 0xcd, 0xcd, BUS_FREQUENCY_VALUE, Refused),     // FSB_FREQ
-    quiet(INTEL, 0xce, 0xce, 0, Refused),                       // PLATFORM_INFO
-    quiet(INTEL, 0x11e, 0x11e, 0, Dropped),                     // BBL_CR_CTL3
-    quiet(INTEL, 0x140, 0x140, 0, Dropped),                     // MISC_FEATURE_ENABLES
-    quiet(INTEL, 0x186, 0x187, 0, Dropped),                     // PERFEVTSEL0, PERFEVTSEL1
-    quiet(INTEL, 0x198, 0x198, 0, Refused),                     // PERF_STATUS
-    quiet(INTEL, 0x199, 0x199, 0, Dropped),                     // PERF_CTL
-    quiet(INTEL, 0x1ad, 0x1ad, 0, Refused),                     // TURBO_RATIO_LIMIT
-    quiet(INTEL, 0x1fc, 0x1fc, 0, Dropped),                     // POWER_CTL
-    quiet(INTEL, 0x606, 0x606, 0, Refused),                     // RAPL_POWER_UNIT
-    quiet(INTEL, 0x611, 0x611, 0, Refused),                     // PKG_ENERGY_STATUS
-    quiet(INTEL, 0x619, 0x619, 0, Refused),                     // DRAM_ENERGY_STATUS
-    quiet(INTEL, 0x639, 0x639, 0, Refused),                     // PP0_ENERGY_STATUS
-    quiet(INTEL, 0x641, 0x641, 0, Refused),                     // PP1_ENERGY_STATUS
-    quiet(AMD, 0xc001_0000, 0xc001_0007, 0, Dropped),           // PERF_CTL0 to 3, PERF_CTR0 to 3
-    quiet(AMD, 0xc001_0010, 0xc001_0010, 0, Dropped),           // SYSCFG
-    quiet(AMD, 0xc001_0015, 0xc001_0015, HWCR_VALUE, Dropped),  // HWCR
-    quiet(AMD, 0xc001_0016, 0xc001_001f, 0, Dropped),           // IORRs, TOP_MEM, TOP_MEM2, NB_CFG
-    quiet(AMD, 0xc001_0020, 0xc001_0022, 0, Dropped),           // PATCH_LOADER, MCA controls
-    quiet(AMD, 0xc001_0055, 0xc001_0058, 0, Dropped),           // INTERRUPT_PENDING to MMIO_CFG_BASE
-    quiet(AMD, 0xc001_0061, 0xc001_0071, 0, Dropped),           // P-state limit, control, status and definitions, COFVID
-    quiet(AMD, 0xc001_0111, 0xc001_0113, 0, Dropped),           // SMBASE, TSEG
+    quiet(None, 0x17, 0x17, 0, Refused),               // PLATFORM_ID
+    quiet(None, 0x79, 0x79, 0, Dropped),               // BIOS_UPDT_TRIG
+    quiet(None, 0x8b, 0x8b, MICROCODE_VALUE, Dropped), // BIOS_SIGN_ID, PATCH_LEVEL
+    quiet(None, 0x179, 0x179, 0, Refused),             // MCG_CAP: no machine check banks
+    quiet(None, 0x17a, 0x17a, 0, Dropped),             // MCG_STATUS
+    quiet(None, 0x1d9, 0x1d9, 0, Dropped),             // DEBUGCTL
+    quiet(None, 0x1db, 0x1de, 0, Refused),             // LASTBRANCHFROMIP to LASTINTTOIP
+    quiet(INTEL, 0x2a, 0x2a, 0, Dropped),              // EBL_CR_POWERON
+    quiet(INTEL, 0x34, 0x34, 0, Refused),              // SMI_COUNT
+    quiet(INTEL, 0x3a, 0x3a, FEATURE_CONTROL_VALUE, Refused), // FEATURE_CONTROL
+    quiet(INTEL, 0xc1, 0xc2, 0, Dropped),              // PERFCTR0, PERFCTR1
+    quiet(INTEL, 0xcd, 0xcd, BUS_FREQUENCY_VALUE, Refused), // FSB_FREQ
+    quiet(INTEL, 0xce, 0xce, 0, Refused),              // PLATFORM_INFO
+    quiet(INTEL, 0x11e, 0x11e, 0, Dropped),            // BBL_CR_CTL3
+    quiet(INTEL, 0x140, 0x140, 0, Dropped),            // MISC_FEATURE_ENABLES
+    quiet(INTEL, 0x186, 0x187, 0, Dropped),            // PERFEVTSEL0, PERFEVTSEL1
+    quiet(INTEL, 0x198, 0x198, 0, Refused),            // PERF_STATUS
+    quiet(INTEL, 0x199, 0x199, 0, Dropped),            // PERF_CTL
+    quiet(INTEL, 0x1ad, 0x1ad, 0, Refused),            // TURBO_RATIO_LIMIT
+    quiet(INTEL, 0x1fc, 0x1fc, 0, Dropped),            // POWER_CTL
+    quiet(INTEL, 0x606, 0x606, 0, Refused),            // RAPL_POWER_UNIT
+    quiet(INTEL, 0x611, 0x611, 0, Refused),            // PKG_ENERGY_STATUS
+    quiet(INTEL, 0x619, 0x619, 0, Refused),            // DRAM_ENERGY_STATUS
+    quiet(INTEL, 0x639, 0x639, 0, Refused),            // PP0_ENERGY_STATUS
+    quiet(INTEL, 0x641, 0x641, 0, Refused),            // PP1_ENERGY_STATUS
+    quiet(AMD, 0xc001_0000, 0xc001_0007, 0, Dropped),  // PERF_CTL0 to 3, PERF_CTR0 to 3
+    quiet(AMD, 0xc001_0010, 0xc001_0010, 0, Dropped),  // SYSCFG
+    quiet(AMD, 0xc001_0015, 0xc001_0015, HWCR_VALUE, Dropped), // HWCR
+    quiet(AMD, 0xc001_0016, 0xc001_001f, 0, Dropped),  // IORRs, TOP_MEM, TOP_MEM2, NB_CFG
+    quiet(AMD, 0xc001_0020, 0xc001_0022, 0, Dropped),  // PATCH_LOADER, MCA controls
+    quiet(AMD, 0xc001_0055, 0xc001_0058, 0, Dropped),  // INTERRUPT_PENDING to MMIO_CFG_BASE
+    // P-state limit, control, status and definitions, COFVID
+    quiet(AMD, 0xc001_0061, 0xc001_0071, 0, Dropped),
+    quiet(AMD, 0xc001_0111, 0xc001_0113, 0, Dropped), // SMBASE, TSEG
     quiet(AMD, 0xc001_0114, 0xc001_0114, VM_CR_VALUE, Dropped), // VM_CR
-    quiet(AMD, 0xc001_0117, 0xc001_0117, 0, Dropped),           // VM_HSAVE_PA
-    quiet(AMD, 0xc001_0140, 0xc001_0141, 0, Dropped),           // OSVW_ID_LENGTH, OSVW_STATUS
-    quiet(AMD, 0xc001_1020, 0xc001_1028, 0, Dropped),           // LS_CFG, IC_CFG, DC_CFG, FP_CFG
-    quiet(AMD, 0xc001_102a, 0xc001_102d, 0, Dropped),           // BU_CFG2 to LS_CFG2
+    quiet(AMD, 0xc001_0117, 0xc001_0117, 0, Dropped), // VM_HSAVE_PA
+    quiet(AMD, 0xc001_0140, 0xc001_0141, 0, Dropped), // OSVW_ID_LENGTH, OSVW_STATUS
+    quiet(AMD, 0xc001_1020, 0xc001_1028, 0, Dropped), // LS_CFG, IC_CFG, DC_CFG, FP_CFG
+    quiet(AMD, 0xc001_102a, 0xc001_102d, 0, Dropped), // BU_CFG2 to LS_CFG2
 ];
 
 /// SVM is disabled, and the choice locked.
@@ -92,7 +99,9 @@ const VM_CR_VALUE: u64 = 1 << 3 | 1 << 4;
 const DE_CFG: Quiet = quiet(AMD, 0xc001_1029, 0xc001_1029, DE_CFG_VALUE, Dropped);
 
 fn find(msr: u32, vendor: Vendor) -> Option<&'static Quiet> {
-    let owns = |quiet: &&Quiet| (quiet.first..=quiet.last).contains(&msr) && quiet.vendor.is_none_or(|own| own == vendor);
+    let owns = |quiet: &&Quiet| {
+        (quiet.first..=quiet.last).contains(&msr) && quiet.vendor.is_none_or(|own| own == vendor)
+    };
     QUIET.iter().chain(core::iter::once(&DE_CFG)).find(owns)
 }
 
@@ -124,8 +133,16 @@ mod tests {
     #[test]
     fn the_legacy_counters_are_amds_alone() {
         for msr in 0xc001_0000..=0xc001_0007 {
-            assert_eq!((read(msr, Vendor::Amd), write(msr, Vendor::Amd)), (Some(0), Some(WriteEffect::Dropped)), "{msr:#x}");
-            assert_eq!((read(msr, Vendor::Intel), write(msr, Vendor::Intel)), (None, None), "{msr:#x}");
+            assert_eq!(
+                (read(msr, Vendor::Amd), write(msr, Vendor::Amd)),
+                (Some(0), Some(WriteEffect::Dropped)),
+                "{msr:#x}"
+            );
+            assert_eq!(
+                (read(msr, Vendor::Intel), write(msr, Vendor::Intel)),
+                (None, None),
+                "{msr:#x}"
+            );
         }
         assert_eq!((read(0xc1, Vendor::Amd), read(0xc1, Vendor::Intel)), (None, Some(0)));
     }

@@ -41,7 +41,8 @@ struct MsrBed {
 
 impl MsrBed {
     fn new() -> Self {
-        let clock = GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let clock =
+            GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
         let platform = Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), ApicMode::X2Apic);
         Self {
             msrs: Msrs::new(Vendor::Amd, 40),
@@ -61,9 +62,15 @@ impl MsrBed {
 #[test]
 fn registers_of_the_cpu_go_through_its_checks() {
     let mut bed = MsrBed::new();
-    assert_eq!((bed.read(EFER), bed.write(EFER, 0xd01), bed.read(EFER)), (Ok(0x500), Ok(()), Ok(0xd01)));
+    assert_eq!(
+        (bed.read(EFER), bed.write(EFER, 0xd01), bed.read(EFER)),
+        (Ok(0x500), Ok(()), Ok(0xd01))
+    );
     assert_eq!(bed.write(EFER, 2), Err(FAULT));
-    assert_eq!((bed.write(PAT, 0x0007_0406_0007_0406), bed.read(PAT)), (Ok(()), Ok(0x0007_0406_0007_0406)));
+    assert_eq!(
+        (bed.write(PAT, 0x0007_0406_0007_0406), bed.read(PAT)),
+        (Ok(()), Ok(0x0007_0406_0007_0406))
+    );
     for bad in [0x02, 0x03, 0x08, 0x0300_0000_0000_0000] {
         assert_eq!(bed.write(PAT, bad), Err(FAULT), "{bad:#x}");
     }
@@ -95,7 +102,21 @@ fn memory_types_are_on_and_read_back() {
 #[test]
 fn unknown_registers_fault_both_ways() {
     let mut bed = MsrBed::new();
-    for msr in [0x0, 0x3a, 0x48, 0xce, 0xe7, 0x10a, 0x17b, 0x186, 0x480, 0xda0, 0xc000_0103, 0xc001_0200, u32::MAX] {
+    for msr in [
+        0x0,
+        0x3a,
+        0x48,
+        0xce,
+        0xe7,
+        0x10a,
+        0x17b,
+        0x186,
+        0x480,
+        0xda0,
+        0xc000_0103,
+        0xc001_0200,
+        u32::MAX,
+    ] {
         assert_eq!((bed.read(msr), bed.write(msr, 0)), (Err(FAULT), Err(FAULT)), "{msr:#x}");
     }
 }
@@ -113,13 +134,26 @@ fn a_moved_counter_takes_deadline_and_clock_along() {
     assert_eq!(bed.write(0x832, 2 << 17 | 0xec), Ok(()));
     assert_eq!(bed.write(kvmclock::SYSTEM_TIME, 0x101), Ok(()));
     assert_eq!(bed.write(TSC, 1_000_000), Ok(()));
-    assert_eq!((bed.read(TSC), bed.cpu.tsc_offset, bed.read(TSC_ADJUST)), (Ok(1_000_000), 999_923, Ok(999_923)));
-    assert_eq!(bed.memory.peek(0x108, 8), 1_000_000_u64.to_le_bytes(), "the clock's page has the guest's counter");
+    assert_eq!(
+        (bed.read(TSC), bed.cpu.tsc_offset, bed.read(TSC_ADJUST)),
+        (Ok(1_000_000), 999_923, Ok(999_923))
+    );
+    assert_eq!(
+        bed.memory.peek(0x108, 8),
+        1_000_000_u64.to_le_bytes(),
+        "the clock's page has the guest's counter"
+    );
     assert_eq!(bed.memory.peek(0x110, 8), 77_u64.to_le_bytes(), "and the time as before");
     assert_eq!(bed.write(TSC_DEADLINE, 1_000_100), Ok(()));
-    assert_eq!((bed.platform.next_deadline(), bed.read(TSC_DEADLINE)), (Some(Tsc(177)), Ok(1_000_100)));
+    assert_eq!(
+        (bed.platform.next_deadline(), bed.read(TSC_DEADLINE)),
+        (Some(Tsc(177)), Ok(1_000_100))
+    );
     assert_eq!(bed.write(TSC_ADJUST, 999_923 + 60), Ok(()));
-    assert_eq!((bed.platform.next_deadline(), bed.read(TSC_DEADLINE)), (Some(Tsc(117)), Ok(1_000_100)));
+    assert_eq!(
+        (bed.platform.next_deadline(), bed.read(TSC_DEADLINE)),
+        (Some(Tsc(117)), Ok(1_000_100))
+    );
     bed.memory.evict(0);
     assert!(matches!(bed.write(TSC, 5), Err(MsrError::Memory(_))));
     assert_eq!(bed.read(TSC), Ok(1_000_060), "nothing has changed");
@@ -130,7 +164,12 @@ fn the_apic_moves_where_nothing_is() {
     let mut bed = MsrBed::new();
     assert_eq!(bed.write(APIC_BASE, 0xfed4_0d00), Ok(()));
     assert_eq!(bed.read(APIC_BASE), Ok(0xfed4_0d00));
-    for (what, base) in [("RAM", 0), ("the I/O APIC", 0xfec0_0000), ("ERST", 0xfeb0_0000), ("beyond 40 bits", 1 << 40)] {
+    for (what, base) in [
+        ("RAM", 0),
+        ("the I/O APIC", 0xfec0_0000),
+        ("ERST", 0xfeb0_0000),
+        ("beyond 40 bits", 1 << 40),
+    ] {
         assert_eq!(bed.write(APIC_BASE, base | 0xd00), Err(FAULT), "{what}");
     }
     assert_eq!(bed.read(APIC_BASE), Ok(0xfed4_0d00));
@@ -140,7 +179,10 @@ fn the_apic_moves_where_nothing_is() {
 fn misc_enable_keeps_what_is_written_but_for_what_is_not_there() {
     let mut bed = MsrBed::new();
     assert_eq!(bed.read(MISC_ENABLE), Ok(0x1801));
-    assert_eq!((bed.write(MISC_ENABLE, 0x4_00c5_0089), bed.read(MISC_ENABLE)), (Ok(()), Ok(0x4_00c5_1889)));
+    assert_eq!(
+        (bed.write(MISC_ENABLE, 0x4_00c5_0089), bed.read(MISC_ENABLE)),
+        (Ok(()), Ok(0x4_00c5_1889))
+    );
 }
 
 #[test]

@@ -40,7 +40,9 @@ impl Runner {
     /// restart gate begin.
     pub(super) fn crash(&mut self, host: &'static Host, reason: CrashCause) -> StepOutcome {
         let at_ns = time::now_ns();
-        let Some(object) = self.object.take() else { return self.stop(host, "crashed without memory", 0) };
+        let Some(object) = self.object.take() else {
+            return self.stop(host, "crashed without memory", 0);
+        };
         self.shared.publish_phase(LifecycleView::Crashed);
         let text = reason.in_words(self.machine.platform.panic_text());
         self.announce_crash(&object, reason, &text);
@@ -52,14 +54,23 @@ impl Runner {
                 let config = &self.shared.config;
                 let gate = RestartGate::new(restart, config.memory_bytes, config.boot_memory_bytes);
                 let (regs, state) = (*self.machine.vcpu.regs(), self.machine.vcpu.state());
-                let record = CrashRecord { reason, text, incarnation: self.incarnation, at_ns, regs, state };
+                let record =
+                    CrashRecord { reason, text, incarnation: self.incarnation, at_ns, regs, state };
                 let given_before = host.pager.counters().freed_from_live;
                 // Frames still promised after the last crash do not count for this one.
                 self.end_promise(host);
                 if restart != RestartPolicy::Never {
-                    host.pager.promise(object.id(), u32::try_from(gate.boot_pages()).unwrap_or(u32::MAX));
+                    host.pager
+                        .promise(object.id(), u32::try_from(gate.boot_pages()).unwrap_or(u32::MAX));
                 }
-                let job = dumps::begin(host, self.shared.name(), record, object, space, self.dump_order());
+                let job = dumps::begin(
+                    host,
+                    self.shared.name(),
+                    record,
+                    object,
+                    space,
+                    self.dump_order(),
+                );
                 (self.space, self.backing) = (None, BackingState::Settled);
                 self.state = Lifecycle::Crashed { gate, how, job, at_ns, given_before };
                 self.check_gate(host)
@@ -68,14 +79,20 @@ impl Runner {
                 self.object = Some(object);
                 match restart {
                     RestartPolicy::Never => self.stop(host, how, 0),
-                    RestartPolicy::Threshold | RestartPolicy::Immediate => self.retire(host, AfterTeardown::Begin),
+                    RestartPolicy::Threshold | RestartPolicy::Immediate => {
+                        self.retire(host, AfterTeardown::Begin)
+                    }
                 }
             }
         }
     }
 
     fn dump_order(&self) -> DumpOrder {
-        let bound = self.shared.config.dump_bound.filter(|bound| bound.when_full == DumpOverflow::DropOldest);
+        let bound = self
+            .shared
+            .config
+            .dump_bound
+            .filter(|bound| bound.when_full == DumpOverflow::DropOldest);
         DumpOrder { note_page: self.note_page(), drop_beyond: bound.map(|bound| bound.most) }
     }
 
@@ -83,7 +100,9 @@ impl Runner {
     /// reported and counted.
     fn dump_of_crash(&self, host: &'static Host) -> DumpPolicy {
         let config = &self.shared.config;
-        let (DumpPolicy::Aided, Some(bound), Some(space)) = (config.dump, config.dump_bound, self.space) else {
+        let (DumpPolicy::Aided, Some(bound), Some(space)) =
+            (config.dump, config.dump_bound, self.space)
+        else {
             return config.dump;
         };
         let census = host.spaces.dumps_of(self.shared.name(), Some(space));
@@ -92,7 +111,12 @@ impl Runner {
             CrashDumpAction::Skip => {
                 self.shared.dumps_skipped.fetch_add(1, Ordering::Relaxed);
                 let (partition, incarnation) = (self.shared.name(), self.incarnation);
-                report(&ConsoleEvent::DumpSkipped { partition, incarnation, kept: census.all(), bound: bound.most });
+                report(&ConsoleEvent::DumpSkipped {
+                    partition,
+                    incarnation,
+                    kept: census.all(),
+                    bound: bound.most,
+                });
                 DumpPolicy::Off
             }
         }
@@ -104,14 +128,21 @@ impl Runner {
         let restart = self.shared.config.restart;
         match restart {
             RestartPolicy::Never => (restart, "crashed"),
-            RestartPolicy::Threshold | RestartPolicy::Immediate => match self.restarts.crashed(at_ns) {
-                RestartVerdict::Allowed => (restart, "crashed"),
-                RestartVerdict::Exhausted(RestartLimit { restarts, time_ns }) => {
-                    let (partition, incarnation) = (self.shared.name(), self.incarnation);
-                    report(&ConsoleEvent::RestartLimit { partition, incarnation, restarts, time_ns });
-                    (RestartPolicy::Never, "restart limit")
+            RestartPolicy::Threshold | RestartPolicy::Immediate => {
+                match self.restarts.crashed(at_ns) {
+                    RestartVerdict::Allowed => (restart, "crashed"),
+                    RestartVerdict::Exhausted(RestartLimit { restarts, time_ns }) => {
+                        let (partition, incarnation) = (self.shared.name(), self.incarnation);
+                        report(&ConsoleEvent::RestartLimit {
+                            partition,
+                            incarnation,
+                            restarts,
+                            time_ns,
+                        });
+                        (RestartPolicy::Never, "restart limit")
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -138,7 +169,9 @@ impl Runner {
     }
 
     pub(super) fn check_gate(&mut self, host: &'static Host) -> StepOutcome {
-        let Lifecycle::Crashed { gate, how, job, at_ns, given_before } = &self.state else { return StepOutcome::Again };
+        let Lifecycle::Crashed { gate, how, job, at_ns, given_before } = &self.state else {
+            return StepOutcome::Again;
+        };
         let (freed, remaining, ended) = job.read();
         let Some(opened) = gate.check(freed, ended) else {
             // A gate that the end of the drain does not open stays closed for good.
@@ -151,7 +184,11 @@ impl Runner {
             gate: opened.as_str(),
             drain_remaining: remaining,
             freed_from_image: freed,
-            freed_from_neighbours: host.pager.counters().freed_from_live.saturating_sub(*given_before),
+            freed_from_neighbours: host
+                .pager
+                .counters()
+                .freed_from_live
+                .saturating_sub(*given_before),
             reserved: u64::from(host.pager.reserved(self.index)),
             boot_memory: gate.boot_pages(),
             since_crash_ns: time::now_ns().saturating_sub(*at_ns),
@@ -164,7 +201,9 @@ impl Runner {
     /// Has the memory taken apart. The partition keeps the space until that is over.
     fn retire(&mut self, host: &'static Host, then: AfterTeardown) -> StepOutcome {
         match self.object.take() {
-            Some(object) => self.state = Lifecycle::Retiring { gone: host.reaper.reap(object), then },
+            Some(object) => {
+                self.state = Lifecycle::Retiring { gone: host.reaper.reap(object), then }
+            }
             // The memory is being taken apart already: only the following step changes.
             None => match &mut self.state {
                 Lifecycle::Retiring { then: planned, .. } => *planned = then,
@@ -219,7 +258,8 @@ impl Runner {
         if self.drain_console(host) {
             self.taken_ns = now;
         }
-        self.machine.platform.console_output().is_empty() || now.saturating_sub(self.taken_ns) >= LAST_OUTPUT_NS
+        self.machine.platform.console_output().is_empty()
+            || now.saturating_sub(self.taken_ns) >= LAST_OUTPUT_NS
     }
 
     /// Ends the partition for good.
@@ -227,7 +267,12 @@ impl Runner {
         self.end_promise(host);
         self.taken_ns = time::now_ns();
         self.give_line_back(host);
-        report(&ConsoleEvent::Stopped { partition: self.shared.name(), incarnation: self.incarnation, how, code });
+        report(&ConsoleEvent::Stopped {
+            partition: self.shared.name(),
+            incarnation: self.incarnation,
+            how,
+            code,
+        });
         self.retire(host, AfterTeardown::Stop)
     }
 }

@@ -1,7 +1,10 @@
 //! The guest runs: its waits, its devices' effects, and the ends of its stays.
 
 use super::life::StayTimes;
-use super::{BackingState, HostCpu, LOOK_NS, Lifecycle, PROMISE_NS, ParkReason, Runner, StepOutcome, VcpuResidence, WaitEvent};
+use super::{
+    BackingState, HostCpu, LOOK_NS, Lifecycle, PROMISE_NS, ParkReason, Runner, StepOutcome,
+    VcpuResidence, WaitEvent,
+};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
 use crate::config::ConsoleRoute;
@@ -45,7 +48,10 @@ impl Runner {
         if self.stall.enter(entered_ns) && !self.tell_stopped(host, &object) {
             return StepOutcome::Again;
         }
-        let until = self.last_words.left_ns().map_or(until, |left| until.min(entered_ns.saturating_add(left)));
+        let until = self
+            .last_words
+            .left_ns()
+            .map_or(until, |left| until.min(entered_ns.saturating_add(left)));
         let slice_end = Tsc(time::tsc_at(until));
         let stop = self.machine.run(host, on.cpu, &object, &self.shared, slice_end);
         let stay = StayTimes { entered_ns, until_ns: until, left_ns: time::now_ns() };
@@ -65,7 +71,9 @@ impl Runner {
     /// Returns the guest's wait and its deadline, if the wait is not over.
     fn still_parked(&mut self, host: &Host) -> Option<(WaitEvent, Option<u64>)> {
         match (&self.state, &self.object) {
-            (Lifecycle::Running(ParkReason::Page(ticket)), Some(object)) if !object.ready(*ticket) => {
+            (Lifecycle::Running(ParkReason::Page(ticket)), Some(object))
+                if !object.ready(*ticket) =>
+            {
                 Some((WaitEvent::Page(object.clone(), *ticket), self.next_duty()))
             }
             (Lifecycle::Running(ParkReason::Console), _) => {
@@ -78,7 +86,9 @@ impl Runner {
                 self.machine.platform.console_input(&typed);
                 let is_asleep = !self.machine.is_awake(Tsc(instr::rdtsc()));
                 let timer = self.machine.wake_up().map(|deadline| time::ns_at(deadline.0));
-                is_asleep.then(|| (WaitEvent::Own, [timer, self.next_duty()].into_iter().flatten().min()))
+                is_asleep.then(|| {
+                    (WaitEvent::Own, [timer, self.next_duty()].into_iter().flatten().min())
+                })
             }
             _ => None,
         }
@@ -88,7 +98,8 @@ impl Runner {
     pub(super) fn next_duty(&self) -> Option<u64> {
         // Memory that waits for its store cannot free a frame, so its own faults could wait for
         // ever.
-        let store = (self.backing == BackingState::Awaited).then(|| time::now_ns().saturating_add(LOOK_NS));
+        let store =
+            (self.backing == BackingState::Awaited).then(|| time::now_ns().saturating_add(LOOK_NS));
         // The wait for a page is not the guest's own time.
         let words = self.last_words.left_ns().filter(|_| self.state_is_halted());
         let words = words.map(|left| self.halted_ns.saturating_add(left));
@@ -101,7 +112,8 @@ impl Runner {
     fn announce_entry(&mut self) {
         if !self.entered {
             self.entered = true;
-            self.promise_ends = self.promise_ends.map(|_| time::now_ns().saturating_add(PROMISE_NS));
+            self.promise_ends =
+                self.promise_ends.map(|_| time::now_ns().saturating_add(PROMISE_NS));
             let (partition, incarnation) = (self.shared.name(), self.incarnation);
             report(&ConsoleEvent::Entered { partition, incarnation, tsc: instr::rdtsc() });
         }
@@ -115,7 +127,9 @@ impl Runner {
                 self.fpu.load();
                 self.residence = VcpuResidence::Cpu(on.cpu);
             }
-            VcpuResidence::Cpu(cpu) => assert!(cpu == on.cpu, "a vCPU leaves its CPU before it goes to another"),
+            VcpuResidence::Cpu(cpu) => {
+                assert!(cpu == on.cpu, "a vCPU leaves its CPU before it goes to another")
+            }
         }
     }
 
@@ -160,7 +174,9 @@ impl Runner {
             DeviceEffect::Panicked(PanicKind::Panicked) => {
                 self.last_words = self.last_words.hear(PanicSignal::Panicked, clock_offs)
             }
-            DeviceEffect::PanicRecorded => self.last_words = self.last_words.hear(PanicSignal::Recorded, clock_offs),
+            DeviceEffect::PanicRecorded => {
+                self.last_words = self.last_words.hear(PanicSignal::Recorded, clock_offs)
+            }
             DeviceEffect::Panicked(PanicKind::CrashKernel) => {
                 self.last_words = PanicGrace::CrashKernel { clock_offs };
                 self.tell("crash_kernel", "");
@@ -168,11 +184,15 @@ impl Runner {
             // The line takes no more at the moment.
             DeviceEffect::ConsoleFull => self.state = Lifecycle::Running(ParkReason::Console),
             // Output is fetched after every stay. A guest that shuts down in order ends by itself.
-            DeviceEffect::None | DeviceEffect::Console | DeviceEffect::TestLine | DeviceEffect::Panicked(PanicKind::Shutdown) => {
-            }
+            DeviceEffect::None
+            | DeviceEffect::Console
+            | DeviceEffect::TestLine
+            | DeviceEffect::Panicked(PanicKind::Shutdown) => {}
             DeviceEffect::TestPassed => self.tell("pass", ""),
             DeviceEffect::TestFailed(code) => self.tell("fail", &format!("{code:#x}")),
-            DeviceEffect::ExitCode(code) => return self.end(host, GuestEnd::Stop("debug exit", u64::from(code))),
+            DeviceEffect::ExitCode(code) => {
+                return self.end(host, GuestEnd::Stop("debug exit", u64::from(code)));
+            }
             DeviceEffect::PowerOff => return self.end(host, GuestEnd::Stop("power off", 0)),
             DeviceEffect::Reset => return self.end(host, GuestEnd::Reset),
         }
@@ -200,7 +220,12 @@ impl Runner {
     }
 
     fn tell(&self, kind: &str, text: &str) {
-        report(&ConsoleEvent::Guest { partition: self.shared.name(), incarnation: self.incarnation, kind, text });
+        report(&ConsoleEvent::Guest {
+            partition: self.shared.name(),
+            incarnation: self.incarnation,
+            kind,
+            text,
+        });
     }
 
     /// Prints what the guest has written to its console, and reports a test kernel's lines.
@@ -226,7 +251,9 @@ impl Runner {
                     // Only the unfinished line is kept, for the time after the raw line.
                     lines.take(&bytes[..len], |_| {});
                 }
-                Some(lines) => lines.take(&bytes[..len], |line| output::print_line(self.shared.name(), line)),
+                Some(lines) => {
+                    lines.take(&bytes[..len], |line| output::print_line(self.shared.name(), line))
+                }
             }
         }
         if any {
@@ -256,7 +283,10 @@ impl Runner {
 
     fn tell_programs(&self, bytes: &[u8]) {
         if self.is_to_programs() {
-            report(&ConsoleEvent::Output { partition: self.shared.name(), bytes: &hex::encode(bytes) });
+            report(&ConsoleEvent::Output {
+                partition: self.shared.name(),
+                bytes: &hex::encode(bytes),
+            });
         }
     }
 

@@ -63,7 +63,9 @@ impl Runner {
     pub(super) fn tell_stopped(&mut self, host: &Host, object: &MemoryObject) -> bool {
         let ticket = object.wait_ticket();
         let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
-        if let Err(GuestMemoryError::NotResident(_)) = self.machine.msrs.kvmclock().tell_stopped(&memory) {
+        if let Err(GuestMemoryError::NotResident(_)) =
+            self.machine.msrs.kvmclock().tell_stopped(&memory)
+        {
             self.state = Lifecycle::Running(ParkReason::Page(ticket));
             return false;
         }
@@ -88,7 +90,11 @@ impl Runner {
             return HangFinding::Alive;
         }
         if finding == HangFinding::Silent {
-            report(&ConsoleEvent::Hang { partition: self.shared.name(), incarnation: self.incarnation, rip });
+            report(&ConsoleEvent::Hang {
+                partition: self.shared.name(),
+                incarnation: self.incarnation,
+                rip,
+            });
             self.machine.platform.raise_nmi();
         }
         finding

@@ -45,7 +45,10 @@ impl Runner {
             None => {
                 if let Lifecycle::NeedsSpace { told: told @ false } = &mut self.state {
                     *told = true;
-                    report(&ConsoleEvent::Waiting { partition: self.shared.name(), what: "a free paging space" });
+                    report(&ConsoleEvent::Waiting {
+                        partition: self.shared.name(),
+                        what: "a free paging space",
+                    });
                 }
                 StepOutcome::Wait(WaitEvent::Anything, self.promise_ends)
             }
@@ -74,7 +77,8 @@ impl Runner {
             // The memory of a retiring partition has nothing to lose any more.
             None if matches!(self.state, Lifecycle::Retiring { .. }) => Some(Ok(())),
             None => {
-                self.space = host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation);
+                self.space =
+                    host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation);
                 None
             }
         };
@@ -98,7 +102,10 @@ impl Runner {
     /// Tells the pager whether the memory is going to have a store.
     fn tell_of_store(&self, host: &'static Host) {
         if let Some(object) = &self.object {
-            host.pager.expect_store(object.id(), self.backing == BackingState::Awaited && self.space.is_some());
+            host.pager.expect_store(
+                object.id(),
+                self.backing == BackingState::Awaited && self.space.is_some(),
+            );
         }
     }
 
@@ -115,11 +122,19 @@ impl Runner {
         };
         self.object = Some(object.clone());
         self.incarnation += 1;
-        report(&ConsoleEvent::Start { partition: self.shared.name(), incarnation: self.incarnation });
+        report(&ConsoleEvent::Start {
+            partition: self.shared.name(),
+            incarnation: self.incarnation,
+        });
         let ready = self.space.filter(|space| host.spaces.is_ready(*space) == Some(Ok(())));
         let store = ready.and_then(|space| host.spaces.store(space));
-        self.backing = if self.needs_space && store.is_none() { BackingState::Awaited } else { BackingState::Settled };
-        if host.pager.attach_on(object.clone(), store, PoolTerms::of_partition(self.index)).is_err() {
+        self.backing = if self.needs_space && store.is_none() {
+            BackingState::Awaited
+        } else {
+            BackingState::Settled
+        };
+        if host.pager.attach_on(object.clone(), store, PoolTerms::of_partition(self.index)).is_err()
+        {
             return self.fail(host, "the paging space does not fit the partition");
         }
         self.tell_of_store(host);
@@ -146,7 +161,11 @@ impl Runner {
         tags.release(self.tag);
         self.tag = tags.allocate();
         drop(tags);
-        let clock = GuestClock { rate: self.machine.rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: host.unix_ns() };
+        let clock = GuestClock {
+            rate: self.machine.rate,
+            start: Tsc(instr::rdtsc()),
+            unix_ns_at_start: host.unix_ns(),
+        };
         self.machine.platform.restart(clock, plan.apic);
         self.machine.msrs = self.machine.msrs.after_reset();
         self.machine.vcpu.set_tsc_offset(0);
@@ -157,13 +176,19 @@ impl Runner {
         let added = Added { incarnation: self.incarnation, tsc_khz: self.machine.rate.khz() };
         let cmdline = command_line::with_added(&self.shared.config.cmdline, added);
         let acpi = AcpiTables::new();
-        let request =
-            loaders::LoadRequest { kernel: &self.shared.config.kernel, cmdline: &cmdline, layout: &self.layout, acpi: &acpi };
+        let request = loaders::LoadRequest {
+            kernel: &self.shared.config.kernel,
+            cmdline: &cmdline,
+            layout: &self.layout,
+            acpi: &acpi,
+        };
         loaders::plan(&host.archive as &dyn ImageSource, &request)
     }
 
     pub(super) fn load(&mut self, host: &'static Host) -> StepOutcome {
-        let (Lifecycle::Loading(loading), Some(object)) = (&mut self.state, &self.object) else { return StepOutcome::Again };
+        let (Lifecycle::Loading(loading), Some(object)) = (&mut self.state, &self.object) else {
+            return StepOutcome::Again;
+        };
         let ticket = object.wait_ticket();
         let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
         match loading.step(&host.archive, &memory, LOAD_BUDGET) {
@@ -177,12 +202,19 @@ impl Runner {
                 StepOutcome::Onward
             }
             Err(GuestMemoryError::NotResident(_)) if object.ready(ticket) => StepOutcome::Again,
-            Err(GuestMemoryError::NotResident(_)) => StepOutcome::Wait(WaitEvent::Page(object.clone(), ticket), self.next_duty()),
-            Err(GuestMemoryError::Lost(gpa)) => self.crash(host, CrashCause::PageLost(gpa.as_u64())),
-            Err(GuestMemoryError::Unwritable(gpa)) => self.crash(host, CrashCause::Unwritable(gpa.as_u64())),
-            Err(GuestMemoryError::NotRam(gpa)) => {
-                self.fail(host, &format!("the loader wants to write at {:#x}, where no RAM is", gpa.as_u64()))
+            Err(GuestMemoryError::NotResident(_)) => {
+                StepOutcome::Wait(WaitEvent::Page(object.clone(), ticket), self.next_duty())
             }
+            Err(GuestMemoryError::Lost(gpa)) => {
+                self.crash(host, CrashCause::PageLost(gpa.as_u64()))
+            }
+            Err(GuestMemoryError::Unwritable(gpa)) => {
+                self.crash(host, CrashCause::Unwritable(gpa.as_u64()))
+            }
+            Err(GuestMemoryError::NotRam(gpa)) => self.fail(
+                host,
+                &format!("the loader wants to write at {:#x}, where no RAM is", gpa.as_u64()),
+            ),
         }
     }
 

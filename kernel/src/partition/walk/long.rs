@@ -18,7 +18,11 @@ const LAST_SHIFT: u32 = 12;
 /// Translates the address of an instruction. `read` reads an entry of a table; if it returns
 /// `None`, this fetch takes the long way.
 #[inline(always)]
-pub fn fetch_address(code: &FetchRegisters, rip: u64, read: impl Fn(Gpa) -> Option<u64>) -> Option<Gpa> {
+pub fn fetch_address(
+    code: &FetchRegisters,
+    rip: u64,
+    read: impl Fn(Gpa) -> Option<u64>,
+) -> Option<Gpa> {
     let mut shift = TOP_SHIFT[usize::from(code.cr4 & CR4_LA57 != 0)];
     if !is_canonical(rip, shift) {
         return None;
@@ -74,7 +78,11 @@ mod tests {
     const EFER: u64 = 1 << 8 | 1 << 10 | 1 << 11;
     const PAE: u64 = 1 << 5;
 
-    fn both(memory: &FakeGuestMemory, code: &FetchRegisters, rip: u64) -> (Option<Gpa>, Option<Gpa>) {
+    fn both(
+        memory: &FakeGuestMemory,
+        code: &FetchRegisters,
+        rip: u64,
+    ) -> (Option<Gpa>, Option<Gpa>) {
         let read = |at| memory.read_u64(at).ok();
         let paging = WalkRegisters { cr0: CR0, cr3: code.cr3, cr4: code.cr4, efer: EFER };
         let privilege = Privilege::of(code.cpl, 0);
@@ -98,7 +106,11 @@ mod tests {
             for (cpl, bits) in [(0, all & !USER), (0, all), (3, all)] {
                 let (memory, code) = (path(levels, bits), FetchRegisters { cr3: 0x1000, cr4, cpl });
                 let found = Some(Gpa::new((levels + 1) * 0x1000 + 0x123));
-                assert_eq!(both(&memory, &code, 0x123), (found, found), "{levels} levels, CPL {cpl}");
+                assert_eq!(
+                    both(&memory, &code, 0x123),
+                    (found, found),
+                    "{levels} levels, CPL {cpl}"
+                );
             }
         }
     }
@@ -109,9 +121,16 @@ mod tests {
         for (at, rip) in [(0x2000, 0x3fff_f123), (0x3000, 0x1f_f123)] {
             let memory = path(4, all);
             memory.poke_u64(0x1000, 0x2000 | all);
-            memory.poke_u64(at + if at == 0x2000 { 0 } else { (rip >> 21 & 0x1ff) * 8 }, 0x4000_0000 | LARGE | 1 << 12 | all);
+            memory.poke_u64(
+                at + if at == 0x2000 { 0 } else { (rip >> 21 & 0x1ff) * 8 },
+                0x4000_0000 | LARGE | 1 << 12 | all,
+            );
             let found = Some(Gpa::new(0x4000_0000 + rip));
-            assert_eq!(both(&memory, &FetchRegisters { cr3: 0x1000, cr4: PAE, cpl: 0 }, rip), (found, found), "{at:#x}");
+            assert_eq!(
+                both(&memory, &FetchRegisters { cr3: 0x1000, cr4: PAE, cpl: 0 }, rip),
+                (found, found),
+                "{at:#x}"
+            );
         }
     }
 
@@ -139,7 +158,9 @@ mod tests {
     /// finds the same.
     #[test]
     fn it_never_finds_anything_else() {
-        let seed = option_env!("TIDEPOOL_SEED").and_then(|seed| seed.parse().ok()).unwrap_or(0x9e37_79b9_7f4a_7c15u64);
+        let seed = option_env!("TIDEPOOL_SEED")
+            .and_then(|seed| seed.parse().ok())
+            .unwrap_or(0x9e37_79b9_7f4a_7c15u64);
         let mut state = seed | 1;
         let mut random = move || {
             state ^= state << 13;
@@ -151,15 +172,26 @@ mod tests {
         for round in 0..20_000 {
             let memory = FakeGuestMemory::new(BYTES);
             for table in 1..8 {
-                let flips = if random() % 3 == 0 { random() & random() & random() & (0xfff | NO_EXECUTE) } else { 0 };
+                let flips = if random() % 3 == 0 {
+                    random() & random() & random() & (0xfff | NO_EXECUTE)
+                } else {
+                    0
+                };
                 let entry = ((1 + random() % 7) * 0x1000) | (PRESENT | ACCESSED | USER) ^ flips;
                 memory.poke_u64(table * 0x1000, entry);
             }
             let cr4 = PAE | random() & (CR4_LA57 | CR4_SMEP);
-            let code = FetchRegisters { cr3: 0x1000 | random() & 0xfff, cr4, cpl: if random() & 1 == 0 { 0 } else { 3 } };
+            let code = FetchRegisters {
+                cr3: 0x1000 | random() & 0xfff,
+                cr4,
+                cpl: if random() & 1 == 0 { 0 } else { 3 },
+            };
             let (short, long) = both(&memory, &code, random() & 0xfff);
             found += u32::from(short.is_some());
-            assert!(short.is_none() || short == long, "round {round}, seed {seed:#x}: {short:?} {long:?} {code:x?}");
+            assert!(
+                short.is_none() || short == long,
+                "round {round}, seed {seed:#x}: {short:?} {long:?} {code:x?}"
+            );
         }
         assert!(found > 2_000, "only {found} were found, seed {seed:#x}");
     }

@@ -5,7 +5,12 @@ use crate::partition::fake::FakeGuestMemory;
 const RW: u64 = PRESENT | WRITABLE | USER;
 
 fn long_mode(cr4: u64) -> WalkRegisters {
-    WalkRegisters { cr0: CR0_PG | CR0_WP, cr3: 0x1000, cr4: cr4 | CR4_PAE, efer: EFER_LMA | EFER_NXE }
+    WalkRegisters {
+        cr0: CR0_PG | CR0_WP,
+        cr3: 0x1000,
+        cr4: cr4 | CR4_PAE,
+        efer: EFER_LMA | EFER_NXE,
+    }
 }
 
 /// Four levels that map 0x40_0000 + n * 4096 to 0x8000 with `leaf` rights, 2 MiB at 0x20_0000, 1
@@ -34,11 +39,23 @@ fn walk(
 #[test]
 fn pages_of_every_size_translate() {
     let memory = four_levels(RW);
-    for (gva, gpa) in [(0x40_0123, 0x8123), (0x20_0000, 0x60_0000), (0x3f_ffff, 0x7f_ffff), (0x4567_89ab, 0x4567_89ab)] {
-        assert_eq!(walk(&memory, &long_mode(0), gva, PageAccess::Read, Privilege::Supervisor), Ok(gpa), "{gva:#x}");
+    for (gva, gpa) in [
+        (0x40_0123, 0x8123),
+        (0x20_0000, 0x60_0000),
+        (0x3f_ffff, 0x7f_ffff),
+        (0x4567_89ab, 0x4567_89ab),
+    ] {
+        assert_eq!(
+            walk(&memory, &long_mode(0), gva, PageAccess::Read, Privilege::Supervisor),
+            Ok(gpa),
+            "{gva:#x}"
+        );
     }
     let unpaged = WalkRegisters { cr0: 0x11, ..long_mode(0) };
-    assert_eq!(walk(&memory, &unpaged, 0x1234_5678, PageAccess::Write, Privilege::Supervisor), Ok(0x1234_5678));
+    assert_eq!(
+        walk(&memory, &unpaged, 0x1234_5678, PageAccess::Write, Privilege::Supervisor),
+        Ok(0x1234_5678)
+    );
 }
 
 #[test]
@@ -47,8 +64,14 @@ fn five_levels_go_one_further() {
     memory.poke_u64(0x5000, 0x1000 | RW);
     let paging = WalkRegisters { cr3: 0x5000, ..long_mode(CR4_LA57) };
     assert_eq!(walk(&memory, &paging, 0x40_0001, PageAccess::Read, Privilege::User), Ok(0x8001));
-    assert_eq!(walk(&memory, &paging, 1 << 56, PageAccess::Read, Privilege::User), Err(WalkError::NonCanonical));
-    assert_eq!(walk(&memory, &long_mode(0), 1 << 47, PageAccess::Read, Privilege::User), Err(WalkError::NonCanonical));
+    assert_eq!(
+        walk(&memory, &paging, 1 << 56, PageAccess::Read, Privilege::User),
+        Err(WalkError::NonCanonical)
+    );
+    assert_eq!(
+        walk(&memory, &long_mode(0), 1 << 47, PageAccess::Read, Privilege::User),
+        Err(WalkError::NonCanonical)
+    );
 }
 
 #[test]
@@ -78,7 +101,10 @@ fn rights_are_checked_as_the_cpu_does() {
     let no_wp = WalkRegisters { cr0: CR0_PG, ..long_mode(0) };
     assert_eq!(walk(&four_levels(read_only), &no_wp, 0x40_0000, Write, Supervisor), Ok(0x8000));
     let no_nx = WalkRegisters { efer: EFER_LMA, ..long_mode(0) };
-    assert_eq!(walk(&four_levels(data), &no_nx, 0x40_0000, Read, User), fault(PROTECTION | RESERVED | BY_USER));
+    assert_eq!(
+        walk(&four_levels(data), &no_nx, 0x40_0000, Read, User),
+        fault(PROTECTION | RESERVED | BY_USER)
+    );
 }
 
 #[test]
@@ -96,7 +122,10 @@ fn accessed_and_dirty_are_set_only_by_a_walk_that_succeeds() {
     assert!(walk(&memory, &long_mode(0), 0x40_0000, PageAccess::Write, Privilege::User).is_err());
     assert_eq!((entry(0x1000), entry(0x4000)), (0x2000 | RW, 0x8000 | PRESENT | USER));
     assert!(walk(&memory, &long_mode(0), 0x40_0000, PageAccess::Read, Privilege::User).is_ok());
-    assert_eq!((entry(0x3010), entry(0x4000)), (0x4000 | RW | ACCESSED, 0x8000 | PRESENT | USER | ACCESSED));
+    assert_eq!(
+        (entry(0x3010), entry(0x4000)),
+        (0x4000 | RW | ACCESSED, 0x8000 | PRESENT | USER | ACCESSED)
+    );
     memory.poke_u64(0x4000, 0x8000 | RW | NO_EXECUTE);
     assert!(walk(&memory, &long_mode(0), 0x40_0000, PageAccess::Write, Privilege::User).is_ok());
     assert_eq!(entry(0x4000), 0x8000 | RW | NO_EXECUTE | ACCESSED | DIRTY);
@@ -124,8 +153,15 @@ fn pae_has_a_top_level_without_rights() {
     memory.poke_u64(0x2000, 0x3000 | RW);
     memory.poke_u64(0x3000, 0x1_2345_6000 | RW);
     memory.poke_u64(0x2008, 0x60_0000 | RW | LARGE);
-    assert_eq!(walk(&memory, &paging, 0xc000_0abc, PageAccess::Write, Privilege::User), Ok(0x1_2345_6abc));
-    assert_eq!(walk(&memory, &paging, 0xffff_ffff_c020_0001, PageAccess::Read, Privilege::User), Ok(0x60_0001), "32 bits");
+    assert_eq!(
+        walk(&memory, &paging, 0xc000_0abc, PageAccess::Write, Privilege::User),
+        Ok(0x1_2345_6abc)
+    );
+    assert_eq!(
+        walk(&memory, &paging, 0xffff_ffff_c020_0001, PageAccess::Read, Privilege::User),
+        Ok(0x60_0001),
+        "32 bits"
+    );
     assert_eq!(memory.peek(0x1038, 1), [1], "no accessed bit there");
 }
 
@@ -137,7 +173,10 @@ fn legacy_tables_have_4_kib_and_4_mib_pages() {
     memory.poke(0x2004, &(0x9000 | RW as u32).to_le_bytes());
     memory.poke(0x1008, &((0x1240_0000 | 1 << 13 | RW | LARGE) as u32).to_le_bytes());
     assert_eq!(walk(&memory, &paging, 0x40_1fff, PageAccess::Read, Privilege::User), Ok(0x9fff));
-    assert_eq!(walk(&memory, &paging, 0x80_0000 + 0x12_3456, PageAccess::Read, Privilege::User), Ok(0x1_1252_3456));
+    assert_eq!(
+        walk(&memory, &paging, 0x80_0000 + 0x12_3456, PageAccess::Read, Privilege::User),
+        Ok(0x1_1252_3456)
+    );
     let got = walk(&memory, &paging, 0, PageAccess::Execute, Privilege::User);
     assert_eq!(got, Err(WalkError::PageFault(BY_USER)), "fetches are not told without NX and SMEP");
 }

@@ -97,7 +97,10 @@ fn who_is_given_away_is_told_to_an_idle_cpu() {
     assert_eq!(queue.wake(|| 5 * MS, |on| *on == 7), Kicks(bit(B)), "its holder, although A could");
     assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
     queue.put_back(VcpuId(1), 6 * MS, VcpuWish::Again, None);
-    assert_eq!(queue.next(A, 6 * MS).map(|turn| (turn.vcpu, turn.evict)), Some((VcpuId(1), Some(VcpuId(0)))));
+    assert_eq!(
+        queue.next(A, 6 * MS).map(|turn| (turn.vcpu, turn.evict)),
+        Some((VcpuId(1), Some(VcpuId(0))))
+    );
     assert_eq!(queue.idle(B, 6 * MS), Some(None), "A still holds 0");
     assert_eq!(queue.given_away(VcpuId(0)), Kicks(bit(B)));
     assert_eq!(next(&mut queue, B, 6 * MS), Some(0));

@@ -21,12 +21,15 @@ impl Spaces {
     /// now. The space must be on a disk that answers, and must not be reserved for another
     /// partition.
     pub fn acquire(&'static self, owner: &str, ram: &RamLayout, epoch: u64) -> Option<SpaceId> {
-        let fits = |id: &SpaceId| self.place(*id).area.fits(ram.pages()) && !self.disk(*id).is_dead();
+        let fits =
+            |id: &SpaceId| self.place(*id).area.fits(ram.pages()) && !self.disk(*id).is_dead();
         let mut fitting: Vec<_> = (0..self.spaces.len()).map(SpaceId).filter(fits).collect();
         fitting.sort_by_key(|&id| self.place(id).area.bytes());
         let mut strangers = Vec::new();
         let choosing = self.choosing.lock();
-        let chosen = fitting.into_iter().find(|&id| self.is_for(id, owner) && self.claim(id, owner, &mut strangers));
+        let chosen = fitting
+            .into_iter()
+            .find(|&id| self.is_for(id, owner) && self.claim(id, owner, &mut strangers));
         drop(choosing);
         strangers.into_iter().for_each(|id| self.tasks.start(self.scrub(id)));
         let id = chosen?;
@@ -49,7 +52,10 @@ impl Spaces {
             return false;
         }
         let is_strangers = inner.record.as_ref().is_some_and(|record| {
-            let is_owners = record.owner.as_ref().is_some_and(|known| known.partition == Uuid::from_name(owner));
+            let is_owners = record
+                .owner
+                .as_ref()
+                .is_some_and(|known| known.partition == Uuid::from_name(owner));
             record.residue == Residue::Stale && !is_owners
         });
         inner.phase = if is_strangers { SpacePhase::Releasing } else { SpacePhase::Activating };
@@ -71,15 +77,25 @@ impl Spaces {
                     (inner.phase, inner.failures) = (SpacePhase::Active, 0);
                 }
                 Err(error) => {
-                    self.trouble(id, &format!("cannot be made ready: {error}; it is tried again later"));
+                    self.trouble(
+                        id,
+                        &format!("cannot be made ready: {error}; it is tried again later"),
+                    );
                     self.set_aside(id, error);
                 }
             }
         });
     }
 
-    async fn activate(&self, id: SpaceId, name: ArrayString<64>, ram: &RamLayout, epoch: u64) -> Result<(), DiskError> {
-        let contents = SpaceContents::new(self.place(id).area.bytes(), ram).map_err(|_| DiskError::Unsupported)?;
+    async fn activate(
+        &self,
+        id: SpaceId,
+        name: ArrayString<64>,
+        ram: &RamLayout,
+        epoch: u64,
+    ) -> Result<(), DiskError> {
+        let contents = SpaceContents::new(self.place(id).area.bytes(), ram)
+            .map_err(|_| DiskError::Unsupported)?;
         // A reader must not take the old header for the header of the new contents.
         self.deselect(id).await?;
         self.write(id, 0, &[0; PAGE_SIZE as usize]).await?;

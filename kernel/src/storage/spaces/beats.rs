@@ -142,18 +142,32 @@ impl Spaces {
         match since.load(Ordering::Acquire) {
             0 => {
                 since.store(now_ns, Ordering::Release);
-                self.trouble(id, &format!("its claim cannot be renewed ({error}); its disk waits once the lease is over"));
+                self.trouble(
+                    id,
+                    &format!(
+                        "its claim cannot be renewed ({error}); its disk waits once the lease is \
+                         over"
+                    ),
+                );
             }
             start if now_ns.saturating_sub(start) > PATIENCE_NS => {
                 self.give_disk_up(disk);
-                self.trouble(id, "its claim could not be renewed for 30 s; nothing is written to its disk any more");
+                self.trouble(
+                    id,
+                    "its claim could not be renewed for 30 s; nothing is written to its disk any \
+                     more",
+                );
             }
             _ => {}
         }
     }
 
     /// Carries out a beat of one space, by the rules of [`SpaceHolding`].
-    async fn renew_claim(&self, id: SpaceId, holding: &mut SpaceHolding) -> Result<BeatVerdict, DiskError> {
+    async fn renew_claim(
+        &self,
+        id: SpaceId,
+        holding: &mut SpaceHolding,
+    ) -> Result<BeatVerdict, DiskError> {
         while holding.looks_first(time::now_ns()) {
             let (look, _) = self.look(id).await?;
             if time::now_ns().saturating_sub(look.asked_ns) > BEAT_NS {
@@ -175,7 +189,11 @@ impl Spaces {
     }
 
     /// Writes the claim of the next beat and evaluates the disk's contents afterwards.
-    pub(super) async fn beat_once(&self, id: SpaceId, holding: &mut SpaceHolding) -> Result<BeatVerdict, DiskError> {
+    pub(super) async fn beat_once(
+        &self,
+        id: SpaceId,
+        holding: &mut SpaceHolding,
+    ) -> Result<BeatVerdict, DiskError> {
         let claim = holding.beat();
         let written_ns = time::now_ns();
         self.write_claim(id, &claim).await?;
@@ -190,7 +208,13 @@ impl Spaces {
 
     /// Writes the newest record again if it was overwritten. `known` is the sequence number of the
     /// newest record before `tail` was read: a record written meanwhile need not be in `tail`.
-    async fn repair_record(&self, id: SpaceId, known: u64, tail: &[u8], lease_end_ns: u64) -> Result<(), DiskError> {
+    async fn repair_record(
+        &self,
+        id: SpaceId,
+        known: u64,
+        tail: &[u8],
+        lease_end_ns: u64,
+    ) -> Result<(), DiskError> {
         let Some(record) = self.try_take_record(id, known) else { return Ok(()) };
         let at = RecordSide::of(record.sequence).offset_in_tail();
         let mut result = Ok(());

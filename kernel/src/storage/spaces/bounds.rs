@@ -26,10 +26,16 @@ fn count(census: &mut DumpCensus, inner: &SpaceInner, user: Uuid) {
     let is_owners = owner.is_some_and(|owner| owner.partition == user);
     let state = inner.record.as_ref().map(|record| record.state);
     match inner.phase {
-        SpacePhase::Draining if inner.user == Some(user) && state == Some(SpaceState::Draining) => census.promised += 1,
+        SpacePhase::Draining if inner.user == Some(user) && state == Some(SpaceState::Draining) => {
+            census.promised += 1
+        }
         // The incarnation may have crashed while its space was being activated: the space waits for
         // the dump.
-        SpacePhase::Activating | SpacePhase::Active | SpacePhase::Draining if inner.user == Some(user) => census.unpromised += 1,
+        SpacePhase::Activating | SpacePhase::Active | SpacePhase::Draining
+            if inner.user == Some(user) =>
+        {
+            census.unpromised += 1
+        }
         SpacePhase::Dump | SpacePhase::Failed(_) | SpacePhase::Unusable
             if is_owners && !inner.is_refused && holds_dump(state) =>
         {
@@ -43,11 +49,18 @@ fn count(census: &mut DumpCensus, inner: &SpaceInner, user: Uuid) {
 /// Returns whether a record in this state stands for a dump, or for the remains of one after a
 /// power cut or a disk error.
 const fn holds_dump(state: Option<SpaceState>) -> bool {
-    matches!(state, Some(SpaceState::Crashed | SpaceState::Draining | SpaceState::Complete | SpaceState::Partial))
+    matches!(
+        state,
+        Some(
+            SpaceState::Crashed | SpaceState::Draining | SpaceState::Complete | SpaceState::Partial
+        )
+    )
 }
 
 /// Returns whether a dump may be dropped in favour of a newer one.
 pub(super) fn may_go(inner: &SpaceInner) -> bool {
     let state = inner.record.as_ref().map(|record| record.state);
-    inner.phase == SpacePhase::Dump && !inner.is_selected && matches!(state, Some(SpaceState::Complete | SpaceState::Partial))
+    inner.phase == SpacePhase::Dump
+        && !inner.is_selected
+        && matches!(state, Some(SpaceState::Complete | SpaceState::Partial))
 }

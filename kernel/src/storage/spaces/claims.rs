@@ -59,7 +59,10 @@ impl Spaces {
             let left = left.clone();
             self.tasks.start(async move {
                 if let Err(error) = self.claim_space(id).await {
-                    self.trouble(id, &format!("cannot be claimed: {error}; it is tried again later"));
+                    self.trouble(
+                        id,
+                        &format!("cannot be claimed: {error}; it is tried again later"),
+                    );
                     self.set_aside(id, error);
                 }
                 left.fetch_sub(1, Ordering::AcqRel);
@@ -106,7 +109,10 @@ impl Spaces {
                 TakingStep::Look(at_ns) => next_ns = at_ns,
                 TakingStep::Own(claim) => return Ok(Some((claim, look))),
                 TakingStep::InUse(node) => {
-                    self.refuse(id, &format!("in use: node {node} runs on it; this node leaves it alone"));
+                    self.refuse(
+                        id,
+                        &format!("in use: node {node} runs on it; this node leaves it alone"),
+                    );
                     return Ok(None);
                 }
                 TakingStep::Exhausted => {
@@ -124,7 +130,8 @@ impl Spaces {
 
     /// Releases all claims: the last write of a node.
     pub async fn give_up_claims(&'static self) {
-        let disks: Vec<usize> = (0..self.devices.len()).filter(|&disk| self.held_on(disk).next().is_some()).collect();
+        let disks: Vec<usize> =
+            (0..self.devices.len()).filter(|&disk| self.held_on(disk).next().is_some()).collect();
         let left = Arc::new(AtomicUsize::new(disks.len()));
         for disk in disks {
             let left = left.clone();
@@ -136,7 +143,8 @@ impl Spaces {
             });
         }
         let deadline = time::now_ns().saturating_add(LAST_PATIENCE_NS);
-        until(|| (left.load(Ordering::Acquire) == 0 || time::now_ns() >= deadline).then_some(())).await;
+        until(|| (left.load(Ordering::Acquire) == 0 || time::now_ns() >= deadline).then_some(()))
+            .await;
     }
 
     async fn release_claims(&self, disk: usize) -> Result<(), DiskError> {
@@ -173,11 +181,16 @@ impl Spaces {
     /// Returns the spaces of a disk that this node has claimed.
     pub(super) fn held_on(&self, disk: usize) -> impl Iterator<Item = SpaceId> {
         let all = (0..self.spaces.len()).map(SpaceId);
-        all.filter(move |&id| self.place(id).disk == disk && self.space(id).inner.lock().holding.is_some())
+        all.filter(move |&id| {
+            self.place(id).disk == disk && self.space(id).inner.lock().holding.is_some()
+        })
     }
 
     /// Reads claims and records.
-    pub(super) async fn look(&self, id: SpaceId) -> Result<(ClaimLook, Box<SpaceEnding>), DiskError> {
+    pub(super) async fn look(
+        &self,
+        id: SpaceId,
+    ) -> Result<(ClaimLook, Box<SpaceEnding>), DiskError> {
         let mut bytes = alloc::vec![0; PAGE_LEN + TAIL_LEN];
         let asked_ns = time::now_ns();
         self.read_in(id, QueueLane::Beat, self.claim_start(id)?, &mut bytes).await?;
@@ -187,15 +200,38 @@ impl Spaces {
         ending.tail.copy_from_slice(&bytes[PAGE_LEN..]);
         let record = ending.record(self.place(id).area.bytes());
         let record_epoch = record.map_or(0, |record| RecordSequence(record.sequence).epoch());
-        Ok((ClaimLook { claims: ClaimSectors::decode(&ending.claims), record_epoch, asked_ns, seen_ns }, ending))
+        Ok((
+            ClaimLook {
+                claims: ClaimSectors::decode(&ending.claims),
+                record_epoch,
+                asked_ns,
+                seen_ns,
+            },
+            ending,
+        ))
     }
 
-    pub(super) async fn write_claim(&self, id: SpaceId, claim: &SpaceClaim) -> Result<(), DiskError> {
+    pub(super) async fn write_claim(
+        &self,
+        id: SpaceId,
+        claim: &SpaceClaim,
+    ) -> Result<(), DiskError> {
         self.write_mark(id, claim.epoch, &claim.encode()).await
     }
 
-    async fn write_mark(&self, id: SpaceId, epoch: u64, bytes: &[u8; CLAIM_LEN]) -> Result<(), DiskError> {
-        self.write_in(id, QueueLane::Beat, self.claim_start(id)? + SpaceClaim::offset(epoch) as u64, bytes).await
+    async fn write_mark(
+        &self,
+        id: SpaceId,
+        epoch: u64,
+        bytes: &[u8; CLAIM_LEN],
+    ) -> Result<(), DiskError> {
+        self.write_in(
+            id,
+            QueueLane::Beat,
+            self.claim_start(id)? + SpaceClaim::offset(epoch) as u64,
+            bytes,
+        )
+        .await
     }
 
     fn claim_start(&self, id: SpaceId) -> Result<u64, DiskError> {
@@ -222,7 +258,11 @@ impl Spaces {
         let place = self.place(id);
         let mut name = ArrayString::<36>::new();
         let _ = write!(name, "{node}");
-        report(&ConsoleEvent::Watching { disk: place.disk as u8, space: place.number, node: &name });
+        report(&ConsoleEvent::Watching {
+            disk: place.disk as u8,
+            space: place.number,
+            node: &name,
+        });
     }
 }
 

@@ -70,7 +70,10 @@ impl LaneBuffers {
 impl PagingDevice {
     /// Gives a disk its buffers: one for the tasks, one for the beat of its claims.
     pub const fn new(disk: &'static NodeDisk, common: DmaRegion, beat: DmaRegion) -> Self {
-        Self { disk, buffers: RankedLock::new(LaneBuffers { common: Some(common), beat: Some(beat) }) }
+        Self {
+            disk,
+            buffers: RankedLock::new(LaneBuffers { common: Some(common), beat: Some(beat) }),
+        }
     }
 
     pub(super) const fn disk(&self) -> &'static NodeDisk {
@@ -95,7 +98,10 @@ impl PagingDevice {
                 return result;
             }
             if tries.is_first() {
-                trouble(number, &format!("its partition table cannot be read ({error}): it is tried again"));
+                trouble(
+                    number,
+                    &format!("its partition table cannot be read ({error}): it is tried again"),
+                );
             }
             let end = time::now_ns().saturating_add(PAUSE_NS);
             while time::now_ns() < end {
@@ -107,7 +113,9 @@ impl PagingDevice {
     fn table(&self) -> Result<GptFinding, DiskError> {
         let buffer = self.take_buffer(QueueLane::Common).ok_or(DiskError::Dead)?;
         let disk = BlockingDisk::new(self.disk, time::now_ns, TIMEOUT_NS);
-        let found = gpt::read(self.disk.info().capacity, |sector, bytes| read(&disk, sector, &buffer, bytes));
+        let found = gpt::read(self.disk.info().capacity, |sector, bytes| {
+            read(&disk, sector, &buffer, bytes)
+        });
         match found {
             // The device may still write to the buffer, so the buffer is never used again.
             Err(BlockingError::Stuck) => return Err(DiskError::Dead),
@@ -134,35 +142,55 @@ pub(super) fn places(devices: &[PagingDevice]) -> Vec<SpaceLocation> {
     let mut places = Vec::new();
     for (disk, device) in devices.iter().enumerate() {
         match device.table_at_last(disk) {
-            Ok(GptFinding::None) => {
-                places.push(SpaceLocation { disk, number: 0, area: SpaceArea::whole(device.disk.info().capacity) })
-            }
+            Ok(GptFinding::None) => places.push(SpaceLocation {
+                disk,
+                number: 0,
+                area: SpaceArea::whole(device.disk.info().capacity),
+            }),
             Ok(GptFinding::Table(table, fault)) => from_table(disk, &table, fault, &mut places),
             Ok(GptFinding::Damaged(primary, backup)) => {
-                trouble(disk, &format!("damaged GPT, nothing touches it: primary: {primary}; backup: {backup}"));
+                trouble(
+                    disk,
+                    &format!(
+                        "damaged GPT, nothing touches it: primary: {primary}; backup: {backup}"
+                    ),
+                );
             }
             Err(error) => trouble(disk, &format!("cannot be read: {error}")),
         }
     }
     if places.len() > MAX_SPACES {
-        trouble(places[MAX_SPACES].disk, &format!("only the first {MAX_SPACES} paging spaces of this machine are used"));
+        trouble(
+            places[MAX_SPACES].disk,
+            &format!("only the first {MAX_SPACES} paging spaces of this machine are used"),
+        );
         places.truncate(MAX_SPACES);
     }
     places
 }
 
-fn from_table(disk: usize, table: &GptTable, primary: Option<GptError>, places: &mut Vec<SpaceLocation>) {
+fn from_table(
+    disk: usize,
+    table: &GptTable,
+    primary: Option<GptError>,
+    places: &mut Vec<SpaceLocation>,
+) {
     if let Some(fault) = primary {
         trouble(disk, &format!("the primary GPT is damaged, the backup counts: {fault}"));
     }
     if !table.entries.iter().any(|entry| entry.is_space()) {
-        trouble(disk, "holds a GPT without a paging space; it belongs to another program and is left alone");
+        trouble(
+            disk,
+            "holds a GPT without a paging space; it belongs to another program and is left alone",
+        );
     }
     for entry in table.entries.iter().filter(|entry| entry.is_space()) {
         match entry.sectors().map(SpaceArea::part) {
             Ok(Some(area)) => places.push(SpaceLocation { disk, number: entry.number, area }),
             Ok(None) => trouble(disk, &format!("GPT entry {} ends beyond all disks", entry.number)),
-            Err(fault) => trouble(disk, &format!("GPT entry {} {fault}; nothing touches it", entry.number)),
+            Err(fault) => {
+                trouble(disk, &format!("GPT entry {} {fault}; nothing touches it", entry.number))
+            }
         }
     }
 }

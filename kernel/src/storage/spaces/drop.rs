@@ -35,7 +35,9 @@ impl Spaces {
     fn oldest(&self, owner: &str) -> Option<KeptDump> {
         let user = Uuid::from_name(owner);
         let mut dumps = self.kept_dumps();
-        dumps.retain(|dump| dump.owner.partition == user && may_go(&self.space(dump.id).inner.lock()));
+        dumps.retain(|dump| {
+            dump.owner.partition == user && may_go(&self.space(dump.id).inner.lock())
+        });
         dumps.into_iter().min_by_key(|dump| (dump.crash.time_ns, dump.owner.epoch))
     }
 
@@ -46,7 +48,14 @@ impl Spaces {
         }
         let (SpaceLocation { disk, number, .. }, partition) = (oldest.place, &*oldest.owner.name);
         let (incarnation, dump, disk) = (oldest.owner.epoch, oldest.crash.name, disk as u8);
-        report(&ConsoleEvent::DumpDropped { partition, incarnation, dump, disk, space: number, newer });
+        report(&ConsoleEvent::DumpDropped {
+            partition,
+            incarnation,
+            dump,
+            disk,
+            space: number,
+            newer,
+        });
     }
 
     fn spare(&self, id: SpaceId) {

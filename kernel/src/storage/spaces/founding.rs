@@ -15,11 +15,17 @@ impl Spaces {
     ///
     /// # Errors
     /// The disk's.
-    pub(super) async fn found(&'static self, id: SpaceId, mut holding: SpaceHolding) -> Result<bool, DiskError> {
+    pub(super) async fn found(
+        &'static self,
+        id: SpaceId,
+        mut holding: SpaceHolding,
+    ) -> Result<bool, DiskError> {
         let disk = self.place(id).disk;
         {
             let _turn = self.beats.turn(disk).await;
-            let BeatVerdict::Confirmed { .. } = self.beat_once(id, &mut holding).await? else { return Ok(false) };
+            let BeatVerdict::Confirmed { .. } = self.beat_once(id, &mut holding).await? else {
+                return Ok(false);
+            };
         }
         // The class is read again: another node may have used the space until it was claimed.
         let epoch = holding.claim().epoch;
@@ -32,7 +38,12 @@ impl Spaces {
         let mut sequence = RecordSequence(record.sequence);
         for _ in 0..2 {
             sequence = sequence.next(epoch);
-            self.write_record_in(id, QueueLane::Beat, &SpaceRecord { sequence: sequence.0, ..record.clone() }).await?;
+            self.write_record_in(
+                id,
+                QueueLane::Beat,
+                &SpaceRecord { sequence: sequence.0, ..record.clone() },
+            )
+            .await?;
         }
         if !holding.found(time::now_ns()) {
             return Ok(false);
@@ -46,11 +57,20 @@ impl Spaces {
     /// Makes the record of a space that was never written.
     pub(super) fn blank_record(&self, id: SpaceId) -> SpaceRecord {
         let name = Uuid::from_entropy(instr::rdtsc(), id.0 as u64);
-        SpaceRecord { sequence: 0, ..SpaceRecord::free(self.place(id).area.bytes(), name, Residue::Clean) }
+        SpaceRecord {
+            sequence: 0,
+            ..SpaceRecord::free(self.place(id).area.bytes(), name, Residue::Clean)
+        }
     }
 
-    pub(super) async fn write_record_in(&self, id: SpaceId, lane: QueueLane, record: &SpaceRecord) -> Result<(), DiskError> {
-        let start = RecordSide::of(record.sequence).start(record.capacity).ok_or(DiskError::Unsupported)?;
+    pub(super) async fn write_record_in(
+        &self,
+        id: SpaceId,
+        lane: QueueLane,
+        record: &SpaceRecord,
+    ) -> Result<(), DiskError> {
+        let start =
+            RecordSide::of(record.sequence).start(record.capacity).ok_or(DiskError::Unsupported)?;
         // On the heap: the future holds the bytes while it waits, and it is itself part of larger
         // futures that are moved over the stack.
         let bytes = record.encode().to_vec();

@@ -43,7 +43,14 @@ impl Spaces {
             let record = inner.record.as_ref().filter(|_| inner.phase == SpacePhase::Dump)?;
             let (owner, crash) = (record.owner.clone()?, record.crash.clone()?);
             let cause = (record.state == SpaceState::Partial).then_some(record.partial_cause);
-            Some(KeptDump { id: SpaceId(n), place: space.place, state: record.state, owner, crash, cause })
+            Some(KeptDump {
+                id: SpaceId(n),
+                place: space.place,
+                state: record.state,
+                owner,
+                crash,
+                cause,
+            })
         };
         self.spaces.iter().enumerate().filter_map(dump).collect()
     }
@@ -72,7 +79,8 @@ impl Spaces {
             DumpChoice::Named(selector) => self.spaces.iter().any(|space| {
                 let inner = space.inner.lock();
                 let crash = inner.record.as_ref().and_then(|record| record.crash.as_ref());
-                inner.phase == SpacePhase::Draining && crash.is_some_and(|crash| selector.selects(crash.name, 0))
+                inner.phase == SpacePhase::Draining
+                    && crash.is_some_and(|crash| selector.selects(crash.name, 0))
             }),
         }
     }
@@ -81,7 +89,9 @@ impl Spaces {
 fn chooses(choice: DumpChoice<'_>, dump: &KeptDump) -> bool {
     match choice {
         DumpChoice::All(owner) => &*dump.owner.name == owner,
-        DumpChoice::One(owner, selector) => &*dump.owner.name == owner && selector.selects(dump.crash.name, dump.owner.epoch),
+        DumpChoice::One(owner, selector) => {
+            &*dump.owner.name == owner && selector.selects(dump.crash.name, dump.owner.epoch)
+        }
         DumpChoice::Named(selector) => selector.selects(dump.crash.name, dump.owner.epoch),
     }
 }
@@ -91,7 +101,8 @@ fn names(dumps: &[KeptDump]) -> String {
     let mut text = String::new();
     for dump in dumps {
         let comma = if text.is_empty() { "" } else { ", " };
-        let _ = write!(text, "{comma}{} ({} {})", dump.crash.name, dump.owner.name, dump.owner.epoch);
+        let _ =
+            write!(text, "{comma}{} ({} {})", dump.crash.name, dump.owner.name, dump.owner.epoch);
     }
     text
 }

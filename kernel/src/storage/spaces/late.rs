@@ -30,7 +30,12 @@ impl Spaces {
 
     /// Reports that a late write was found and overwritten.
     pub fn tell_repaired(&self, id: SpaceId, what: &str) {
-        self.trouble(id, &alloc::format!("{what} was overwritten by a late write of an earlier owner, and is written again"));
+        self.trouble(
+            id,
+            &alloc::format!(
+                "{what} was overwritten by a late write of an earlier owner, and is written again"
+            ),
+        );
     }
 
     /// Schedules the next look at a space, after a pause that depends on how long the last look
@@ -72,7 +77,9 @@ impl Spaces {
             (inner.phase, inner.was_cut_off)
         };
         let result = match record.map(|record| (Surroundings::of(record.state), record)) {
-            Some((Surroundings::NoHeader, _)) if matches!(phase, SpacePhase::Free | SpacePhase::Active) => {
+            Some((Surroundings::NoHeader, _))
+                if matches!(phase, SpacePhase::Free | SpacePhase::Active) =>
+            {
                 self.repair_head(id).await
             }
             Some((Surroundings::Header, record)) if phase == SpacePhase::Dump && was_cut_off => {
@@ -98,8 +105,10 @@ impl Spaces {
     /// Rewrites the header of a dump from its bitmap and record, if they differ.
     async fn repair_header(&self, id: SpaceId, record: &SpaceRecord) -> Result<(), DiskError> {
         let Some(contents) = &record.contents else { return Ok(()) };
-        let mut pages = RecoveredPages::new(self, id, contents, record.drain.progress, &record.missing)?;
-        let (_, written) = describe::headers(&mut pages, record.drain.notes_len, PutMode::Repair).await?;
+        let mut pages =
+            RecoveredPages::new(self, id, contents, record.drain.progress, &record.missing)?;
+        let (_, written) =
+            describe::headers(&mut pages, record.drain.notes_len, PutMode::Repair).await?;
         if written > 0 {
             self.flush(id).await?;
             self.tell_repaired(id, "the header of its dump");

@@ -71,7 +71,9 @@ impl Spaces {
             return Ok(Some(class));
         }
         let foreign = self.foreign_byte(id).await?;
-        Ok(Some(foreign.map_or(DeviceContent::Blank, |at| DeviceContent::Foreign(ForeignData::At(at)))))
+        Ok(Some(
+            foreign.map_or(DeviceContent::Blank, |at| DeviceContent::Foreign(ForeignData::At(at))),
+        ))
     }
 
     /// Looks for foreign data on a space whose head and tail are zeros.
@@ -110,13 +112,19 @@ impl Spaces {
             return Ok(());
         };
         match &class {
-            DeviceContent::Foreign(what) => {
-                self.trouble(id, &format!("holds {what}; `tidepool volume format` would make a paging space of it"))
-            }
+            DeviceContent::Foreign(what) => self.trouble(
+                id,
+                &format!("holds {what}; `tidepool volume format` would make a paging space of it"),
+            ),
             DeviceContent::Newer(error) => {
-                self.trouble(id, &format!("is left alone, a newer version of the hypervisor uses it: {error}"));
+                self.trouble(
+                    id,
+                    &format!("is left alone, a newer version of the hypervisor uses it: {error}"),
+                );
             }
-            DeviceContent::Damaged(damage) => self.trouble(id, &format!("damaged record: A: {}; B: {}", damage.a, damage.b)),
+            DeviceContent::Damaged(damage) => {
+                self.trouble(id, &format!("damaged record: A: {}; B: {}", damage.a, damage.b))
+            }
             _ => {}
         }
         let decided = recovery(&class);
@@ -159,7 +167,8 @@ impl Spaces {
         if let Some(contents) = record.contents.clone() {
             let (progress, missing) = (record.drain.progress, &record.missing);
             let mut pages = RecoveredPages::new(self, id, &contents, progress, missing)?;
-            record.drain.program_headers = describe::headers(&mut pages, record.drain.notes_len, PutMode::Write).await?.0;
+            record.drain.program_headers =
+                describe::headers(&mut pages, record.drain.notes_len, PutMode::Write).await?.0;
             self.flush(id).await?;
         }
         self.write_record(id, &record).await?;

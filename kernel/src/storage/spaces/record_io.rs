@@ -14,7 +14,11 @@ impl Spaces {
     ///
     /// # Errors
     /// The disk's error; the old record is then still valid.
-    pub async fn change(&self, id: SpaceId, change: impl FnOnce(&mut SpaceRecord)) -> Result<(), DiskError> {
+    pub async fn change(
+        &self,
+        id: SpaceId,
+        change: impl FnOnce(&mut SpaceRecord),
+    ) -> Result<(), DiskError> {
         self.flush(id).await?;
         self.change_now(id, change).await
     }
@@ -23,7 +27,11 @@ impl Spaces {
     ///
     /// # Errors
     /// As [`Self::change`].
-    pub async fn change_now(&self, id: SpaceId, change: impl FnOnce(&mut SpaceRecord)) -> Result<(), DiskError> {
+    pub async fn change_now(
+        &self,
+        id: SpaceId,
+        change: impl FnOnce(&mut SpaceRecord),
+    ) -> Result<(), DiskError> {
         let old = self.take_record(id).await;
         let result = match old {
             Some(old) => self.write_next(id, next(old, change)).await,
@@ -42,8 +50,17 @@ impl Spaces {
         Ok(record)
     }
 
-    pub(super) async fn write_record(&self, id: SpaceId, record: &SpaceRecord) -> Result<(), DiskError> {
-        patiently!(self, id, SpaceAccess::Record, self.write_record_in(id, QueueLane::Common, record).await)
+    pub(super) async fn write_record(
+        &self,
+        id: SpaceId,
+        record: &SpaceRecord,
+    ) -> Result<(), DiskError> {
+        patiently!(
+            self,
+            id,
+            SpaceAccess::Record,
+            self.write_record_in(id, QueueLane::Common, record).await
+        )
     }
 
     /// Makes all earlier writes durable.
@@ -77,7 +94,12 @@ impl Spaces {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub async fn read_once(&self, id: SpaceId, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
+    pub async fn read_once(
+        &self,
+        id: SpaceId,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), DiskError> {
         self.read_in(id, QueueLane::Common, offset, bytes).await
     }
 
@@ -86,11 +108,19 @@ impl Spaces {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub(super) async fn write_in(&self, id: SpaceId, lane: QueueLane, offset: u64, bytes: &[u8]) -> Result<(), DiskError> {
-        let sectors = self.place(id).area.locate(offset, bytes.len() as u64).ok_or(DiskError::Unsupported)?;
+    pub(super) async fn write_in(
+        &self,
+        id: SpaceId,
+        lane: QueueLane,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<(), DiskError> {
+        let sectors =
+            self.place(id).area.locate(offset, bytes.len() as u64).ok_or(DiskError::Unsupported)?;
         let buffer = self.take_buffer(id, lane).await?;
         bytes.iter().enumerate().for_each(|(n, byte)| buffer.write(n, *byte));
-        let (result, buffer) = self.io.transfer(self.disk(id), lane, DiskOperation::Write, sectors, buffer).await;
+        let (result, buffer) =
+            self.io.transfer(self.disk(id), lane, DiskOperation::Write, sectors, buffer).await;
         self.give_buffer(id, lane, buffer);
         result
     }
@@ -99,10 +129,18 @@ impl Spaces {
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub(super) async fn read_in(&self, id: SpaceId, lane: QueueLane, offset: u64, bytes: &mut [u8]) -> Result<(), DiskError> {
-        let sectors = self.place(id).area.locate(offset, bytes.len() as u64).ok_or(DiskError::Unsupported)?;
+    pub(super) async fn read_in(
+        &self,
+        id: SpaceId,
+        lane: QueueLane,
+        offset: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), DiskError> {
+        let sectors =
+            self.place(id).area.locate(offset, bytes.len() as u64).ok_or(DiskError::Unsupported)?;
         let buffer = self.take_buffer(id, lane).await?;
-        let (result, buffer) = self.io.transfer(self.disk(id), lane, DiskOperation::Read, sectors, buffer).await;
+        let (result, buffer) =
+            self.io.transfer(self.disk(id), lane, DiskOperation::Read, sectors, buffer).await;
         if let (Ok(()), Some(buffer)) = (result, &buffer) {
             bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
         }
@@ -114,7 +152,12 @@ impl Spaces {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub(super) async fn is_zero(&self, id: SpaceId, offset: u64, len: usize) -> Result<bool, DiskError> {
+    pub(super) async fn is_zero(
+        &self,
+        id: SpaceId,
+        offset: u64,
+        len: usize,
+    ) -> Result<bool, DiskError> {
         let is_zero = |buffer: &DmaRegion| (0..len).step_by(8).all(|n| buffer.read::<u64>(n) == 0);
         self.holds(id, offset, len, is_zero).await
     }
@@ -124,8 +167,15 @@ impl Spaces {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub async fn is_there(&self, id: SpaceId, offset: u64, bytes: &[u8]) -> Result<bool, DiskError> {
-        let is_it = |buffer: &DmaRegion| bytes.iter().enumerate().all(|(n, byte)| buffer.read::<u8>(n) == *byte);
+    pub async fn is_there(
+        &self,
+        id: SpaceId,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<bool, DiskError> {
+        let is_it = |buffer: &DmaRegion| {
+            bytes.iter().enumerate().all(|(n, byte)| buffer.read::<u8>(n) == *byte)
+        };
         self.holds(id, offset, bytes.len(), is_it).await
     }
 
@@ -147,9 +197,13 @@ impl Spaces {
         len: usize,
         is_right: impl FnOnce(&DmaRegion) -> bool,
     ) -> Result<bool, DiskError> {
-        let sectors = self.place(id).area.locate(offset, len as u64).ok_or(DiskError::Unsupported)?;
+        let sectors =
+            self.place(id).area.locate(offset, len as u64).ok_or(DiskError::Unsupported)?;
         let buffer = self.take_buffer(id, QueueLane::Common).await?;
-        let (result, buffer) = self.io.transfer(self.disk(id), QueueLane::Common, DiskOperation::Read, sectors, buffer).await;
+        let (result, buffer) = self
+            .io
+            .transfer(self.disk(id), QueueLane::Common, DiskOperation::Read, sectors, buffer)
+            .await;
         let answer = result.map(|()| buffer.as_ref().is_some_and(is_right));
         self.give_buffer(id, QueueLane::Common, buffer);
         answer
@@ -159,7 +213,11 @@ impl Spaces {
     ///
     /// # Errors
     /// [`DiskError::Dead`]: the disk does not answer, and may still hold the buffer.
-    pub(super) async fn take_buffer(&self, id: SpaceId, lane: QueueLane) -> Result<DmaRegion, DiskError> {
+    pub(super) async fn take_buffer(
+        &self,
+        id: SpaceId,
+        lane: QueueLane,
+    ) -> Result<DmaRegion, DiskError> {
         let (device, disk) = (self.device(id), self.disk(id));
         until(|| match device.take_buffer(lane).or_else(|| self.io.take_returned(disk, lane)) {
             Some(buffer) => Some(Ok(buffer)),

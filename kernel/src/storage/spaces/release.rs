@@ -40,7 +40,11 @@ impl Spaces {
     fn of(&self, owner: &str, phase: SpacePhase) -> Vec<SpaceId> {
         let is_it = |space: &Space| {
             let inner = space.inner.lock();
-            let named = inner.record.as_ref().and_then(|r| r.owner.as_ref()).is_some_and(|o| &*o.name == owner);
+            let named = inner
+                .record
+                .as_ref()
+                .and_then(|r| r.owner.as_ref())
+                .is_some_and(|o| &*o.name == owner);
             inner.phase == phase && named
         };
         (0..self.spaces.len()).filter(|&n| is_it(&self.spaces[n])).map(SpaceId).collect()
@@ -72,7 +76,8 @@ impl Spaces {
         let gone = self.space(id).inner.lock().record.clone();
         let dump = gone.as_ref().and_then(|record| record.crash.as_ref()).map(|crash| crash.name);
         let owner = gone.and_then(|record| record.owner);
-        if self.state(id) != Some(SpaceState::Free) && self.state(id) != Some(SpaceState::Releasing) {
+        if self.state(id) != Some(SpaceState::Free) && self.state(id) != Some(SpaceState::Releasing)
+        {
             self.change(id, |record| record.state = SpaceState::Releasing).await?;
         }
         self.deselect(id).await?;
@@ -138,7 +143,12 @@ impl Spaces {
         let len = bytes.end - bytes.start;
         let sectors = self.place(id).area.locate(bytes.start, len).ok_or(DiskError::Unsupported)?;
         let access = SpaceAccess::Write(bytes.start, len as usize);
-        patiently!(self, id, access, self.io.run(self.disk(id), DiskOperation::WriteZeroes, sectors, &[]).await)
+        patiently!(
+            self,
+            id,
+            access,
+            self.io.run(self.disk(id), DiskOperation::WriteZeroes, sectors, &[]).await
+        )
     }
 
     fn state(&self, id: SpaceId) -> Option<SpaceState> {

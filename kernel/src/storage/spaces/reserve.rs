@@ -39,26 +39,36 @@ impl Spaces {
     pub fn end_reserve(&self, name: &str) {
         let name = Uuid::from_name(name);
         let tenants = self.tenants.get().into_iter().flatten();
-        tenants.filter(|tenant| tenant.name == name).for_each(|tenant| tenant.has_stopped.store(true, Ordering::Release));
+        tenants
+            .filter(|tenant| tenant.name == name)
+            .for_each(|tenant| tenant.has_stopped.store(true, Ordering::Release));
     }
 
     /// Returns whether `owner` may take the free space `id`.
     pub(super) fn is_for(&self, id: SpaceId, owner: &str) -> bool {
-        let (Some(tenants), owner) = (self.tenants.get(), Uuid::from_name(owner)) else { return true };
-        let lack = |tenant: &SpaceTenant| tenant.need.count.saturating_sub(self.dumps_of_user(tenant.name, None).all() as usize);
+        let (Some(tenants), owner) = (self.tenants.get(), Uuid::from_name(owner)) else {
+            return true;
+        };
+        let lack = |tenant: &SpaceTenant| {
+            tenant.need.count.saturating_sub(self.dumps_of_user(tenant.name, None).all() as usize)
+        };
         if tenants.iter().any(|tenant| tenant.name == owner && lack(tenant) > 0) {
             return true;
         }
-        let others = tenants.iter().filter(|tenant| tenant.name != owner && !tenant.has_stopped.load(Ordering::Acquire));
-        let needs: Vec<_> = others.map(|tenant| SpaceNeed { count: lack(tenant), ..tenant.need }).collect();
+        let others = tenants
+            .iter()
+            .filter(|tenant| tenant.name != owner && !tenant.has_stopped.load(Ordering::Acquire));
+        let needs: Vec<_> =
+            others.map(|tenant| SpaceNeed { count: lack(tenant), ..tenant.need }).collect();
         meets(&needs, &self.free_beside(id))
     }
 
     /// Returns the number of pages of each other free space.
     fn free_beside(&self, id: SpaceId) -> Vec<u32> {
         let others = (0..self.spaces.len()).map(SpaceId).filter(|other| *other != id);
-        let free =
-            others.filter(|&other| self.space(other).inner.lock().phase == SpacePhase::Free && !self.disk(other).is_dead());
+        let free = others.filter(|&other| {
+            self.space(other).inner.lock().phase == SpacePhase::Free && !self.disk(other).is_dead()
+        });
         free.map(|other| self.place(other).area.most_pages()).collect()
     }
 }

@@ -38,7 +38,10 @@ impl Spaces {
             return Ok(false);
         }
         let buffer = self.take_buffer(id, QueueLane::Common).await?;
-        let (result, buffer) = self.io.transfer(self.disk(id), QueueLane::Common, DiskOperation::Read, FIRST, buffer).await;
+        let (result, buffer) = self
+            .io
+            .transfer(self.disk(id), QueueLane::Common, DiskOperation::Read, FIRST, buffer)
+            .await;
         let mut code = [0; BOOT_CODE_LEN];
         if let Some(buffer) = &buffer {
             code.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
@@ -53,7 +56,10 @@ impl Spaces {
             return Ok(());
         }
         let buffer = self.take_buffer(id, QueueLane::Common).await?;
-        let (result, buffer) = self.io.transfer(self.disk(id), QueueLane::Common, DiskOperation::Read, FIRST, buffer).await;
+        let (result, buffer) = self
+            .io
+            .transfer(self.disk(id), QueueLane::Common, DiskOperation::Read, FIRST, buffer)
+            .await;
         let buffer = match (result, buffer) {
             (Ok(()), Some(buffer)) => buffer,
             (result, buffer) => {
@@ -68,7 +74,10 @@ impl Spaces {
             return Ok(());
         }
         (0..BOOT_CODE_LEN).for_each(|n| buffer.write(n, 0_u8));
-        let (result, buffer) = self.io.transfer(self.disk(id), QueueLane::Common, DiskOperation::Write, FIRST, buffer).await;
+        let (result, buffer) = self
+            .io
+            .transfer(self.disk(id), QueueLane::Common, DiskOperation::Write, FIRST, buffer)
+            .await;
         self.give_buffer(id, QueueLane::Common, buffer);
         result?;
         self.io.flush(self.disk(id)).await

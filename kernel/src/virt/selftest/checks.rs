@@ -5,7 +5,9 @@ use super::{SelftestBench, guest, modes};
 use crate::addr::Gpa;
 use crate::arch::instr::rdtsc;
 use crate::arch::{interrupts, time};
-use crate::virt::exit::{AccessWidth, InjectedEvent, IoAccess, IoDirection, PageAccess, ShadowSource, VmExit};
+use crate::virt::exit::{
+    AccessWidth, InjectedEvent, IoAccess, IoDirection, PageAccess, ShadowSource, VmExit,
+};
 use crate::virt::face::{EnabledCpu, WindowRequest};
 use crate::virt::state::Gpr;
 use log::info;
@@ -44,23 +46,43 @@ fn fault(gpa: u64, access: PageAccess) -> impl Fn(VmExit) -> bool {
 fn cpuid_exits_and_can_be_stepped_over(bench: &mut SelftestBench) {
     bench.start(&[0xb8, 0x01, 0, 0, 0x40, 0x0f, 0xa2, 0xf4]); // mov eax, 0x40000001; cpuid; hlt
     let exit = bench.run();
-    let held = exit == VmExit::Cpuid && bench.at() == 5 && bench.vcpu.regs().get(Gpr::Rax) == 0x4000_0001;
+    let held =
+        exit == VmExit::Cpuid && bench.at() == 5 && bench.vcpu.regs().get(Gpr::Rax) == 0x4000_0001;
     bench.check("CPUID exits at the instruction with EAX", held.into(), exit);
     bench.skip(2);
     let exit = bench.run();
-    bench.check("the guest goes on behind it", (exit == VmExit::Halt && bench.at() == 7).into(), exit);
+    bench.check(
+        "the guest goes on behind it",
+        (exit == VmExit::Halt && bench.at() == 7).into(),
+        exit,
+    );
 }
 
 fn ports_exit_with_port_width_and_direction(bench: &mut SelftestBench) {
-    bench.start(&[0xba, 0xf8, 3, 0, 0, 0xee, 0x66, 0xe5, 0x60, 0xf4]); // mov edx, 0x3f8; out dx, al; in ax, 0x60; hlt
+    // mov edx, 0x3f8; out dx, al; in ax, 0x60; hlt
+    bench.start(&[0xba, 0xf8, 3, 0, 0, 0xee, 0x66, 0xe5, 0x60, 0xf4]);
     let exit = bench.run();
-    let out = IoAccess { port: 0x3f8, width: AccessWidth::Byte, direction: IoDirection::Out, string: false };
+    let out = IoAccess {
+        port: 0x3f8,
+        width: AccessWidth::Byte,
+        direction: IoDirection::Out,
+        string: false,
+    };
     bench.check("OUT DX, AL", (exit == VmExit::Io(out)).into(), exit);
     let next = bench.vcpu.next_rip(exit);
-    bench.check("the hardware tells where a port instruction ends", (next == Some(CODE + 6)).into(), exit);
+    bench.check(
+        "the hardware tells where a port instruction ends",
+        (next == Some(CODE + 6)).into(),
+        exit,
+    );
     bench.skip(1);
     let exit = bench.run();
-    let input = IoAccess { port: 0x60, width: AccessWidth::Word, direction: IoDirection::In, string: false };
+    let input = IoAccess {
+        port: 0x60,
+        width: AccessWidth::Word,
+        direction: IoDirection::In,
+        string: false,
+    };
     bench.check("IN AX, imm8", (exit == VmExit::Io(input)).into(), exit);
 }
 
@@ -72,7 +94,11 @@ fn registers_survive_both_switches(bench: &mut SelftestBench) {
     let before = *bench.vcpu.regs();
     let exit = bench.run();
     let after = bench.vcpu.regs();
-    bench.check("all sixteen registers survive", (exit == VmExit::Halt && after.gpr == before.gpr).into(), exit);
+    bench.check(
+        "all sixteen registers survive",
+        (exit == VmExit::Halt && after.gpr == before.gpr).into(),
+        exit,
+    );
 }
 
 fn all_but_the_stack() -> impl Iterator<Item = Gpr> {
@@ -88,7 +114,10 @@ fn halt_exits(bench: &mut SelftestBench) {
 
 fn absent_pages_exit_with_address_and_access(bench: &mut SelftestBench) {
     // mov eax, [0x6004]; mov dword [0x7008], 0x12345678; mov eax, 0x8000; jmp eax
-    let code = [0xa1, 4, 0x60, 0, 0, 0xc7, 5, 8, 0x70, 0, 0, 0x78, 0x56, 0x34, 0x12, 0xb8, 0, 0x80, 0, 0, 0xff, 0xe0];
+    let code = [
+        0xa1, 4, 0x60, 0, 0, 0xc7, 5, 8, 0x70, 0, 0, 0x78, 0x56, 0x34, 0x12, 0xb8, 0, 0x80, 0, 0,
+        0xff, 0xe0,
+    ];
     bench.start(&code);
     bench.memory.copy_in(0x6004, &0xcafe_f00d_u32.to_le_bytes());
     bench.memory.copy_in(0x8000, &[0xf4]);
@@ -109,13 +138,18 @@ fn absent_pages_exit_with_address_and_access(bench: &mut SelftestBench) {
 }
 
 fn an_unmapped_page_faults_again_after_a_flush(bench: &mut SelftestBench) {
-    bench.start(&[0xa1, 4, 0x60, 0, 0, 0x0f, 0xa2, 0xa1, 4, 0x60, 0, 0, 0xf4]); // mov eax, [0x6004]; cpuid; mov eax, [0x6004]; hlt
+    // mov eax, [0x6004]; cpuid; mov eax, [0x6004]; hlt
+    bench.start(&[0xa1, 4, 0x60, 0, 0, 0x0f, 0xa2, 0xa1, 4, 0x60, 0, 0, 0xf4]);
     let exit = bench.run();
     bench.check("a mapped page does not exit", (exit == VmExit::Cpuid).into(), exit);
     bench.memory.unmap(Gpa::new(0x6004));
     bench.skip(2);
     let exit = bench.flush_and_run();
-    bench.check("it faults once it is unmapped and flushed", fault(0x6004, PageAccess::Read)(exit).into(), exit);
+    bench.check(
+        "it faults once it is unmapped and flushed",
+        fault(0x6004, PageAccess::Read)(exit).into(),
+        exit,
+    );
     bench.memory.unmap(Gpa::new(0x7000));
     bench.memory.unmap(Gpa::new(0x8000));
 }
@@ -127,7 +161,11 @@ fn a_fault_in_the_guests_own_tables_is_told_apart(bench: &mut SelftestBench) {
     state.cr3 = ABSENT;
     bench.vcpu.set_state(&state);
     let exit = bench.run();
-    let held = matches!(exit, VmExit::SecondLevelFault { gpa, during_walk: true, .. } if gpa.page_base() == Gpa::new(ABSENT));
+    let held = matches!(
+        exit,
+        VmExit::SecondLevelFault { gpa, during_walk: true, .. }
+            if gpa.page_base() == Gpa::new(ABSENT)
+    );
     bench.check("a fault in the guest's own tables is told apart", held.into(), exit);
 }
 
@@ -144,11 +182,16 @@ fn msrs_exit_and_efer_is_shadowed(bench: &mut SelftestBench) {
     }
     // Without LME: TCG loses the host's CR0 at the exit of a guest that has LME without PAE (QEMU
     // 7.2).
-    let accepted = bench.vcpu.write_efer(0x801).is_ok() && bench.vcpu.control_registers().efer == 0x801;
+    let accepted =
+        bench.vcpu.write_efer(0x801).is_ok() && bench.vcpu.control_registers().efer == 0x801;
     let refused = bench.vcpu.write_efer(1 << 12).is_err();
     bench.check("EFER takes what is offered and nothing else", (accepted && refused).into(), exit);
     let exit = bench.run();
-    bench.check("and the guest runs with it", (exit == VmExit::Halt && bench.at() == 9).into(), exit);
+    bench.check(
+        "and the guest runs with it",
+        (exit == VmExit::Halt && bench.at() == 9).into(),
+        exit,
+    );
 }
 
 fn an_interrupt_waits_for_its_window(bench: &mut SelftestBench) {
@@ -158,7 +201,8 @@ fn an_interrupt_waits_for_its_window(bench: &mut SelftestBench) {
     bench.skip(1);
     bench.vcpu.request_interrupt_window(WindowRequest::Open);
     let exit = bench.run();
-    let held = exit == VmExit::InterruptWindow && bench.at() == 3 && bench.vcpu.can_take_interrupt();
+    let held =
+        exit == VmExit::InterruptWindow && bench.at() == 3 && bench.vcpu.can_take_interrupt();
     bench.check("the window opens one instruction behind STI", held.into(), exit);
     bench.vcpu.request_interrupt_window(WindowRequest::None);
     bench.vcpu.inject(InjectedEvent::interrupt(0x40));
@@ -177,7 +221,8 @@ fn an_interrupted_delivery_is_repeated(bench: &mut SelftestBench) {
     bench.memory.unmap(stack);
     bench.vcpu.inject(InjectedEvent::interrupt(0x41));
     let exit = if exit == VmExit::Halt { bench.flush_and_run() } else { exit };
-    let held = matches!(exit, VmExit::SecondLevelFault { access: PageAccess::Write, .. }) && bench.vcpu.event_pending();
+    let held = matches!(exit, VmExit::SecondLevelFault { access: PageAccess::Write, .. })
+        && bench.vcpu.event_pending();
     bench.check("a delivery that faults stays pending", held.into(), exit);
     bench.memory.map(stack);
     let exit = bench.run();
@@ -231,7 +276,8 @@ fn an_nmi_blocks_the_next_until_iret(bench: &mut SelftestBench) {
 }
 
 fn reloading_keeps_the_guest(bench: &mut SelftestBench, cpu: &EnabledCpu) {
-    bench.start(&[0x0f, 0x23, 0xc0, 0xf4, 0x0f, 0x21, 0xc1, 0xf4]); // mov dr0, eax; hlt; mov ecx, dr0; hlt
+    // mov dr0, eax; hlt; mov ecx, dr0; hlt
+    bench.start(&[0x0f, 0x23, 0xc0, 0xf4, 0x0f, 0x21, 0xc1, 0xf4]);
     bench.vcpu.regs_mut().set(Gpr::Rax, 0x5555_1000);
     bench.run();
     bench.skip(1);
@@ -256,7 +302,8 @@ fn the_timer_ends_a_guest_that_spins(bench: &mut SelftestBench) {
             break exit;
         }
     };
-    let held = exit == VmExit::HostInterrupt && bench.at() == 0 && time::now_ns() - start >= SLICE_NS;
+    let held =
+        exit == VmExit::HostInterrupt && bench.at() == 0 && time::now_ns() - start >= SLICE_NS;
     bench.check("the timer ends the stay of a guest that spins with IF clear", held.into(), exit);
     time::arm(time::now_ns());
     let exit = loop {
@@ -286,7 +333,10 @@ fn cpuid_round_trip_is_measured(bench: &mut SelftestBench) {
     const WARM_UPS: u32 = 64;
     const ROUNDS: u32 = 4096;
     bench.start(&[0x0f, 0xa2, 0xeb, 0xfc]); // cpuid; jmp back
-    let clock = (0..WARM_UPS).map(|_| u64::wrapping_sub(0, rdtsc()).wrapping_add(rdtsc())).min().unwrap_or(0);
+    let clock = (0..WARM_UPS)
+        .map(|_| u64::wrapping_sub(0, rdtsc()).wrapping_add(rdtsc()))
+        .min()
+        .unwrap_or(0);
     let (mut least, mut total) = (u64::MAX, 0);
     for round in 0..WARM_UPS + ROUNDS {
         let start = rdtsc();
@@ -302,5 +352,8 @@ fn cpuid_round_trip_is_measured(bench: &mut SelftestBench) {
             total += spent;
         }
     }
-    info!("  E1    CPUID round trip, guest included: least {least}, average {} TSC ticks", total / u64::from(ROUNDS));
+    info!(
+        "  E1    CPUID round trip, guest included: least {least}, average {} TSC ticks",
+        total / u64::from(ROUNDS)
+    );
 }

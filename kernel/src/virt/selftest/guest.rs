@@ -31,7 +31,8 @@ const HANDLER: u64 = 0x800;
 /// inc ebx; iret
 const HANDLER_CODE: [u8; 2] = [0x43, 0xcf];
 
-/// Read, write, execute: the same three bits in an EPT entry, and present, writable, user in an NPT entry.
+/// Read, write, execute: the same three bits in an EPT entry, and present, writable, user in an NPT
+/// entry.
 const TABLE_ENTRY: u64 = 7;
 
 /// The guest's memory and its second-level table.
@@ -46,7 +47,12 @@ impl SelftestMemory {
     /// Takes frames, maps those below [`ABSENT`] and writes the interrupt tables.
     pub fn new(backend: Backend, physical: &mut PhysicalMemory) -> Option<Self> {
         let frames = physical.take(PAGES * PAGE_SIZE)?.start;
-        let tables = [physical.take_page()?, physical.take_page()?, physical.take_page()?, physical.take_page()?];
+        let tables = [
+            physical.take_page()?,
+            physical.take_page()?,
+            physical.take_page()?,
+            physical.take_page()?,
+        ];
         for pair in tables.windows(2) {
             write(pair[0], pair[1].as_u64() | TABLE_ENTRY);
         }
@@ -68,7 +74,10 @@ impl SelftestMemory {
     /// Maps the page of `gpa` to its frame.
     pub fn map(&self, gpa: Gpa) {
         let page = gpa.number().as_u64() % PAGES;
-        write(offset(self.leaves, page * 8), offset(self.frames, page * PAGE_SIZE).as_u64() | self.leaf_bits);
+        write(
+            offset(self.leaves, page * 8),
+            offset(self.frames, page * PAGE_SIZE).as_u64() | self.leaf_bits,
+        );
     }
 
     /// Unmaps the page of `gpa`.
@@ -79,7 +88,8 @@ impl SelftestMemory {
     /// Copies `bytes` to `gpa`.
     pub fn copy_in(&self, gpa: u64, bytes: &[u8]) {
         for (i, byte) in (0..).zip(bytes) {
-            let target: *mut u8 = direct_map::pointer(offset(self.frames, (gpa + i) % (PAGES * PAGE_SIZE)));
+            let target: *mut u8 =
+                direct_map::pointer(offset(self.frames, (gpa + i) % (PAGES * PAGE_SIZE)));
             // SAFETY: within the frames that `new` took; the guest is not running.
             unsafe { target.write_volatile(*byte) };
         }
@@ -87,7 +97,8 @@ impl SelftestMemory {
 
     /// Reads a word of the guest.
     pub fn read(&self, gpa: u64) -> u64 {
-        let source: *const u64 = direct_map::pointer(offset(self.frames, gpa % (PAGES * PAGE_SIZE)));
+        let source: *const u64 =
+            direct_map::pointer(offset(self.frames, gpa % (PAGES * PAGE_SIZE)));
         // SAFETY: within the frames that `new` took (callers give aligned addresses).
         unsafe { source.read_volatile() }
     }
@@ -96,7 +107,9 @@ impl SelftestMemory {
     /// handler.
     pub fn write_tables(&self) {
         let gdt = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00af_9b00_0000_ffff_u64];
-        (0..).zip(gdt).for_each(|(i, entry): (u64, u64)| self.copy_in(GDT + i * 8, &entry.to_le_bytes()));
+        (0..)
+            .zip(gdt)
+            .for_each(|(i, entry): (u64, u64)| self.copy_in(GDT + i * 8, &entry.to_le_bytes()));
         (0..256).for_each(|vector| set_gate(self, vector, CODE + HANDLER));
         self.copy_in(CODE + HANDLER, &HANDLER_CODE);
     }
@@ -119,7 +132,8 @@ fn write(hpa: Hpa, value: u64) {
 
 /// Returns flat 32-bit protected mode with the tables of [`SelftestMemory`].
 pub fn state() -> CpuState {
-    let segment = |selector, attributes| SegmentRegister { selector, attributes, limit: u32::MAX, base: 0 };
+    let segment =
+        |selector, attributes| SegmentRegister { selector, attributes, limit: u32::MAX, base: 0 };
     let mut state = CpuState::flat(segment(8, 0xc09b), segment(0x10, 0xc093));
     state.gdtr = DescriptorTable { base: GDT, limit: 4 * 8 - 1 };
     state.idtr = DescriptorTable { base: IDT, limit: 256 * 8 - 1 };

@@ -40,14 +40,20 @@ pub fn run(physical: &mut PhysicalMemory) -> ExitCode {
     }
 }
 
-fn run_on_all(backend: Backend, physical: &mut PhysicalMemory) -> Result<Score, MissingFeatureError> {
+fn run_on_all(
+    backend: Backend,
+    physical: &mut PhysicalMemory,
+) -> Result<Score, MissingFeatureError> {
     info!("selftest virt: {}, {:?}", backend.name(), backend.capabilities());
     let mut tags = TlbTags::new(backend.capabilities().tags);
     let cpu = backend.enable_cpu(cpu_frames(physical)?)?;
     let mut bench = SelftestBench::new(backend, physical, tags.allocate())?;
     checks::all(&mut bench, &cpu);
     let here = bench.score;
-    let there = other_cpu::run(SelftestBench::new(backend, physical, tags.allocate())?, cpu_frames(physical)?)?;
+    let there = other_cpu::run(
+        SelftestBench::new(backend, physical, tags.allocate())?,
+        cpu_frames(physical)?,
+    )?;
     Ok(Score { passed: here.passed + there.passed, failed: here.failed + there.failed })
 }
 
@@ -67,7 +73,11 @@ struct SelftestBench {
 }
 
 impl SelftestBench {
-    fn new(backend: Backend, physical: &mut PhysicalMemory, tag: TlbTag) -> Result<Self, MissingFeatureError> {
+    fn new(
+        backend: Backend,
+        physical: &mut PhysicalMemory,
+        tag: TlbTag,
+    ) -> Result<Self, MissingFeatureError> {
         let memory = SelftestMemory::new(backend, physical).ok_or(NO_MEMORY)?;
         let mut vcpu = backend.new_vcpu(frame(physical)?);
         vcpu.set_memory(memory.root(), tag);
@@ -144,7 +154,9 @@ const PAE: u64 = 1 << 5;
 const NO_MEMORY: MissingFeatureError = MissingFeatureError("memory for the test guest");
 
 /// Takes the frames for [`Backend::enable_cpu`].
-fn cpu_frames(physical: &mut PhysicalMemory) -> Result<[ControlFrame; Backend::FRAMES_PER_CPU], MissingFeatureError> {
+fn cpu_frames(
+    physical: &mut PhysicalMemory,
+) -> Result<[ControlFrame; Backend::FRAMES_PER_CPU], MissingFeatureError> {
     Ok([frame(physical)?, frame(physical)?])
 }
 

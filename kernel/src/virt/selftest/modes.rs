@@ -31,7 +31,8 @@ fn a_guest_switches_itself_to_64_bit_mode(bench: &mut SelftestBench) {
         0xb8, 0, 0x60, 0, 0, 0x0f, 0x22, 0xd8,                 // mov eax, PML4; mov cr3, eax
         0xb9, 0x80, 0, 0, 0xc0, 0x0f, 0x32,                    // mov ecx, EFER; rdmsr
         0x0d, 0, 1, 0, 0, 0x0f, 0x30,                          // or eax, LME; wrmsr
-        0xb8, 0x33, 0, 1, 0x80, 0x0f, 0x22, 0xc0,              // mov eax, PG WP NE ET MP PE; mov cr0, eax
+        // mov eax, PG WP NE ET MP PE; mov cr0, eax
+        0xb8, 0x33, 0, 1, 0x80, 0x0f, 0x22, 0xc0,
         0xea, 0x2d, 0x10, 0, 0, 0x18, 0,                       // jmp 0x18:here
         0x48, 0xc7, 0xc6, 0xff, 0xff, 0xff, 0xff,              // here: mov rsi, -1
         0xb8, 5, 0, 0, 0, 0x44, 0x0f, 0x22, 0xc0,              // mov eax, 5; mov cr8, rax
@@ -41,13 +42,25 @@ fn a_guest_switches_itself_to_64_bit_mode(bench: &mut SelftestBench) {
     bench.start(&code);
     let exit = run_with_system(bench);
     let regs = *bench.vcpu.regs();
-    bench.check("the guest reaches 64-bit code", (exit == VmExit::Halt && regs.get(Gpr::Rsi) == u64::MAX).into(), exit);
+    bench.check(
+        "the guest reaches 64-bit code",
+        (exit == VmExit::Halt && regs.get(Gpr::Rsi) == u64::MAX).into(),
+        exit,
+    );
     let seen = (regs.get(Gpr::Rcx), regs.get(Gpr::Rdx));
-    bench.check("its control registers read as it wrote them", (seen == (0x8001_0033, 0x20)).into(), exit);
+    bench.check(
+        "its control registers read as it wrote them",
+        (seen == (0x8001_0033, 0x20)).into(),
+        exit,
+    );
     let now = bench.vcpu.control_registers();
     let held = (now.cr0, now.cr3, now.cr4, now.efer & 0x500) == (0x8001_0033, PML4, 0x20, 0x500);
     bench.check("and so they look from outside", held.into(), exit);
-    bench.check("CR8 is the guest's, and seen", (regs.get(Gpr::Rbx) == 5 && bench.vcpu.cr8() == 5).into(), exit);
+    bench.check(
+        "CR8 is the guest's, and seen",
+        (regs.get(Gpr::Rbx) == 5 && bench.vcpu.cr8() == 5).into(),
+        exit,
+    );
     bench.vcpu.set_cr8(0);
     tables.iter().for_each(|(page, _)| bench.memory.unmap(Gpa::new(*page)));
 }
@@ -93,12 +106,14 @@ fn move_length(bench: &SelftestBench) -> u64 {
 
 fn a_control_bit_that_is_not_offered_faults(bench: &mut SelftestBench) {
     const GENERAL_PROTECTION: u64 = 13;
-    bench.start(&[0xb8, 0, 0x20, 0, 0, 0x0f, 0x22, 0xe0, 0x90, 0xf4]); // mov eax, VMXE; mov cr4, eax; nop; hlt
+    // mov eax, VMXE; mov cr4, eax; nop; hlt
+    bench.start(&[0xb8, 0, 0x20, 0, 0, 0x0f, 0x22, 0xe0, 0x90, 0xf4]);
     set_gate(&bench.memory, GENERAL_PROTECTION, CODE + 9);
     let exit = run_with_system(bench);
     let sp = bench.vcpu.regs().get(Gpr::Rsp);
     let (error_code, rip) = (bench.memory.read(sp) as u32, (bench.memory.read(sp) >> 32) as u32);
-    let faulted = exit == VmExit::Halt && bench.at() == 9 && error_code == 0 && u64::from(rip) == CODE + 5;
+    let faulted =
+        exit == VmExit::Halt && bench.at() == 9 && error_code == 0 && u64::from(rip) == CODE + 5;
     // QEMU's TCG instead ends the guest's stay with SVM's code for an invalid state.
     let ended = matches!(exit, VmExit::EntryFailed { .. }) && bench.at() == 5;
     bench.check("VMXE in CR4 is refused at the instruction", (faulted || ended).into(), exit);
@@ -107,7 +122,8 @@ fn a_control_bit_that_is_not_offered_faults(bench: &mut SelftestBench) {
 
 fn a_single_step_reaches_the_guest(bench: &mut SelftestBench) {
     const SINGLE_STEP: u64 = 1 << 14;
-    bench.start(&[0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0x90, 0xf4]); // pushf; or dword [esp], TF; popf; nop; hlt
+    // pushf; or dword [esp], TF; popf; nop; hlt
+    bench.start(&[0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0x90, 0xf4]);
     let exit = bench.run();
     let held = exit == VmExit::Halt && bench.at() == 10 && bench.vcpu.regs().get(Gpr::Rbx) == 1;
     bench.check("a single step reaches the guest's handler once", held.into(), exit);
@@ -120,7 +136,11 @@ fn syscall_registers_follow_the_vcpu(bench: &mut SelftestBench, cpu: &EnabledCpu
     bench.start(&[0xb9, 2, 1, 0, 0xc0, 0xb8, 0x78, 0x56, 0x34, 0x12, 0x31, 0xd2, 0x0f, 0x30, 0xf4]);
     let exit = bench.run();
     let loaded = bench.vcpu.state().kernel_gs_base;
-    bench.check("the guest writes KERNEL_GS_BASE itself", (exit == VmExit::Halt && loaded == VALUE).into(), exit);
+    bench.check(
+        "the guest writes KERNEL_GS_BASE itself",
+        (exit == VmExit::Halt && loaded == VALUE).into(),
+        exit,
+    );
     bench.vcpu.unload();
     let away = bench.vcpu.state().kernel_gs_base;
     bench.vcpu.load(cpu);

@@ -80,7 +80,11 @@ fn on_this_cpu(bench: &mut SelftestBench, frames: CpuFrames) {
         }
         Err(missing) => {
             info!("second CPU: {missing}");
-            bench.check("the second CPU has what the first has", CheckOutcome::Broken, VmExit::Handled);
+            bench.check(
+                "the second CPU has what the first has",
+                CheckOutcome::Broken,
+                VmExit::Handled,
+            );
         }
     }
 }
@@ -95,5 +99,9 @@ fn a_kick_ends_a_guest_that_spins(bench: &mut SelftestBench) {
             break exit;
         }
     };
-    bench.check("a kick ends the stay of a guest that spins", (exit == VmExit::HostInterrupt).into(), exit);
+    bench.check(
+        "a kick ends the stay of a guest that spins",
+        (exit == VmExit::HostInterrupt).into(),
+        exit,
+    );
 }

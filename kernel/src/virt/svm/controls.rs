@@ -50,11 +50,13 @@ const EVENTS: u32 = event_bit::INTR
     | event_bit::FERR_FREEZE
     | event_bit::SHUTDOWN;
 
-/// Bits of `intercept_instructions` (offset 0x10): VMRUN 0, VMMCALL 1, VMLOAD 2, VMSAVE 3, STGI 4, CLGI 5, SKINIT 6,
-/// RDTSCP 7, WBINVD 9, MONITOR 10, MWAIT 11 and 12, XSETBV 13, RDPRU 14.
-const INSTRUCTIONS: u32 = 0xff | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14);
+/// Bits of `intercept_instructions` (offset 0x10): VMRUN 0, VMMCALL 1, VMLOAD 2, VMSAVE 3, STGI 4,
+/// CLGI 5, SKINIT 6, RDTSCP 7, WBINVD 9, MONITOR 10, MWAIT 11 and 12, XSETBV 13, RDPRU 14.
+const INSTRUCTIONS: u32 =
+    0xff | (1 << 9) | (1 << 10) | (1 << 11) | (1 << 12) | (1 << 13) | (1 << 14);
 
-/// Bits of `intercept_more` (offset 0x14): INVLPGB 0, INVLPGB with an illegal form 1, INVPCID 2, MCOMMIT 3, TLBSYNC 4.
+/// Bits of `intercept_more` (offset 0x14): INVLPGB 0, INVLPGB with an illegal form 1, INVPCID 2,
+/// MCOMMIT 3, TLBSYNC 4.
 const MORE: u32 = 0x1f;
 
 /// Writes of CR4: bits that CPUID hides are refused.
@@ -104,8 +106,14 @@ mod tests {
         set_up(&mut control, Hpa::new(0x1000), Hpa::new(0x4000), GuestHazards::None);
         assert_eq!(control.intercept_events, 0xfd44_801b, "IRET (20) only while an NMI is handled");
         assert_eq!((control.intercept_instructions, control.intercept_more), (0x7eff, 0x1f));
-        assert_eq!((control.intercept_cr, control.intercept_dr, control.intercept_exceptions), (0x10_0000, 0xa0_0000, 0x6_0002));
-        assert_eq!((control.iopm_base, control.msrpm_base, control.nested_control), (0x1000, 0x4000, 1));
+        assert_eq!(
+            (control.intercept_cr, control.intercept_dr, control.intercept_exceptions),
+            (0x10_0000, 0xa0_0000, 0x6_0002)
+        );
+        assert_eq!(
+            (control.iopm_base, control.msrpm_base, control.nested_control),
+            (0x1000, 0x4000, 1)
+        );
         assert_eq!(control.interrupt_control & (V_INTR_MASKING | V_IRQ), V_INTR_MASKING);
     }
 

@@ -1,11 +1,13 @@
 //! Turns a raw exit into an [`VmExit`]. Pure.
 //!
-//! See: APM 2 "SVM Intercept Codes" (appendix C), "IOIO Intercepts", "Nested versus Guest Page Faults".
+//! See: APM 2 "SVM Intercept Codes" (appendix C), "IOIO Intercepts", "Nested versus Guest Page
+//! Faults".
 
 use super::event::VALID;
 use crate::addr::Gpa;
 use crate::virt::exit::{
-    AccessWidth, DebugNumber, IoAccess, IoDirection, PageAccess, SystemMove, TaskSource, TaskSwitch, VmExit,
+    AccessWidth, DebugNumber, IoAccess, IoDirection, PageAccess, SystemMove, TaskSource,
+    TaskSwitch, VmExit,
 };
 
 /// Exit codes, named as in the manual without `VMEXIT_`.
@@ -96,7 +98,9 @@ pub fn decode(raw: VmcbExit) -> VmExit {
         code::FERR_FREEZE => VmExit::FloatingPointFrozen,
         code::RSM | code::INVLPGA | code::VMRUN | code::VMLOAD..=code::RDTSCP => VmExit::Undefined,
         // INVPCID and MCOMMIT lie inside the last range.
-        code::MONITOR..=code::MWAIT_ARMED | code::RDPRU | code::INVLPGB..=code::TLBSYNC => VmExit::Undefined,
+        code::MONITOR..=code::MWAIT_ARMED | code::RDPRU | code::INVLPGB..=code::TLBSYNC => {
+            VmExit::Undefined
+        }
         code::CR0_SEL_WRITE => VmExit::System(SystemMove::ToCr0),
         code::WRITE_CR4 => VmExit::System(SystemMove::ToCr4),
         code::WRITE_CR8 => VmExit::System(SystemMove::ToCr8),
@@ -121,7 +125,8 @@ pub const fn is_data_access(info_1: u64) -> bool {
     info_1 & (FETCH | GUEST_TABLE_WALK) == 0
 }
 
-/// APM 2 "Miscellaneous Intercepts": EXITINFO1 has the selector, EXITINFO2 IRET in bit 36 and JMP in bit 38.
+/// APM 2 "Miscellaneous Intercepts": EXITINFO1 has the selector, EXITINFO2 IRET in bit 36 and JMP
+/// in bit 38.
 const fn task_switch(raw: VmcbExit) -> TaskSwitch {
     const IRET: u64 = 1 << 36;
     const JUMP: u64 = 1 << 38;
@@ -189,12 +194,18 @@ mod tests {
         for (code, exit) in table {
             assert_eq!(plain(code), exit, "{code:#x}");
         }
-        assert_eq!(decode(VmcbExit { code: 0x7c, info_1: 1, ..VmcbExit::default() }), VmExit::WriteMsr);
+        assert_eq!(
+            decode(VmcbExit { code: 0x7c, info_1: 1, ..VmcbExit::default() }),
+            VmExit::WriteMsr
+        );
     }
 
     #[test]
     fn instructions_that_are_not_offered_are_undefined() {
-        for code in [0x73, 0x7a, 0x80, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x8a, 0x8b, 0x8c, 0x8e, 0xa0, 0xa1, 0xa2, 0xa3, 0xa4] {
+        for code in [
+            0x73, 0x7a, 0x80, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x8a, 0x8b, 0x8c, 0x8e, 0xa0,
+            0xa1, 0xa2, 0xa3, 0xa4,
+        ] {
             assert_eq!(plain(code), VmExit::Undefined, "{code:#x}");
         }
     }
@@ -297,15 +308,22 @@ mod tests {
             next = codes.end() + 1;
             codes.for_each(|code| assert_eq!(fate_of(code), fate, "{code:#x}"));
         }
-        assert_eq!((fate_of(0xf000_0000), fate_of(0xf000_0001), fate_of(0x1234_5678_9abc)), (Known, NotAsked, NotAsked));
+        assert_eq!(
+            (fate_of(0xf000_0000), fate_of(0xf000_0001), fate_of(0x1234_5678_9abc)),
+            (Known, NotAsked, NotAsked)
+        );
     }
 
     #[test]
     fn task_switches_tell_what_asked_for_them() {
         use TaskSource::{Call, Gate, Iret, Jump};
-        for (info_2, interrupted, source) in
-            [(0, 0, Call), (1 << 36, 0, Iret), (1 << 38, 0, Jump), (1 << 44 | 3, 0x8000_0308, Gate), (0, 0x308, Call)]
-        {
+        for (info_2, interrupted, source) in [
+            (0, 0, Call),
+            (1 << 36, 0, Iret),
+            (1 << 38, 0, Jump),
+            (1 << 44 | 3, 0x8000_0308, Gate),
+            (0, 0x308, Call),
+        ] {
             let found = decode(VmcbExit { code: 0x7d, info_1: 0x28, info_2, interrupted });
             assert_eq!(found, VmExit::TaskSwitch(TaskSwitch { source, selector: 0x28 }));
         }
@@ -333,15 +351,26 @@ mod tests {
         ];
         for (info_1, access, during_walk) in table {
             let exit = decode(VmcbExit { code: 0x400, info_1, info_2: 0x12_3456, interrupted: 0 });
-            let expected = VmExit::SecondLevelFault { gpa: Gpa::new(0x12_3456), access, during_walk, gva: None };
+            let expected = VmExit::SecondLevelFault {
+                gpa: Gpa::new(0x12_3456),
+                access,
+                during_walk,
+                gva: None,
+            };
             assert_eq!(exit, expected, "{info_1:#x}");
-            assert_eq!(is_data_access(info_1), access != PageAccess::Execute && !during_walk, "{info_1:#x}");
+            assert_eq!(
+                is_data_access(info_1),
+                access != PageAccess::Execute && !during_walk,
+                "{info_1:#x}"
+            );
         }
     }
 
     #[test]
     fn port_accesses_tell_port_width_and_direction() {
-        let io = |port, width, direction, string| VmExit::Io(IoAccess { port, width, direction, string });
+        let io = |port, width, direction, string| {
+            VmExit::Io(IoAccess { port, width, direction, string })
+        };
         let table = [
             (0x03f8_0210, io(0x3f8, AccessWidth::Byte, IoDirection::Out, false)),
             (0x0060_0221, io(0x60, AccessWidth::Word, IoDirection::In, false)),
@@ -352,7 +381,11 @@ mod tests {
             (0x0080_0270, VmExit::Unknown { code: 0x7b }),
         ];
         for (info_1, expected) in table {
-            assert_eq!(decode(VmcbExit { code: 0x7b, info_1, ..VmcbExit::default() }), expected, "{info_1:#x}");
+            assert_eq!(
+                decode(VmcbExit { code: 0x7b, info_1, ..VmcbExit::default() }),
+                expected,
+                "{info_1:#x}"
+            );
         }
     }
 }

@@ -145,7 +145,9 @@ impl SvmVcpu {
             AtEntry::Window if self.in_shadow() => return self.open_shadowed_window(),
             AtEntry::Window => self.open_window(),
             AtEntry::Deliver(_) if !self.delivery_pending() => self.end_delivery(),
-            AtEntry::Deliver(_) => self.vmcb_mut().control.intercept_events &= !controls::INTERCEPT_VINTR,
+            AtEntry::Deliver(_) => {
+                self.vmcb_mut().control.intercept_events &= !controls::INTERCEPT_VINTR
+            }
         }
         if self.events.at_entry == AtEntry::Nothing {
             self.events.preparation = EntryPreparation::Done;
@@ -196,7 +198,8 @@ impl SvmVcpu {
 
     /// Returns whether a virtual interrupt waits for delivery.
     fn delivery_pending(&self) -> bool {
-        matches!(self.events.at_entry, AtEntry::Deliver(_)) && self.vmcb().control.interrupt_control & V_IRQ != 0
+        matches!(self.events.at_entry, AtEntry::Deliver(_))
+            && self.vmcb().control.interrupt_control & V_IRQ != 0
     }
 
     /// Called after delivery of the virtual interrupt: V_IRQ opens the window again.
@@ -214,7 +217,8 @@ impl SvmVcpu {
     pub(super) fn take_up_interrupted_delivery(&mut self) {
         let pending = self.delivery_pending();
         let control = &mut self.vmcb_mut().control;
-        control.event_injection = if pending { 0 } else { event::reinjection(control.exit_interrupt_info) };
+        control.event_injection =
+            if pending { 0 } else { event::reinjection(control.exit_interrupt_info) };
     }
 
     /// Raises the virtual interrupt that opens the window, unless the window must wait.
@@ -263,7 +267,8 @@ impl SvmVcpu {
         self.events.nmi = match self.events.nmi_window {
             WindowRequest::None => NmiBlocking::Off,
             WindowRequest::Open => {
-                let (iret, trap_flag, dr6) = (self.regs.rip, self.regs.rflags & RFLAGS_TRAP, self.vmcb().save.dr6);
+                let (iret, trap_flag, dr6) =
+                    (self.regs.rip, self.regs.rflags & RFLAGS_TRAP, self.vmcb().save.dr6);
                 self.regs.rflags |= RFLAGS_TRAP;
                 NmiBlocking::Stepping { iret, trap_flag, dr6 }
             }
@@ -306,7 +311,8 @@ impl SvmVcpu {
         self.vmcb_mut().control.intercept_events |= controls::INTERCEPT_IRET;
     }
 
-    /// Ends an emulated instruction in which RF or TF was set: RF is cleared, and a single step's exception is due.
+    /// Ends an emulated instruction in which RF or TF was set: RF is cleared, and a single step's
+    /// exception is due.
     #[cold]
     pub(super) fn end_instruction(&mut self) {
         self.regs.rflags &= !RFLAGS_RESUME;
@@ -334,9 +340,14 @@ impl SvmVcpu {
 
     /// See [`crate::virt::Vcpu::inject`].
     pub fn inject(&mut self, event: InjectedEvent) {
-        assert!(event.kind == InjectionKind::Exception || !self.event_pending(), "an interrupt is injected when it can be taken");
+        assert!(
+            event.kind == InjectionKind::Exception || !self.event_pending(),
+            "an interrupt is injected when it can be taken"
+        );
         match (event.kind, self.events.hazards) {
-            (InjectionKind::Interrupt, GuestHazards::Tcg) => return self.deliver_virtually(event.vector),
+            (InjectionKind::Interrupt, GuestHazards::Tcg) => {
+                return self.deliver_virtually(event.vector);
+            }
             (InjectionKind::Nmi, _) => self.block_nmis(),
             _ if event.is_fault() => self.regs.rflags |= RFLAGS_RESUME,
             _ => {}
@@ -361,7 +372,8 @@ impl SvmVcpu {
     pub fn event_pending(&self) -> bool {
         // An interrupt that waits although IF is clear was delayed by a fault during its own
         // delivery.
-        self.vmcb().control.event_injection & event::VALID != 0 || self.delivery_pending() && self.regs.interrupts_enabled()
+        self.vmcb().control.event_injection & event::VALID != 0
+            || self.delivery_pending() && self.regs.interrupts_enabled()
     }
 
     /// See [`crate::virt::Vcpu::request_interrupt_window`].

@@ -12,8 +12,14 @@ const DPL: u32 = 3 << DPL_SHIFT;
 /// Moves bits 15:12 (AVL, L, D/B, G in VMX's layout) to 11:8. Unusable becomes "not present".
 fn to_raw(segment: &SegmentRegister) -> Raw {
     let attributes = (segment.attributes & 0xff) | ((segment.attributes >> 4) & 0xf00);
-    let usable = if segment.attributes & UNUSABLE == 0 { attributes } else { attributes & !PRESENT };
-    Raw { selector: segment.selector, attributes: usable as u16, limit: segment.limit, base: segment.base }
+    let usable =
+        if segment.attributes & UNUSABLE == 0 { attributes } else { attributes & !PRESENT };
+    Raw {
+        selector: segment.selector,
+        attributes: usable as u16,
+        limit: segment.limit,
+        base: segment.base,
+    }
 }
 
 fn from_raw(raw: &Raw) -> SegmentRegister {
@@ -109,7 +115,10 @@ pub fn load(save: &VmcbSaveArea) -> CpuState {
 /// used.
 fn stack_segment(save: &VmcbSaveArea) -> SegmentRegister {
     let ss = from_raw(&save.ss);
-    SegmentRegister { attributes: (ss.attributes & !DPL) | (u32::from(save.cpl) << DPL_SHIFT), ..ss }
+    SegmentRegister {
+        attributes: (ss.attributes & !DPL) | (u32::from(save.cpl) << DPL_SHIFT),
+        ..ss
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +135,8 @@ mod tests {
         let code = SegmentRegister { selector: 8, attributes: 0xa09b, limit: u32::MAX, base: 0 };
         assert_eq!(to_raw(&code).attributes, 0xa9b);
         assert_eq!(from_raw(&to_raw(&code)), code);
-        let unusable = SegmentRegister { selector: 0, attributes: UNUSABLE | 0x93, limit: 0, base: 0 };
+        let unusable =
+            SegmentRegister { selector: 0, attributes: UNUSABLE | 0x93, limit: 0, base: 0 };
         assert_eq!(to_raw(&unusable).attributes, 0x13);
         assert_eq!(from_raw(&to_raw(&unusable)).attributes, UNUSABLE | 0x13);
     }
@@ -134,7 +144,8 @@ mod tests {
     #[test]
     fn a_state_survives_the_way_there_and_back() {
         let code = SegmentRegister { selector: 8, attributes: 0xa0fb, limit: u32::MAX, base: 0 };
-        let data = SegmentRegister { selector: 0x10, attributes: 0xc0f3, limit: u32::MAX, base: 0x1000 };
+        let data =
+            SegmentRegister { selector: 0x10, attributes: 0xc0f3, limit: u32::MAX, base: 0x1000 };
         let mut state = CpuState::flat(code, data);
         state.efer = 0xd01;
         state.gdtr = DescriptorTable { base: 0xffff_8000_0000_0000, limit: 0x7f };
@@ -148,7 +159,9 @@ mod tests {
     #[test]
     fn long_code_is_64_bit_code_in_long_mode_only() {
         let mut save = save_area();
-        for (efer, attributes, long) in [(0xd01, 0xa09b, true), (0xd01, 0xc09b, false), (0x901, 0xa09b, false)] {
+        for (efer, attributes, long) in
+            [(0xd01, 0xa09b, true), (0xd01, 0xc09b, false), (0x901, 0xa09b, false)]
+        {
             let code = SegmentRegister { selector: 8, attributes, limit: u32::MAX, base: 0 };
             store(&mut save, &CpuState { efer, ..CpuState::flat(code, code) });
             assert_eq!(runs_long_code(&save), long, "{efer:#x} {attributes:#x}");

@@ -51,16 +51,24 @@ impl SvmFeatures {
     /// Checks the required features. VM_CR exists only on a CPU with SVM, hence the closure.
     fn check(self, read_vm_cr: impl FnOnce() -> u64) -> Result<(), MissingFeatureError> {
         if self.extended & Self::SVM == 0 {
-            return Err(MissingFeatureError("AMD-V: the CPU has no SVM (CPUID 8000_0001 ECX bit 2)"));
+            return Err(MissingFeatureError(
+                "AMD-V: the CPU has no SVM (CPUID 8000_0001 ECX bit 2)",
+            ));
         }
         if read_vm_cr() & VM_CR_SVMDIS != 0 {
-            return Err(MissingFeatureError("AMD-V: firmware has disabled SVM (VM_CR bit 4): enable it in the set-up"));
+            return Err(MissingFeatureError(
+                "AMD-V: firmware has disabled SVM (VM_CR bit 4): enable it in the set-up",
+            ));
         }
         if self.svm & Self::NESTED_PAGING == 0 {
-            return Err(MissingFeatureError("AMD-V: the CPU has no nested paging (CPUID 8000_000A EDX bit 0)"));
+            return Err(MissingFeatureError(
+                "AMD-V: the CPU has no nested paging (CPUID 8000_000A EDX bit 0)",
+            ));
         }
         if self.asids < 2 {
-            return Err(MissingFeatureError("AMD-V: the CPU has no ASID for a guest (CPUID 8000_000A EBX)"));
+            return Err(MissingFeatureError(
+                "AMD-V: the CPU has no ASID for a guest (CPUID 8000_000A EBX)",
+            ));
         }
         Ok(())
     }
@@ -106,7 +114,9 @@ impl SvmCpu {
     ///
     /// # Errors
     /// The missing feature.
-    pub fn enable([save_area, host_state]: [ControlFrame; Backend::FRAMES_PER_CPU]) -> Result<Self, MissingFeatureError> {
+    pub fn enable(
+        [save_area, host_state]: [ControlFrame; Backend::FRAMES_PER_CPU],
+    ) -> Result<Self, MissingFeatureError> {
         detect()?;
         // SAFETY: every CPU in long mode has EFER.
         let efer = unsafe { rdmsr(MSR_EFER) };
@@ -130,7 +140,8 @@ impl SvmCpu {
 mod tests {
     use super::*;
 
-    const GOOD: SvmFeatures = SvmFeatures { extended: SvmFeatures::SVM, asids: 16, svm: SvmFeatures::NESTED_PAGING };
+    const GOOD: SvmFeatures =
+        SvmFeatures { extended: SvmFeatures::SVM, asids: 16, svm: SvmFeatures::NESTED_PAGING };
 
     fn message(features: SvmFeatures, vm_cr: u64) -> &'static str {
         features.check(|| vm_cr).expect_err("something lacks").0

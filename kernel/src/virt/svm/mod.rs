@@ -14,11 +14,11 @@
 //! | `vcpu` | the vCPU, which uses all of these |
 //! | `events` | its windows, shadows and NMIs |
 //!
-//! For the layers above: CR8 is virtualised (V_TPR) and read with [`SvmVcpu::cr8`]. The MSRs PAT and
-//! EFER exit, and are emulated by [`SvmVcpu::state`]/[`SvmVcpu::set_state`] and [`SvmVcpu::write_efer`].
-//! CPUID must not offer features that need EFER bits beyond SCE, LME and NXE, nor MONITOR, RDPRU,
-//! SVM. The clean bits are not used yet: every entry reads the whole VMCB. Neither the predictors
-//! (IBPB) nor the L1D are flushed between guests.
+//! For the layers above: CR8 is virtualised (V_TPR) and read with [`SvmVcpu::cr8`]. The MSRs PAT
+//! and EFER exit, and are emulated by [`SvmVcpu::state`]/[`SvmVcpu::set_state`] and
+//! [`SvmVcpu::write_efer`]. CPUID must not offer features that need EFER bits beyond SCE, LME and
+//! NXE, nor MONITOR, RDPRU, SVM. The clean bits are not used yet: every entry reads the whole VMCB.
+//! Neither the predictors (IBPB) nor the L1D are flushed between guests.
 
 mod controls;
 mod decode;

@@ -1,4 +1,5 @@
-//! The permission maps: which ports and MSRs exit. Constants of the image, the same for every guest. Pure.
+//! The permission maps: which ports and MSRs exit. Constants of the image, the same for every
+//! guest. Pure.
 //!
 //! See: APM 2 "IOIO Intercepts" (one bit per port, and three more for a dword at 0xffff) and "MSR
 //! Intercepts" (two bits per MSR, read then write, 0x800 bytes per range of 8192).
@@ -87,7 +88,19 @@ mod tests {
         for msr in [0x174, 0x176, 0xc000_0081, 0xc000_0100, 0xc000_0102] {
             assert_eq!(bits(msr), 0, "{msr:#x}");
         }
-        for msr in [0, 0x10, 0x1b, 0x277, 0x173, 0x177, 0xc000_0080, 0xc000_0085, 0xc000_0103, 0xc001_0114, 0xc001_0117] {
+        for msr in [
+            0,
+            0x10,
+            0x1b,
+            0x277,
+            0x173,
+            0x177,
+            0xc000_0080,
+            0xc000_0085,
+            0xc000_0103,
+            0xc001_0114,
+            0xc001_0117,
+        ] {
             assert_eq!(bits(msr), READ | WRITE, "{msr:#x}");
         }
     }

@@ -92,14 +92,18 @@ impl SvmVcpu {
         let value = self.operand(gpr);
         match access {
             SystemMove::ToCr0 => self.write_cr0(value),
-            SystemMove::StatusWord => self.write_cr0(cr0::with_status_word(self.vmcb().save.cr0, value)),
+            SystemMove::StatusWord => {
+                self.write_cr0(cr0::with_status_word(self.vmcb().save.cr0, value))
+            }
             SystemMove::ToCr4 => self.write_cr4(value),
             SystemMove::ToCr8 if value > 15 => Err(InjectedEvent::general_protection()),
             SystemMove::ToCr8 => {
                 self.set_cr8(value as u8);
                 Ok(())
             }
-            SystemMove::ToDr7(name) | SystemMove::FromDr7(name) if !self.is_dr7(name) => Err(InjectedEvent::invalid_opcode()),
+            SystemMove::ToDr7(name) | SystemMove::FromDr7(name) if !self.is_dr7(name) => {
+                Err(InjectedEvent::invalid_opcode())
+            }
             SystemMove::ToDr7(_) => self.write_dr7(value),
             SystemMove::FromDr7(_) => {
                 let dr7 = self.system.guest_dr7(self.vmcb().save.dr7);
@@ -111,7 +115,8 @@ impl SvmVcpu {
 
     fn write_cr0(&mut self, value: u64) -> Result<(), InjectedEvent> {
         let save = &self.vmcb().save;
-        let code = if save.cs.attributes & LONG != 0 { CodeSegment::Long } else { CodeSegment::Legacy };
+        let code =
+            if save.cs.attributes & LONG != 0 { CodeSegment::Long } else { CodeSegment::Legacy };
         let now = Cr0State { cr0: save.cr0, cr4: save.cr4, efer: efer::to_guest(save.efer), code };
         let (cr0, guest_efer) = cr0::write(now, value)?;
         let save = &mut self.vmcb_mut().save;
@@ -122,7 +127,8 @@ impl SvmVcpu {
 
     fn write_cr4(&mut self, value: u64) -> Result<(), InjectedEvent> {
         let save = &self.vmcb().save;
-        let (old, mode) = (save.cr4, if save.efer & LMA != 0 { LongMode::Active } else { LongMode::Inactive });
+        let (old, mode) =
+            (save.cr4, if save.efer & LMA != 0 { LongMode::Active } else { LongMode::Inactive });
         let new = cr4::write(self.system.offered_cr4, mode, value)?;
         self.vmcb_mut().save.cr4 = new;
         if (old ^ new) & cr4::PAGING != 0 {
@@ -154,7 +160,9 @@ impl SvmVcpu {
             let control = &mut self.vmcb_mut().control;
             match debug_use {
                 DebugUse::Unused => control.intercept_dr |= controls::WRITE_DR5_AND_DR7,
-                DebugUse::Repeated | DebugUse::Used => control.intercept_dr &= !controls::WRITE_DR5_AND_DR7,
+                DebugUse::Repeated | DebugUse::Used => {
+                    control.intercept_dr &= !controls::WRITE_DR5_AND_DR7
+                }
             }
         }
     }
@@ -179,7 +187,8 @@ impl SvmVcpu {
         name == DebugNumber::Own || self.vmcb().save.cr4 & CR4_DEBUGGING_EXTENSIONS == 0
     }
 
-    /// SDM 3B "Debug Control Register (DR7)": the upper half is reserved, bits 12, 14 and 15 read 0, bit 10 reads 1.
+    /// SDM 3B "Debug Control Register (DR7)": the upper half is reserved, bits 12, 14 and 15 read
+    /// 0, bit 10 reads 1.
     fn write_dr7(&mut self, value: u64) -> Result<(), InjectedEvent> {
         if value >> 32 != 0 {
             return Err(InjectedEvent::general_protection());
@@ -193,7 +202,11 @@ impl SvmVcpu {
     /// mode.
     fn operand(&self, gpr: Gpr) -> u64 {
         let (value, save) = (self.regs.get(gpr), &self.vmcb().save);
-        if save.efer & LMA != 0 && save.cs.attributes & LONG != 0 { value } else { value & 0xffff_ffff }
+        if save.efer & LMA != 0 && save.cs.attributes & LONG != 0 {
+            value
+        } else {
+            value & 0xffff_ffff
+        }
     }
 }
 
@@ -213,7 +226,9 @@ mod tests {
     fn breakpoints_are_looked_for_while_one_is_enabled() {
         for hazards in [GuestHazards::None, GuestHazards::Tcg] {
             let mut registers = SystemRegisters::new(hazards);
-            for (dr7, debug_use) in [(0x401, DebugUse::Used), (0xf_0400, DebugUse::Unused), (0x480, DebugUse::Used)] {
+            for (dr7, debug_use) in
+                [(0x401, DebugUse::Used), (0xf_0400, DebugUse::Unused), (0x480, DebugUse::Used)]
+            {
                 registers.take_dr7(dr7);
                 assert_eq!(registers.debug_use, debug_use, "{dr7:#x}");
             }

@@ -3,7 +3,8 @@
 //! Further parts are in [`super::events`], and in [`super::system`] for control and debug
 //! registers.
 //!
-//! Invariants: `regs` is current while the guest does not run; EVENTINJ is the only queue of events.
+//! Invariants: `regs` is current while the guest does not run; EVENTINJ is the only queue of
+//! events.
 
 // UNSAFETY: accesses the VMCB by its address and runs the guest.
 #![expect(unsafe_code)]
@@ -20,7 +21,9 @@ use crate::arch::quirks;
 use crate::virt::breakpoints::DebugUse;
 use crate::virt::debug::DebugAddresses;
 use crate::virt::exit::{InjectedEvent, IoAccess, SystemMove, VmExit};
-use crate::virt::face::{BackendVcpu, ControlRegisters, FetchRegisters, MsrAccess, RawExit, RawReason};
+use crate::virt::face::{
+    BackendVcpu, ControlRegisters, FetchRegisters, MsrAccess, RawExit, RawReason,
+};
 use crate::virt::frame::ControlFrame;
 use crate::virt::state::{CpuState, Gpr, RFLAGS_RESUME, RFLAGS_TRAP, Regs};
 use crate::virt::tag::{TagSharing, TlbTag};
@@ -54,7 +57,11 @@ impl SvmVcpu {
             last_host: None,
             debug_addresses: DebugAddresses::default(),
             sharing: TagSharing::Shared,
-            how_to_flush: if host::flushes_by_asid() { TlbControl::ThisAsid } else { TlbControl::All },
+            how_to_flush: if host::flushes_by_asid() {
+                TlbControl::ThisAsid
+            } else {
+                TlbControl::All
+            },
             events: EventState::new(hazards),
             system: SystemRegisters::new(hazards),
         };
@@ -208,7 +215,12 @@ impl SvmVcpu {
     #[inline(always)]
     pub fn control_registers(&self) -> ControlRegisters {
         let save = &self.vmcb().save;
-        ControlRegisters { cr0: save.cr0, cr3: save.cr3, cr4: save.cr4, efer: efer::to_guest(save.efer) }
+        ControlRegisters {
+            cr0: save.cr0,
+            cr3: save.cr3,
+            cr4: save.cr4,
+            efer: efer::to_guest(save.efer),
+        }
     }
 
     /// See [`crate::virt::Vcpu::write_efer`].
@@ -217,7 +229,11 @@ impl SvmVcpu {
     /// The exception for the guest.
     pub fn write_efer(&mut self, value: u64) -> Result<(), InjectedEvent> {
         let save = &mut self.vmcb_mut().save;
-        save.efer = efer::to_hardware(crate::virt::efer::write(efer::to_guest(save.efer), save.cr0, value)?);
+        save.efer = efer::to_hardware(crate::virt::efer::write(
+            efer::to_guest(save.efer),
+            save.cr0,
+            value,
+        )?);
         Ok(())
     }
 
@@ -246,7 +262,8 @@ impl SvmVcpu {
     #[inline]
     pub fn set_cr8(&mut self, class: u8) {
         let control = &mut self.vmcb_mut().control;
-        control.interrupt_control = (control.interrupt_control & !V_TPR) | (u64::from(class) & V_TPR);
+        control.interrupt_control =
+            (control.interrupt_control & !V_TPR) | (u64::from(class) & V_TPR);
     }
 
     /// See [`crate::virt::Vcpu::next_rip`].
@@ -295,7 +312,9 @@ impl BackendVcpu for SvmVcpu {
     /// If it is not loaded.
     #[inline(always)]
     fn enter(&mut self) -> RawReason {
-        if self.events.preparation == EntryPreparation::Due && self.prepare_entry() == EntryVerdict::PutOff {
+        if self.events.preparation == EntryPreparation::Due
+            && self.prepare_entry() == EntryVerdict::PutOff
+        {
             return code::SHADOWED_WINDOW;
         }
         self.switch();
@@ -304,7 +323,8 @@ impl BackendVcpu for SvmVcpu {
 
     #[inline(always)]
     fn msr_access(&self, reason: RawReason) -> Option<MsrAccess> {
-        let access = if self.vmcb().control.exit_info_1 == 0 { MsrAccess::Read } else { MsrAccess::Write };
+        let access =
+            if self.vmcb().control.exit_info_1 == 0 { MsrAccess::Read } else { MsrAccess::Write };
         (reason == code::MSR).then_some(access)
     }
 
@@ -320,13 +340,19 @@ impl BackendVcpu for SvmVcpu {
 
     #[inline(always)]
     fn is_data_access(&self) -> bool {
-        decode::is_data_access(self.vmcb().control.exit_info_1) && !self.event_pending() && !self.steps_over_iret()
+        decode::is_data_access(self.vmcb().control.exit_info_1)
+            && !self.event_pending()
+            && !self.steps_over_iret()
     }
 
     #[inline(always)]
     fn long_code(&self) -> Option<FetchRegisters> {
         let save = &self.vmcb().save;
-        guest::runs_long_code(save).then_some(FetchRegisters { cr3: save.cr3, cr4: save.cr4, cpl: save.cpl })
+        guest::runs_long_code(save).then_some(FetchRegisters {
+            cr3: save.cr3,
+            cr4: save.cr4,
+            cpl: save.cpl,
+        })
     }
 
     fn take_up_window(&mut self) {

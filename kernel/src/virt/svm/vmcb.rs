@@ -149,7 +149,8 @@ pub const V_IRQ: u64 = 1 << 8;
 pub const V_INTR_VECTOR_SHIFT: u32 = 32;
 /// `interrupt_control`: that interrupt ignores CR8.
 pub const V_IGN_TPR: u64 = 1 << 20;
-/// `interrupt_control`: the guest's IF and CR8 mask virtual interrupts only; physical ones follow the host's IF.
+/// `interrupt_control`: the guest's IF and CR8 mask virtual interrupts only; physical ones follow
+/// the host's IF.
 pub const V_INTR_MASKING: u64 = 1 << 24;
 /// `interrupt_state`: the guest is in the shadow of STI or MOV SS.
 pub const INTERRUPT_SHADOW: u64 = 1;
@@ -157,12 +158,30 @@ pub const INTERRUPT_SHADOW: u64 = 1;
 const _: () = {
     use core::mem::{offset_of, size_of};
     assert!(size_of::<Vmcb>() == 4096 && offset_of!(Vmcb, save) == 0x400);
-    assert!(offset_of!(VmcbControls, intercept_instructions) == 0x10 && offset_of!(VmcbControls, iopm_base) == 0x40);
-    assert!(offset_of!(VmcbControls, asid) == 0x58 && offset_of!(VmcbControls, interrupt_control) == 0x60);
-    assert!(offset_of!(VmcbControls, exit_code) == 0x70 && offset_of!(VmcbControls, exit_interrupt_info) == 0x88);
-    assert!(offset_of!(VmcbControls, nested_control) == 0x90 && offset_of!(VmcbControls, event_injection) == 0xa8);
-    assert!(offset_of!(VmcbControls, nested_cr3) == 0xb0 && offset_of!(VmcbControls, next_rip) == 0xc8);
-    assert!(size_of::<VmcbSegment>() == 16 && offset_of!(VmcbSaveArea, tr) == 0x90 && offset_of!(VmcbSaveArea, cpl) == 0xcb);
+    assert!(
+        offset_of!(VmcbControls, intercept_instructions) == 0x10
+            && offset_of!(VmcbControls, iopm_base) == 0x40
+    );
+    assert!(
+        offset_of!(VmcbControls, asid) == 0x58
+            && offset_of!(VmcbControls, interrupt_control) == 0x60
+    );
+    assert!(
+        offset_of!(VmcbControls, exit_code) == 0x70
+            && offset_of!(VmcbControls, exit_interrupt_info) == 0x88
+    );
+    assert!(
+        offset_of!(VmcbControls, nested_control) == 0x90
+            && offset_of!(VmcbControls, event_injection) == 0xa8
+    );
+    assert!(
+        offset_of!(VmcbControls, nested_cr3) == 0xb0 && offset_of!(VmcbControls, next_rip) == 0xc8
+    );
+    assert!(
+        size_of::<VmcbSegment>() == 16
+            && offset_of!(VmcbSaveArea, tr) == 0x90
+            && offset_of!(VmcbSaveArea, cpl) == 0xcb
+    );
     assert!(offset_of!(VmcbSaveArea, efer) == 0xd0 && offset_of!(VmcbSaveArea, cr4) == 0x148);
     assert!(offset_of!(VmcbSaveArea, rflags) == 0x170 && offset_of!(VmcbSaveArea, rip) == 0x178);
     assert!(offset_of!(VmcbSaveArea, rsp) == 0x1d8 && offset_of!(VmcbSaveArea, rax) == 0x1f8);

@@ -6,11 +6,12 @@
 //! ```
 //!
 //! Pure: the MSRs are read through a closure, so that tests can supply tables of real and emulated
-//! CPUs. [`VmxProperties`] has all that is needed to set up a VMCS. A CPU that does not support it is
-//! refused, and the message names the missing feature.
+//! CPUs. [`VmxProperties`] has all that is needed to set up a VMCS. A CPU that does not support it
+//! is refused, and the message names the missing feature.
 
 use super::controls::{
-    AllowedControls, ControlError, ControlGroup, PinControls, PrimaryControls, SecondaryControls, adjust, requests,
+    AllowedControls, ControlError, ControlGroup, PinControls, PrimaryControls, SecondaryControls,
+    adjust, requests,
 };
 use crate::virt::face::{AccessedDirty, MissingFeatureError};
 
@@ -102,7 +103,11 @@ impl EptVpidCapability {
     }
 
     const fn accessed_dirty(self) -> AccessedDirty {
-        if self.0 & Self::ACCESSED_DIRTY != 0 { AccessedDirty::Hardware } else { AccessedDirty::Absent }
+        if self.0 & Self::ACCESSED_DIRTY != 0 {
+            AccessedDirty::Hardware
+        } else {
+            AccessedDirty::Absent
+        }
     }
 }
 
@@ -139,7 +144,9 @@ impl VmxProperties {
     pub fn read(read_msr: impl Fn(u32) -> u64) -> Result<Self, MissingFeatureError> {
         let basic = VmxBasic(read_msr(msr::BASIC));
         if basic.region_bytes() > crate::addr::PAGE_SIZE || !basic.write_back() {
-            return Err(MissingFeatureError("VT-x: VMCS regions of one write-back page (IA32_VMX_BASIC)"));
+            return Err(MissingFeatureError(
+                "VT-x: VMCS regions of one write-back page (IA32_VMX_BASIC)",
+            ));
         }
         let offset = if basic.true_controls() { msr::TRUE_OFFSET } else { 0 };
         let group = |number: u32| AllowedControls::from_msr(read_msr(number + offset));
@@ -148,15 +155,18 @@ impl VmxProperties {
             0 => AllowedControls::NONE,
             _ => AllowedControls::from_msr(read_msr(msr::SECONDARY)),
         };
-        let fixed = |zero: u32, one: u32| FixedBits { ones: read_msr(zero), permitted: read_msr(one) };
+        let fixed =
+            |zero: u32, one: u32| FixedBits { ones: read_msr(zero), permitted: read_msr(one) };
         // The secondary controls first: an old CPU lacks features there, and the message should
         // name those.
         Ok(Self {
-            secondary: adjust(ControlGroup::Secondary, secondary, requests::SECONDARY).map_err(missing)?,
+            secondary: adjust(ControlGroup::Secondary, secondary, requests::SECONDARY)
+                .map_err(missing)?,
             pin: adjust(ControlGroup::PinBased, group(msr::PIN), requests::PIN).map_err(missing)?,
             primary: adjust(ControlGroup::Primary, primary, requests::PRIMARY).map_err(missing)?,
             exit: adjust(ControlGroup::Exit, group(msr::EXIT), requests::EXIT).map_err(missing)?,
-            entry: adjust(ControlGroup::Entry, group(msr::ENTRY), requests::ENTRY).map_err(missing)?,
+            entry: adjust(ControlGroup::Entry, group(msr::ENTRY), requests::ENTRY)
+                .map_err(missing)?,
             preemption_shift: read_msr(msr::MISC) as u32 & 0x1f,
             cr0: fixed(msr::CR0_FIXED0, msr::CR0_FIXED1),
             cr4: fixed(msr::CR4_FIXED0, msr::CR4_FIXED1),
@@ -192,18 +202,39 @@ fn missing(error: ControlError) -> MissingFeatureError {
             SecondaryControls::ENABLE_VPID.bits(),
             "VT-x: VPID (virtual-processor identifiers, secondary control bit 5)",
         ),
-        (ControlGroup::Secondary, SecondaryControls::WBINVD_EXITING.bits(), "VT-x: WBINVD exiting (secondary control bit 6)"),
-        (ControlGroup::PinBased, PinControls::VIRTUAL_NMIS.bits(), "VT-x: virtual NMIs (pin-based control bit 5)"),
-        (ControlGroup::Primary, PrimaryControls::MSR_BITMAPS.bits(), "VT-x: MSR bitmaps (primary control bit 28)"),
+        (
+            ControlGroup::Secondary,
+            SecondaryControls::WBINVD_EXITING.bits(),
+            "VT-x: WBINVD exiting (secondary control bit 6)",
+        ),
+        (
+            ControlGroup::PinBased,
+            PinControls::VIRTUAL_NMIS.bits(),
+            "VT-x: virtual NMIs (pin-based control bit 5)",
+        ),
+        (
+            ControlGroup::Primary,
+            PrimaryControls::MSR_BITMAPS.bits(),
+            "VT-x: MSR bitmaps (primary control bit 28)",
+        ),
     ];
-    let named = TEXTS.iter().find(|(group, bit, _)| *group == error.group && error.forbidden & bit != 0);
+    let named =
+        TEXTS.iter().find(|(group, bit, _)| *group == error.group && error.forbidden & bit != 0);
     MissingFeatureError(match (named, error.group) {
         (Some((_, _, text)), _) => text,
-        (None, ControlGroup::PinBased) => "VT-x: interrupt and NMI exiting (IA32_VMX_PINBASED_CTLS)",
-        (None, ControlGroup::Primary) => "VT-x: exiting controls, or EPT without CR3 exits (IA32_VMX_PROCBASED_CTLS)",
+        (None, ControlGroup::PinBased) => {
+            "VT-x: interrupt and NMI exiting (IA32_VMX_PINBASED_CTLS)"
+        }
+        (None, ControlGroup::Primary) => {
+            "VT-x: exiting controls, or EPT without CR3 exits (IA32_VMX_PROCBASED_CTLS)"
+        }
         (None, ControlGroup::Secondary) => "VT-x: secondary controls (IA32_VMX_PROCBASED_CTLS2)",
-        (None, ControlGroup::Exit) => "VT-x: EFER and PAT switched at VM exits (IA32_VMX_EXIT_CTLS)",
-        (None, ControlGroup::Entry) => "VT-x: EFER and PAT switched at VM entries (IA32_VMX_ENTRY_CTLS)",
+        (None, ControlGroup::Exit) => {
+            "VT-x: EFER and PAT switched at VM exits (IA32_VMX_EXIT_CTLS)"
+        }
+        (None, ControlGroup::Entry) => {
+            "VT-x: EFER and PAT switched at VM entries (IA32_VMX_ENTRY_CTLS)"
+        }
     })
 }
 
@@ -247,7 +278,10 @@ mod tests {
     #[test]
     fn a_cpu_without_accessed_and_dirty_bits_is_taken_as_it_is() {
         assert_eq!(VmxProperties::read(haswell).unwrap().accessed_dirty, AccessedDirty::Hardware);
-        assert_eq!(with(0x48c, 0x0000_0f01_0611_4141).unwrap().accessed_dirty, AccessedDirty::Absent);
+        assert_eq!(
+            with(0x48c, 0x0000_0f01_0611_4141).unwrap().accessed_dirty,
+            AccessedDirty::Absent
+        );
     }
 
     #[test]

@@ -35,7 +35,9 @@ pub fn probe() -> Result<VmxProperties, MissingFeatureError> {
         return Err(MissingFeatureError("VT-x: VMX (CPUID 1 ECX bit 5)"));
     }
     if feature_control() == FeatureControl::LockedOff {
-        return Err(MissingFeatureError("VT-x: the firmware has switched VMX off and locked it (IA32_FEATURE_CONTROL)"));
+        return Err(MissingFeatureError(
+            "VT-x: the firmware has switched VMX off and locked it (IA32_FEATURE_CONTROL)",
+        ));
     }
     // SAFETY: CPUID reports VMX, so the capability registers exist; those that depend on others are
     // read after them.
@@ -94,7 +96,8 @@ impl VmxCpu {
         set_control_registers(&settings);
         write_revision(&vmxon_region, settings.basic.revision());
         // SAFETY: the registers are set as VMXON requires, and the frame is ours for good.
-        unsafe { vmx::vmxon(vmxon_region.hpa()) }.map_err(|_| MissingFeatureError("VT-x: VMXON is refused"))?;
+        unsafe { vmx::vmxon(vmxon_region.hpa()) }
+            .map_err(|_| MissingFeatureError("VT-x: VMXON is refused"))?;
         Ok(Self { vmxon_region, _spare: spare, host: HostState::capture() })
     }
 

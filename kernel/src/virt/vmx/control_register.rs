@@ -106,7 +106,10 @@ mod tests {
     #[test]
     fn a_guest_may_believe_that_it_changed_ne_and_the_cache() {
         assert_eq!(write_cr0(0x8005_0033), ControlRegisterWrite::Retry { shadow: cr0::NE });
-        assert_eq!(write_cr0(0x8005_0011 | cr0::CD), ControlRegisterWrite::Retry { shadow: cr0::CD });
+        assert_eq!(
+            write_cr0(0x8005_0011 | cr0::CD),
+            ControlRegisterWrite::Retry { shadow: cr0::CD }
+        );
         assert_eq!(write_cr0(cr0::NW), ControlRegisterWrite::Refuse);
         assert_eq!(real_cr0(0x6000_0010), 0x30);
         assert_eq!(guest_view(0x8005_0033, cr0::CD, cr0::MASK), 0x8005_0013 | cr0::CD);
@@ -119,8 +122,16 @@ mod tests {
             assert_eq!(write_cr4(bit | 0x20, u64::MAX), ControlRegisterWrite::Refuse, "{bit:#x}");
         }
         assert_eq!(write_cr4(1 << 20, u64::MAX), ControlRegisterWrite::Retry { shadow: 0 });
-        assert_eq!(write_cr4(1 << 20, !(1 << 20)), ControlRegisterWrite::Refuse, "SMEP that CPUID hides");
-        assert_eq!(write_cr4(cr4::MCE, !cr4::MCE), ControlRegisterWrite::Refuse, "MCE that CPUID hides");
+        assert_eq!(
+            write_cr4(1 << 20, !(1 << 20)),
+            ControlRegisterWrite::Refuse,
+            "SMEP that CPUID hides"
+        );
+        assert_eq!(
+            write_cr4(cr4::MCE, !cr4::MCE),
+            ControlRegisterWrite::Refuse,
+            "MCE that CPUID hides"
+        );
         // The bits that Linux sets: PSE, PAE, PGE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE,
         // SMEP, SMAP.
         assert_eq!(0x35_0eb0 & cr4::MASK, 0);

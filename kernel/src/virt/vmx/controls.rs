@@ -1,9 +1,9 @@
 //! The control bits of VMX, and how a request becomes a value that this CPU accepts.
 //!
 //! Each group has a capability MSR with two halves: bits that must be 1 and bits that may be 1. A
-//! [`ControlRequest`] lists the bits that must be on, those that must be off, and those that are set if
-//! supported. [`adjust`] makes the value, or an error that names the group and the bits. Pure.
-//! [`requests`] has the requests and their reasons.
+//! [`ControlRequest`] lists the bits that must be on, those that must be off, and those that are
+//! set if supported. [`adjust`] makes the value, or an error that names the group and the bits.
+//! Pure. [`requests`] has the requests and their reasons.
 
 use core::fmt;
 
@@ -161,7 +161,11 @@ pub struct ControlError {
 ///
 /// # Errors
 /// If a bit that must be 1 may not be 1, or a bit that must be 0 may not be 0.
-pub const fn adjust(group: ControlGroup, allowed: AllowedControls, request: ControlRequest) -> Result<u32, ControlError> {
+pub const fn adjust(
+    group: ControlGroup,
+    allowed: AllowedControls,
+    request: ControlRequest,
+) -> Result<u32, ControlError> {
     let forbidden = request.on & !allowed.permitted;
     let required = request.off & allowed.required;
     if forbidden != 0 || required != 0 {
@@ -174,11 +178,21 @@ impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fn names(group: ControlGroup, bits: u32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             match group {
-                ControlGroup::PinBased => bitflags::parser::to_writer(&PinControls::from_bits_retain(bits), f),
-                ControlGroup::Primary => bitflags::parser::to_writer(&PrimaryControls::from_bits_retain(bits), f),
-                ControlGroup::Secondary => bitflags::parser::to_writer(&SecondaryControls::from_bits_retain(bits), f),
-                ControlGroup::Exit => bitflags::parser::to_writer(&ExitControls::from_bits_retain(bits), f),
-                ControlGroup::Entry => bitflags::parser::to_writer(&EntryControls::from_bits_retain(bits), f),
+                ControlGroup::PinBased => {
+                    bitflags::parser::to_writer(&PinControls::from_bits_retain(bits), f)
+                }
+                ControlGroup::Primary => {
+                    bitflags::parser::to_writer(&PrimaryControls::from_bits_retain(bits), f)
+                }
+                ControlGroup::Secondary => {
+                    bitflags::parser::to_writer(&SecondaryControls::from_bits_retain(bits), f)
+                }
+                ControlGroup::Exit => {
+                    bitflags::parser::to_writer(&ExitControls::from_bits_retain(bits), f)
+                }
+                ControlGroup::Entry => {
+                    bitflags::parser::to_writer(&EntryControls::from_bits_retain(bits), f)
+                }
             }
         }
         write!(f, "{:?} controls {:#x}:", self.group, self.requested)?;
@@ -203,7 +217,10 @@ pub mod requests {
     /// them). The preemption timer limits a stay even if no interrupt comes: Bochs takes none from
     /// a guest that is entered with IF clear.
     pub const PIN: ControlRequest = ControlRequest {
-        on: PinControls::EXTERNAL_INTERRUPT_EXITING.union(PinControls::NMI_EXITING).union(PinControls::VIRTUAL_NMIS).bits(),
+        on: PinControls::EXTERNAL_INTERRUPT_EXITING
+            .union(PinControls::NMI_EXITING)
+            .union(PinControls::VIRTUAL_NMIS)
+            .bits(),
         off: PinControls::POSTED_INTERRUPTS.bits(),
         optional: PinControls::PREEMPTION_TIMER.bits(),
     };
@@ -281,7 +298,10 @@ pub mod requests {
 
     /// `IA32E_MODE_GUEST` follows EFER.LMA and is added with the guest's state.
     pub const ENTRY: ControlRequest = ControlRequest {
-        on: EntryControls::LOAD_DEBUG_CONTROLS.union(EntryControls::LOAD_PAT).union(EntryControls::LOAD_EFER).bits(),
+        on: EntryControls::LOAD_DEBUG_CONTROLS
+            .union(EntryControls::LOAD_PAT)
+            .union(EntryControls::LOAD_EFER)
+            .bits(),
         off: EntryControls::ENTRY_TO_SMM
             .union(EntryControls::DEACTIVATE_DUAL_MONITOR)
             .union(EntryControls::IA32E_MODE_GUEST)
@@ -305,7 +325,11 @@ mod tests {
 
     #[test]
     fn a_bit_that_the_cpu_lacks_is_named() {
-        let request = ControlRequest { on: SecondaryControls::UNRESTRICTED_GUEST.bits(), off: 0, optional: 0 };
+        let request = ControlRequest {
+            on: SecondaryControls::UNRESTRICTED_GUEST.bits(),
+            off: 0,
+            optional: 0,
+        };
         let allowed = AllowedControls::from_msr(0x0000_0022_0000_0000);
         let error = adjust(ControlGroup::Secondary, allowed, request).unwrap_err();
         assert_eq!((error.requested, error.forbidden, error.required), (0x80, 0x80, 0));
@@ -314,7 +338,8 @@ mod tests {
 
     #[test]
     fn a_bit_that_the_cpu_insists_on_is_named() {
-        let request = ControlRequest { on: 0, off: PrimaryControls::CR3_LOAD_EXITING.bits(), optional: 0 };
+        let request =
+            ControlRequest { on: 0, off: PrimaryControls::CR3_LOAD_EXITING.bits(), optional: 0 };
         let allowed = AllowedControls { required: 0x0401_e172, permitted: u32::MAX };
         let error = adjust(ControlGroup::Primary, allowed, request).unwrap_err();
         assert_eq!((error.forbidden, error.required), (0, 1 << 15));

@@ -1,12 +1,14 @@
-//! Decodes VMX's exit reason and qualification to a vendor-neutral [`VmExit`], or to an action of the
-//! back end.
+//! Decodes VMX's exit reason and qualification to a vendor-neutral [`VmExit`], or to an action of
+//! the back end.
 //!
-//! Pure: the information fields are read through [`ExitInformation`], and only for reasons that have
-//! them, so that the most frequent exits cost one VMREAD. Tables in `decode/tests.rs`.
+//! Pure: the information fields are read through [`ExitInformation`], and only for reasons that
+//! have them, so that the most frequent exits cost one VMREAD. Tables in `decode/tests.rs`.
 
 use super::event::InterruptionInfo;
 use crate::addr::{Gpa, Gva};
-use crate::virt::exit::{AccessWidth, IoAccess, IoDirection, PageAccess, TaskSource, TaskSwitch, VmExit};
+use crate::virt::exit::{
+    AccessWidth, IoAccess, IoDirection, PageAccess, TaskSource, TaskSwitch, VmExit,
+};
 use crate::virt::state::Gpr;
 
 #[cfg(test)]
@@ -178,9 +180,13 @@ pub const fn plain(raw: ExitReason) -> Option<VmExit> {
 pub fn decode(raw: ExitReason, info: &impl ExitInformation) -> DecodedExit {
     match raw.basic() {
         // The error occurred at the entry, or the CPU noticed it only then.
-        reason::ENTRY_MACHINE_CHECK if raw.entry_failed() => DecodedExit::Exit(VmExit::MachineCheck),
+        reason::ENTRY_MACHINE_CHECK if raw.entry_failed() => {
+            DecodedExit::Exit(VmExit::MachineCheck)
+        }
         failed if raw.entry_failed() => DecodedExit::EntryFailed(failed),
-        reason::TASK_SWITCH => DecodedExit::Exit(VmExit::TaskSwitch(task_switch(info.qualification()))),
+        reason::TASK_SWITCH => {
+            DecodedExit::Exit(VmExit::TaskSwitch(task_switch(info.qualification())))
+        }
         reason::EPT_VIOLATION => DecodedExit::Exit(ept_violation(info)),
         reason::IO_INSTRUCTION => DecodedExit::Exit(VmExit::Io(port_access(info.qualification()))),
         reason::RDPMC => DecodedExit::GeneralProtection,

@@ -93,14 +93,22 @@ impl EntryEvent {
             Some(code) => (ERROR_CODE, code),
             None => (0, 0),
         };
-        Self { info: VALID | flag | (kind as u32) << 8 | event.vector as u32, error_code, length: 0 }
+        Self {
+            info: VALID | flag | (kind as u32) << 8 | event.vector as u32,
+            error_code,
+            length: 0,
+        }
     }
 
     /// Re-queues an event whose delivery an exit interrupted.
     ///
     /// `error_code` and `length` are the IDT-vectoring error code and the VM-exit instruction
     /// length; this function decides which of them are valid.
-    pub const fn interrupted(vectoring: InterruptionInfo, error_code: u32, length: u32) -> Option<Self> {
+    pub const fn interrupted(
+        vectoring: InterruptionInfo,
+        error_code: u32,
+        length: u32,
+    ) -> Option<Self> {
         if !vectoring.is_valid() {
             return None;
         }
@@ -127,10 +135,16 @@ impl EntryEvent {
         InterruptionInfo(self.info).is_nmi()
     }
 
-    /// Returns whether the event is an exception that [`InjectedEvent::is_fault`] classifies as a fault.
+    /// Returns whether the event is an exception that [`InjectedEvent::is_fault`] classifies as a
+    /// fault.
     pub const fn is_fault(self) -> bool {
-        let exception = InjectedEvent { kind: InjectionKind::Exception, vector: self.info as u8, error_code: None };
-        InterruptionInfo(self.info).kind() == InterruptionType::HardwareException as u32 && exception.is_fault()
+        let exception = InjectedEvent {
+            kind: InjectionKind::Exception,
+            vector: self.info as u8,
+            error_code: None,
+        };
+        InterruptionInfo(self.info).kind() == InterruptionType::HardwareException as u32
+            && exception.is_fault()
     }
 }
 
@@ -154,10 +168,22 @@ mod tests {
     fn an_interrupted_delivery_is_injected_as_it_was() {
         let interrupted = |raw| EntryEvent::interrupted(InterruptionInfo::from_raw(raw), 0x12, 2);
         assert_eq!(interrupted(0x0000_0030), None);
-        assert_eq!(interrupted(0x8000_1030), Some(EntryEvent { info: 0x8000_0030, error_code: 0, length: 0 }));
-        assert_eq!(interrupted(0x8000_0b0e), Some(EntryEvent { info: 0x8000_0b0e, error_code: 0x12, length: 0 }));
-        assert_eq!(interrupted(0x8000_0480), Some(EntryEvent { info: 0x8000_0480, error_code: 0, length: 2 }));
-        assert_eq!(interrupted(0x8000_0603), Some(EntryEvent { info: 0x8000_0603, error_code: 0, length: 2 }));
+        assert_eq!(
+            interrupted(0x8000_1030),
+            Some(EntryEvent { info: 0x8000_0030, error_code: 0, length: 0 })
+        );
+        assert_eq!(
+            interrupted(0x8000_0b0e),
+            Some(EntryEvent { info: 0x8000_0b0e, error_code: 0x12, length: 0 })
+        );
+        assert_eq!(
+            interrupted(0x8000_0480),
+            Some(EntryEvent { info: 0x8000_0480, error_code: 0, length: 2 })
+        );
+        assert_eq!(
+            interrupted(0x8000_0603),
+            Some(EntryEvent { info: 0x8000_0603, error_code: 0, length: 2 })
+        );
     }
 
     #[test]

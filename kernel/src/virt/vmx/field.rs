@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Invariants, checked at compile time: an encoding's width is that of its Rust type, and only an
-//! [`ExitInfoField`] names a read-only field. An encoding is not a plain number, so it cannot be passed in
-//! place of a value.
+//! [`ExitInfoField`] names a read-only field. An encoding is not a plain number, so it cannot be
+//! passed in place of a value.
 
 use core::marker::PhantomData;
 
@@ -119,8 +119,8 @@ pub struct SegmentFields {
     pub attributes: VmcsField<Bits32>,
 }
 
-/// The n-th segment in the order that all four groups of encodings share: ES, CS, SS, DS, FS, GS, LDTR, TR.
-/// (GDTR and IDTR follow TR in the bases and limits.)
+/// The n-th segment in the order that all four groups of encodings share: ES, CS, SS, DS, FS, GS,
+/// LDTR, TR. (GDTR and IDTR follow TR in the bases and limits.)
 const fn segment(n: u32) -> SegmentFields {
     SegmentFields {
         selector: VmcsField::new(0x0800 + 2 * n),

@@ -42,7 +42,11 @@ pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &VmxPropert
 /// Writes EFER and its entry control; exits keep the control up to date from here on.
 fn write_mode(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &VmxProperties) {
     let long_mode = state.efer & efer::LME != 0 && state.cr0 & cr0::PG != 0;
-    let (lma, mode) = if long_mode { (efer::LMA, EntryControls::IA32E_MODE_GUEST) } else { (0, EntryControls::empty()) };
+    let (lma, mode) = if long_mode {
+        (efer::LMA, EntryControls::IA32E_MODE_GUEST)
+    } else {
+        (0, EntryControls::empty())
+    };
     vmcs.write(guest::EFER, state.efer & !efer::LMA | lma);
     vmcs.write(control::ENTRY, settings.entry | mode.bits());
 }
@@ -85,8 +89,14 @@ pub fn read(vmcs: &CurrentVmcs<'_>) -> CpuState {
         ldtr: read_segment(vmcs, guest::LDTR),
         tr: read_segment(vmcs, guest::TR),
         // The CPU keeps 16-bit limits in these 32-bit fields.
-        gdtr: DescriptorTable { base: vmcs.read(guest::GDTR_BASE), limit: vmcs.read(guest::GDTR_LIMIT) as u16 },
-        idtr: DescriptorTable { base: vmcs.read(guest::IDTR_BASE), limit: vmcs.read(guest::IDTR_LIMIT) as u16 },
+        gdtr: DescriptorTable {
+            base: vmcs.read(guest::GDTR_BASE),
+            limit: vmcs.read(guest::GDTR_LIMIT) as u16,
+        },
+        idtr: DescriptorTable {
+            base: vmcs.read(guest::IDTR_BASE),
+            limit: vmcs.read(guest::IDTR_LIMIT) as u16,
+        },
         cr0: control.cr0,
         cr3: control.cr3,
         cr4: control.cr4,

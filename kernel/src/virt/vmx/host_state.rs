@@ -61,7 +61,13 @@ impl HostState {
         vmcs.write(host::CR3, self.cr3);
         vmcs.write(host::CR4, self.cr4);
         vmcs.write(host::CS_SELECTOR, self.code_selector);
-        for null in [host::SS_SELECTOR, host::DS_SELECTOR, host::ES_SELECTOR, host::FS_SELECTOR, host::GS_SELECTOR] {
+        for null in [
+            host::SS_SELECTOR,
+            host::DS_SELECTOR,
+            host::ES_SELECTOR,
+            host::FS_SELECTOR,
+            host::GS_SELECTOR,
+        ] {
             vmcs.write(null, 0);
         }
         vmcs.write(host::TR_SELECTOR, self.task_selector);
@@ -104,6 +110,9 @@ mod tests {
 
     #[test]
     fn a_descriptors_base_lies_in_four_pieces() {
-        assert_eq!(descriptor_base(0x8900_8b12_3456_0067 | 0x80 << 56, 0xffff_ffff), 0xffff_ffff_8912_3456);
+        assert_eq!(
+            descriptor_base(0x8900_8b12_3456_0067 | 0x80 << 56, 0xffff_ffff),
+            0xffff_ffff_8912_3456
+        );
     }
 }

@@ -87,7 +87,12 @@ impl Live {
     const DR6_RESET: u64 = 0xffff_0ff0;
 
     fn new() -> Self {
-        Self { msrs: GuestMsrs::new(), breakpoints: DebugAddresses::default(), dr6: Self::DR6_RESET, cr2: 0 }
+        Self {
+            msrs: GuestMsrs::new(),
+            breakpoints: DebugAddresses::default(),
+            dr6: Self::DR6_RESET,
+            cr2: 0,
+        }
     }
 
     /// Reads the state from this CPU.
@@ -135,7 +140,8 @@ pub struct VmxVcpu {
 }
 
 impl VmxVcpu {
-    /// Makes a vCPU in `frame`; the calling CPU is enabled. It runs after `set_memory` and `set_state`.
+    /// Makes a vCPU in `frame`; the calling CPU is enabled. It runs after `set_memory` and
+    /// `set_state`.
     pub fn new(frame: ControlFrame) -> Self {
         let settings = super::settings();
         let vmcs = Vmcs::new(frame, settings);
@@ -194,7 +200,11 @@ impl VmxVcpu {
         self.vmcs.make_current();
         self.residency = Residency::Loaded;
         let is_elsewhere = self.last_cpu != Some(cpu.id());
-        self.cached = if is_elsewhere || memory.tag.sharing() == TagSharing::Shared { Cached::Unknown } else { self.kept };
+        self.cached = if is_elsewhere || memory.tag.sharing() == TagSharing::Shared {
+            Cached::Unknown
+        } else {
+            self.kept
+        };
         if is_elsewhere {
             cpu.host().write(&mut self.current());
             self.last_cpu = Some(cpu.id());

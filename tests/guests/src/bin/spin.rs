@@ -89,7 +89,8 @@ impl Work {
     /// Returns the cold page that is due in `turn`, and the number of that page's own turn.
     fn cold_turn(&self, turn: u64) -> Option<(u64, u64)> {
         let visit = turn / self.stride;
-        (self.cold > 0 && turn.is_multiple_of(self.stride)).then(|| (self.hot + visit % self.cold, visit / self.cold))
+        (self.cold > 0 && turn.is_multiple_of(self.stride))
+            .then(|| (self.hot + visit % self.cold, visit / self.cold))
     }
 
     fn turn(&mut self, turn: u64) -> Result<(), (u64, WrongWordError)> {
@@ -139,7 +140,13 @@ fn run(machine: &Machine) -> TestVerdict {
 }
 
 #[cfg(target_os = "none")]
-fn tell(turn: u64, (page, WrongWordError { position, expected, found }): (u64, WrongWordError)) -> TestVerdict {
-    guests::log!("wrong page {page} in turn {turn}: word {position} is {found:#018x}, should be {expected:#018x}");
+fn tell(
+    turn: u64,
+    (page, WrongWordError { position, expected, found }): (u64, WrongWordError),
+) -> TestVerdict {
+    guests::log!(
+        "wrong page {page} in turn {turn}: word {position} is {found:#018x}, should be \
+         {expected:#018x}"
+    );
     guests::fail("a page is wrong")
 }

@@ -21,7 +21,8 @@ const FAR: u64 = 1 << 32;
 #[cfg(target_os = "none")]
 fn run(machine: &guests::Machine) -> guests::TestVerdict {
     let option = |name| machine.option(name).unwrap_or(0);
-    let (paged, dirty, zeros, far) = (option("paged"), option("dirty"), option("zeros"), option("far"));
+    let (paged, dirty, zeros, far) =
+        (option("paged"), option("dirty"), option("zeros"), option("far"));
     let mut pages = guests::pages::FreePages::take(machine, u64::MAX);
     guests::check!(pages.count() >= paged + dirty + zeros, "{} pages are too few", pages.count());
     guests::log!("first page at {:#x}", pages.address(0));
@@ -41,8 +42,10 @@ fn run(machine: &guests::Machine) -> guests::TestVerdict {
     loop {
         match key() {
             b'v' => {
-                let wrong = (0..paged + dirty).filter(|&index| pages.check(KEY, index, 0).is_err()).count();
-                let far_wrong = (0..far).filter(|&n| far_pages.check_as(KEY, n, FAR + n).is_err()).count();
+                let wrong =
+                    (0..paged + dirty).filter(|&index| pages.check(KEY, index, 0).is_err()).count();
+                let far_wrong =
+                    (0..far).filter(|&n| far_pages.check_as(KEY, n, FAR + n).is_err()).count();
                 guests::log!("wrong {}", wrong + far_wrong);
             }
             b'c' => guests::instr::triple_fault(),

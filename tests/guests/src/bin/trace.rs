@@ -1,4 +1,5 @@
-//! Replays a trace of page accesses ([`worker::trace`]) over more pages than the pool has frames, and measures each access.
+//! Replays a trace of page accesses ([`worker::trace`]) over more pages than the pool has frames,
+//! and measures each access.
 //!
 //! `trace=` (1 to 4), `pages=`, `ops=`, `seed=`. It fills the pages in order, logs `trace start`
 //! and waits for a byte on its console, so that counters can be read before the trace. At the end
@@ -17,9 +18,15 @@ use guests::{Machine, TestVerdict, instr, pages::FreePages};
 fn run(machine: &Machine) -> TestVerdict {
     let option = |name, default| machine.option(name).unwrap_or(default);
     let (pages, ops, seed) = (option("pages", 1024), option("ops", 4096), option("seed", 1));
-    let Some(workload) = Workload::numbered(option("trace", 1)) else { return guests::fail("trace= is 1 to 4") };
+    let Some(workload) = Workload::numbered(option("trace", 1)) else {
+        return guests::fail("trace= is 1 to 4");
+    };
     let mut memory = FreePages::take(machine, u64::MAX);
-    guests::check!(memory.count() > pages + (pages * 8).div_ceil(4096), "{} pages are too few", memory.count());
+    guests::check!(
+        memory.count() > pages + (pages * 8).div_ceil(4096),
+        "{} pages are too few",
+        memory.count()
+    );
     let ranks = memory.take_words(pages as usize);
     fill_ranks(ranks);
     let mut trace = Trace::new(workload, seed, ranks);
@@ -46,7 +53,10 @@ fn run(machine: &Machine) -> TestVerdict {
     }
     let ticks = instr::tsc() - start;
     let (median, p99) = (times.quantile(500), times.quantile(990));
-    guests::log!("trace done ops {ops} ticks {ticks} median {median} p99 {p99} worst {} wrong {wrong}", times.worst);
+    guests::log!(
+        "trace done ops {ops} ticks {ticks} median {median} p99 {p99} worst {} wrong {wrong}",
+        times.worst
+    );
     guests::check!(wrong == 0, "{wrong} pages are wrong");
     guests::pass()
 }
@@ -75,7 +85,11 @@ impl Times {
 
     fn note(&mut self, ticks: u64) {
         let power = (ticks | 16).ilog2();
-        let step = if ticks < 16 { ticks } else { u64::from(power - 3) * 16 + (ticks >> (power - 4) & 15) };
+        let step = if ticks < 16 {
+            ticks
+        } else {
+            u64::from(power - 3) * 16 + (ticks >> (power - 4) & 15)
+        };
         self.counts[step as usize] += 1;
         self.all += 1;
         self.worst = self.worst.max(ticks);

@@ -21,7 +21,8 @@ const REPORT: u64 = 1024;
 #[cfg(target_os = "none")]
 fn run(machine: &guests::Machine) -> guests::TestVerdict {
     let option = |name, default| machine.option(name).unwrap_or(default);
-    let (key, count, incarnation) = (option("key", 0x5eed), option("pages", 512), option("tidepool.incarnation", 1));
+    let (key, count, incarnation) =
+        (option("key", 0x5eed), option("pages", 512), option("tidepool.incarnation", 1));
     let mut pages = FreePages::take(machine, count + count.div_ceil(COUNTERS));
     guests::check!(pages.count() > count, "only {} pages", pages.count());
     guests::log!("first page at {:#x}", pages.address(0));

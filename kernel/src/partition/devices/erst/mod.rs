@@ -155,7 +155,12 @@ impl Erst {
     ///
     /// # Errors
     /// The error of guest memory during EXECUTE; then nothing has happened.
-    pub fn write(&mut self, offset: u64, value: u64, memory: &dyn GuestMemory) -> Result<DeviceEffect, GuestMemoryError> {
+    pub fn write(
+        &mut self,
+        offset: u64,
+        value: u64,
+        memory: &dyn GuestMemory,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
         match offset {
             register::COMMAND => return self.command(value, memory),
             register::RECORD_OFFSET => self.offset = value,
@@ -165,7 +170,11 @@ impl Erst {
         Ok(DeviceEffect::None)
     }
 
-    fn command(&mut self, value: u64, memory: &dyn GuestMemory) -> Result<DeviceEffect, GuestMemoryError> {
+    fn command(
+        &mut self,
+        value: u64,
+        memory: &dyn GuestMemory,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
         match value {
             command::BEGIN_WRITE => self.begin(ErstOperation::Write),
             command::BEGIN_READ => self.begin(ErstOperation::Read),
@@ -186,7 +195,11 @@ impl Erst {
 
     const fn end(&mut self) -> DeviceEffect {
         self.operation = ErstOperation::None;
-        if core::mem::replace(&mut self.panic_recorded, false) { DeviceEffect::PanicRecorded } else { DeviceEffect::None }
+        if core::mem::replace(&mut self.panic_recorded, false) {
+            DeviceEffect::PanicRecorded
+        } else {
+            DeviceEffect::None
+        }
     }
 
     fn execute(&mut self, memory: &dyn GuestMemory) -> Result<Status, GuestMemoryError> {
@@ -195,7 +208,9 @@ impl Erst {
             ErstOperation::DummyWrite => Ok(Status::Success),
             ErstOperation::Write => self.store_record(memory),
             ErstOperation::Read => self.load_record(memory),
-            ErstOperation::Clear => Ok(if self.store.clear(self.id) { Status::Success } else { Status::NotFound }),
+            ErstOperation::Clear => {
+                Ok(if self.store.clear(self.id) { Status::Success } else { Status::NotFound })
+            }
         }
     }
 
@@ -211,7 +226,9 @@ impl Erst {
             return Ok(Status::NotEnoughSpace);
         }
         memory.read(at, self.store.staging(length))?;
-        let Some(id) = record::id(self.store.staging(length)).filter(|&id| id != ANY_RECORD && id != NO_RECORD) else {
+        let Some(id) = record::id(self.store.staging(length))
+            .filter(|&id| id != ANY_RECORD && id != NO_RECORD)
+        else {
             return Ok(Status::Failed);
         };
         let log = self.triage.panic_log(self.store.staging(length));
@@ -227,7 +244,8 @@ impl Erst {
         if self.store.count() == 0 {
             return Ok(Status::StoreEmpty);
         }
-        let found = if self.id == ANY_RECORD { self.store.first() } else { self.store.get(self.id) };
+        let found =
+            if self.id == ANY_RECORD { self.store.first() } else { self.store.get(self.id) };
         let Some(bytes) = found else { return Ok(Status::NotFound) };
         if bytes.len() > room {
             return Ok(Status::Failed);

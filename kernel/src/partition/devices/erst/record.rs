@@ -1,8 +1,8 @@
 //! Common platform error records (CPER), parsed as far as they tell whether a kernel has panicked.
 //!
 //! UEFI 2.10 appendix N "Common Platform Error Record". Linux's pstore stores the kernel log in
-//! parts: one record per part, one section per record, the text deflated. The first line of the text
-//! is the reason: `Panic#1 Part1`, `Oops#1 Part1` ...
+//! parts: one record per part, one section per record, the text deflated. The first line of the
+//! text is the reason: `Panic#1 Part1`, `Oops#1 Part1` ...
 //!
 //! The text comes from a guest: the inflater gets a buffer of fixed size and stops when the buffer
 //! is full.
@@ -10,7 +10,9 @@
 use alloc::boxed::Box;
 use alloc::vec;
 use miniz_oxide::inflate::TINFLStatus;
-use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF};
+use miniz_oxide::inflate::core::{
+    DecompressorOxide, decompress, inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
+};
 
 /// Bytes of the record header.
 pub const HEADER_BYTES: usize = 128;
@@ -24,11 +26,13 @@ const ID_OFFSET: usize = 96;
 const SECTION_TYPE_OFFSET: usize = HEADER_BYTES + 16;
 
 /// 75a574e3-5052-4b29-8a8e-be2c6490b89d: written by pstore.
-const CREATOR_PSTORE: [u8; 16] = *b"\xe3\x74\xa5\x75\x52\x50\x29\x4b\x8a\x8e\xbe\x2c\x64\x90\xb8\x9d";
+const CREATOR_PSTORE: [u8; 16] =
+    *b"\xe3\x74\xa5\x75\x52\x50\x29\x4b\x8a\x8e\xbe\x2c\x64\x90\xb8\x9d";
 /// c197e04e-d545-4a70-9c17-a5549419eb12: a part of the kernel's log.
 const SECTION_LOG: [u8; 16] = *b"\x4e\xe0\x97\xc1\x45\xd5\x70\x4a\x9c\x17\xa5\x54\x94\x19\xeb\x12";
 /// 4f118707-04dd-4055-b5dd-956d34ddfac6: the same, deflated.
-const SECTION_LOG_DEFLATED: [u8; 16] = *b"\x07\x87\x11\x4f\xdd\x04\x55\x40\xb5\xdd\x95\x6d\x34\xdd\xfa\xc6";
+const SECTION_LOG_DEFLATED: [u8; 16] =
+    *b"\x07\x87\x11\x4f\xdd\x04\x55\x40\xb5\xdd\x95\x6d\x34\xdd\xfa\xc6";
 
 /// The first bytes of a panic's log.
 const PANIC_PREFIX: &[u8] = b"Panic#";

@@ -20,7 +20,12 @@ struct RecordSlot {
 
 impl RecordSlot {
     fn empty() -> Self {
-        Self { id: NO_RECORD, length: 0, sequence: 0, bytes: vec![0; SLOT_BYTES].into_boxed_slice() }
+        Self {
+            id: NO_RECORD,
+            length: 0,
+            sequence: 0,
+            bytes: vec![0; SLOT_BYTES].into_boxed_slice(),
+        }
     }
 }
 
@@ -59,7 +64,8 @@ impl ErstStore {
         self.sequence += 1;
         let sequence = self.sequence;
         let same = self.slots.iter().position(|slot| slot.sequence != 0 && slot.id == id);
-        let oldest = || self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.sequence).map(|(i, _)| i);
+        let oldest =
+            || self.slots.iter().enumerate().min_by_key(|(_, slot)| slot.sequence).map(|(i, _)| i);
         let Some(index) = same.or_else(oldest) else { return };
         let slot = &mut self.slots[index];
         core::mem::swap(&mut slot.bytes, &mut self.staging);
@@ -88,6 +94,9 @@ impl ErstStore {
     /// After the last record it returns [`NO_RECORD`], and the walk begins again.
     pub fn next_id(&self, cursor: usize) -> (u64, usize) {
         let rest = self.slots.iter().enumerate().skip(cursor);
-        rest.filter(|(_, slot)| slot.sequence != 0).map(|(i, slot)| (slot.id, i + 1)).next().unwrap_or((NO_RECORD, 0))
+        rest.filter(|(_, slot)| slot.sequence != 0)
+            .map(|(i, slot)| (slot.id, i + 1))
+            .next()
+            .unwrap_or((NO_RECORD, 0))
     }
 }

@@ -9,9 +9,11 @@ fn record(id: u64, text: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0; 200];
     bytes[..4].copy_from_slice(b"CPER");
     bytes[20..24].copy_from_slice(&(200 + body.len() as u32).to_le_bytes());
-    bytes[64..80].copy_from_slice(b"\xe3\x74\xa5\x75\x52\x50\x29\x4b\x8a\x8e\xbe\x2c\x64\x90\xb8\x9d");
+    bytes[64..80]
+        .copy_from_slice(b"\xe3\x74\xa5\x75\x52\x50\x29\x4b\x8a\x8e\xbe\x2c\x64\x90\xb8\x9d");
     bytes[96..104].copy_from_slice(&id.to_le_bytes());
-    bytes[144..160].copy_from_slice(b"\x07\x87\x11\x4f\xdd\x04\x55\x40\xb5\xdd\x95\x6d\x34\xdd\xfa\xc6");
+    bytes[144..160]
+        .copy_from_slice(b"\x07\x87\x11\x4f\xdd\x04\x55\x40\xb5\xdd\x95\x6d\x34\xdd\xfa\xc6");
     bytes.extend(body);
     bytes
 }
@@ -116,7 +118,8 @@ fn nothing_is_stored_while_a_page_of_the_record_is_not_resident() {
     bed.memory.poke(BUFFER, &long);
     bed.memory.evict(BUFFER + 4096);
     assert_eq!(bed.set(register::COMMAND, command::BEGIN_WRITE), DeviceEffect::None);
-    let execute = |bed: &mut ErstBed| bed.erst.write(register::COMMAND, command::EXECUTE, &bed.memory);
+    let execute =
+        |bed: &mut ErstBed| bed.erst.write(register::COMMAND, command::EXECUTE, &bed.memory);
     assert!(matches!(execute(&mut bed), Err(GuestMemoryError::NotResident(_))));
     assert_eq!(bed.erst.read(register::RECORD_COUNT), 0);
     bed.memory.bring_in(BUFFER + 4096);
@@ -152,12 +155,14 @@ fn an_empty_store_says_so() {
 
 #[test]
 fn a_panics_own_words_are_found_in_its_log_deflated_or_not_and_forgotten_at_the_restart() {
-    let log = b"Panic#1 Part1\n<6>[   54.0] sysrq: Trigger a crash\n<0>[   54.1] Kernel panic - not syncing: sysrq\n<4>[   54.2] CPU: 0\n";
+    let log = b"Panic#1 Part1\n<6>[   54.0] sysrq: Trigger a crash\n\
+        <0>[   54.1] Kernel panic - not syncing: sysrq\n<4>[   54.2] CPU: 0\n";
     let mut plain = record(2, b"");
     plain.truncate(200);
     plain.extend(log);
     plain[20..24].copy_from_slice(&(200 + log.len() as u32).to_le_bytes());
-    plain[144..160].copy_from_slice(b"\x4e\xe0\x97\xc1\x45\xd5\x70\x4a\x9c\x17\xa5\x54\x94\x19\xeb\x12");
+    plain[144..160]
+        .copy_from_slice(b"\x4e\xe0\x97\xc1\x45\xd5\x70\x4a\x9c\x17\xa5\x54\x94\x19\xeb\x12");
     let older = record(3, b"Panic#1 Part2\n<0>[ 1.0] Kernel panic - not syncing: older\n");
     for newest in [record(1, log), plain] {
         let mut bed = ErstBed::new();
@@ -169,6 +174,9 @@ fn a_panics_own_words_are_found_in_its_log_deflated_or_not_and_forgotten_at_the_
         assert_eq!(bed.erst.panic_text(), None);
     }
     let mut bed = ErstBed::new();
-    assert_eq!(bed.store(&record(1, b"Oops#1 Part1\nKernel panic - not syncing: x\n")), (0, DeviceEffect::None));
+    assert_eq!(
+        bed.store(&record(1, b"Oops#1 Part1\nKernel panic - not syncing: x\n")),
+        (0, DeviceEffect::None)
+    );
     assert_eq!(bed.erst.panic_text(), None);
 }

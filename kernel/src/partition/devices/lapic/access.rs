@@ -80,7 +80,12 @@ impl LocalApic {
     /// # Errors
     /// [`ApicAccessError`] outside x2APIC mode, for read-only registers and for reserved bits.
     #[inline]
-    pub fn msr_write(&mut self, register: u8, value: u64, now: Tsc) -> Result<ApicOutcome, ApicAccessError> {
+    pub fn msr_write(
+        &mut self,
+        register: u8,
+        value: u64,
+        now: Tsc,
+    ) -> Result<ApicOutcome, ApicAccessError> {
         match register {
             END_OF_INTERRUPT => self.write_end_of_interrupt(value),
             TASK_PRIORITY => self.write_task_priority(value).map(|()| ApicOutcome::None),
@@ -115,7 +120,12 @@ impl LocalApic {
         Ok(self.end_of_interrupt())
     }
 
-    fn msr_write_rest(&mut self, register: u8, value: u64, now: Tsc) -> Result<ApicOutcome, ApicAccessError> {
+    fn msr_write_rest(
+        &mut self,
+        register: u8,
+        value: u64,
+        now: Tsc,
+    ) -> Result<ApicOutcome, ApicAccessError> {
         if register == COMMAND {
             self.send(value);
             return Ok(ApicOutcome::None);
@@ -176,7 +186,9 @@ impl LocalApic {
             TASK_PRIORITY => self.tpr = value as u8,
             SPURIOUS => self.set_spurious(value),
             ERROR_STATUS => self.errors_latched = core::mem::take(&mut self.errors),
-            LOCAL_VECTOR..INITIAL_COUNT => self.set_local_vector(usize::from(register - LOCAL_VECTOR), value),
+            LOCAL_VECTOR..INITIAL_COUNT => {
+                self.set_local_vector(usize::from(register - LOCAL_VECTOR), value)
+            }
             INITIAL_COUNT => self.timer.set_initial(value, self.timer_mode(), now, self.rate),
             DIVIDE => self.timer.set_divide_config(value),
             _ => return Err(ApicAccessError),
@@ -199,7 +211,8 @@ impl LocalApic {
         }
         // A switch into or out of TSC-deadline mode disarms the timer: SDM 3A "TSC-Deadline Mode".
         let after = self.timer_mode();
-        if before != after && (before == TimerMode::TscDeadline || after == TimerMode::TscDeadline) {
+        if before != after && (before == TimerMode::TscDeadline || after == TimerMode::TscDeadline)
+        {
             self.timer.disarm();
         }
     }
@@ -217,14 +230,22 @@ impl LocalApic {
         if delivery == DeliveryMode::Fixed && (command as u8) < 16 {
             self.raise_error(ERROR_SEND_ILLEGAL);
         } else if reaches_us {
-            self.accept(InterruptMessage { vector: command as u8, delivery, trigger: TriggerMode::Edge });
+            self.accept(InterruptMessage {
+                vector: command as u8,
+                delivery,
+                trigger: TriggerMode::Edge,
+            });
         }
     }
 
     fn command_destination(&self, command: u64) -> MessageDestination {
         let field = (command >> 32) as u32;
         let set = if self.mode == ApicMode::X2Apic { field } else { field >> 24 };
-        if command & ICR_LOGICAL != 0 { MessageDestination::Logical(set) } else { MessageDestination::Physical(set) }
+        if command & ICR_LOGICAL != 0 {
+            MessageDestination::Logical(set)
+        } else {
+            MessageDestination::Physical(set)
+        }
     }
 }
 

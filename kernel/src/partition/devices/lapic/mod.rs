@@ -192,8 +192,8 @@ impl LocalApic {
     /// Writes IA32_APIC_BASE. The caller has checked the page already.
     ///
     /// # Errors
-    /// [`ApicAccessError`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and for
-    /// reserved bits.
+    /// [`ApicAccessError`] for the transitions that SDM 3A "x2APIC State Transitions" forbids, and
+    /// for reserved bits.
     pub fn set_base_msr(&mut self, value: u64) -> Result<(), ApicAccessError> {
         if value & 0xfff & !(APIC_BASE_BSP | APIC_BASE_ENABLE | APIC_BASE_EXTD) != 0 {
             return Err(ApicAccessError);
@@ -211,7 +211,9 @@ impl LocalApic {
             (false, true) => return Err(ApicAccessError),
         };
         match (self.mode, wanted) {
-            (ApicMode::X2Apic, ApicMode::XApic) | (ApicMode::Disabled, ApicMode::X2Apic) => Err(ApicAccessError),
+            (ApicMode::X2Apic, ApicMode::XApic) | (ApicMode::Disabled, ApicMode::X2Apic) => {
+                Err(ApicAccessError)
+            }
             (from, to) if from == to => Ok(()),
             (_, ApicMode::Disabled) => {
                 *self = Self::new(self.rate, ApicMode::Disabled);
@@ -258,9 +260,15 @@ impl LocalApic {
     /// Tells whether `destination` names this APIC.
     pub const fn is_addressed(&self, destination: MessageDestination) -> bool {
         match (destination, self.mode) {
-            (MessageDestination::Physical(id), ApicMode::X2Apic) => id == BOOT_APIC_ID as u32 || id == u32::MAX || id == 0xff,
-            (MessageDestination::Physical(id), _) => id & 0xff == BOOT_APIC_ID as u32 || id & 0xff == 0xff,
-            (MessageDestination::Logical(set), ApicMode::X2Apic) => (set >> 16 == 0 && set & 1 != 0) || set == u32::MAX,
+            (MessageDestination::Physical(id), ApicMode::X2Apic) => {
+                id == BOOT_APIC_ID as u32 || id == u32::MAX || id == 0xff
+            }
+            (MessageDestination::Physical(id), _) => {
+                id & 0xff == BOOT_APIC_ID as u32 || id & 0xff == 0xff
+            }
+            (MessageDestination::Logical(set), ApicMode::X2Apic) => {
+                (set >> 16 == 0 && set & 1 != 0) || set == u32::MAX
+            }
             (MessageDestination::Logical(set), _) => set & (self.logical >> 24) & 0xff != 0,
         }
     }
@@ -379,7 +387,11 @@ impl LocalApic {
         if lvt & LVT_MASKED == 0 {
             // The entries of timer and error have no delivery mode: those bits read zero, which
             // means fixed.
-            self.accept(InterruptMessage { vector: lvt as u8, delivery: DeliveryMode::of(lvt >> 8), trigger: TriggerMode::Edge });
+            self.accept(InterruptMessage {
+                vector: lvt as u8,
+                delivery: DeliveryMode::of(lvt >> 8),
+                trigger: TriggerMode::Edge,
+            });
         }
     }
 
@@ -400,7 +412,11 @@ impl LocalApic {
         }
         let Some(vector) = self.isr.highest() else { return ApicOutcome::None };
         self.isr.remove(vector);
-        if self.tmr.contains(vector) { ApicOutcome::EndOfInterrupt(vector) } else { ApicOutcome::None }
+        if self.tmr.contains(vector) {
+            ApicOutcome::EndOfInterrupt(vector)
+        } else {
+            ApicOutcome::None
+        }
     }
 }
 

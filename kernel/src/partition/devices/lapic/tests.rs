@@ -63,9 +63,14 @@ fn x2apic_refuses_what_the_manual_says() {
     for register in [DESTINATION_FORMAT, COMMAND_HIGH, 0x00, 0x29, 0xff] {
         assert_eq!(apic.msr_read(register, NOW), Err(ApicAccessError), "{register:#x}");
     }
-    for (register, value) in
-        [(ID, 0), (ERROR_STATUS, 1), (END_OF_INTERRUPT, 1), (IN_SERVICE, 0), (SPURIOUS, 1 << 32), (SELF_IPI, 256)]
-    {
+    for (register, value) in [
+        (ID, 0),
+        (ERROR_STATUS, 1),
+        (END_OF_INTERRUPT, 1),
+        (IN_SERVICE, 0),
+        (SPURIOUS, 1 << 32),
+        (SELF_IPI, 256),
+    ] {
         assert_eq!(apic.msr_write(register, value, NOW), Err(ApicAccessError), "{register:#x}");
     }
     assert_eq!(xapic().msr_read(ID, NOW), Err(ApicAccessError), "not in xAPIC mode");
@@ -77,7 +82,11 @@ fn mode_changes_follow_the_state_diagram() {
     let base = |bits: u64| LAPIC_BASE | APIC_BASE_BSP | bits;
     let mut apic = LocalApic::new(RATE, ApicMode::XApic);
     assert_eq!(apic.set_base_msr(base(APIC_BASE_EXTD)), Err(ApicAccessError));
-    assert_eq!(apic.set_base_msr(base(APIC_BASE_ENABLE | 1)), Err(ApicAccessError), "a reserved bit");
+    assert_eq!(
+        apic.set_base_msr(base(APIC_BASE_ENABLE | 1)),
+        Err(ApicAccessError),
+        "a reserved bit"
+    );
     assert_eq!(apic.set_base_msr(base(APIC_BASE_ENABLE | APIC_BASE_EXTD)), Ok(()));
     assert_eq!(apic.set_base_msr(base(APIC_BASE_ENABLE)), Err(ApicAccessError));
     assert_eq!(apic.base_msr(), 0xfee0_0d00);

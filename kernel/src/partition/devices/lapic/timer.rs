@@ -145,7 +145,15 @@ mod tests {
 
     #[test]
     fn the_divider_follows_the_manuals_table() {
-        for (config, divisor) in [(0b0000, 2), (0b0001, 4), (0b0010, 8), (0b0011, 16), (0b1000, 32), (0b1010, 128), (0b1011, 1)] {
+        for (config, divisor) in [
+            (0b0000, 2),
+            (0b0001, 4),
+            (0b0010, 8),
+            (0b0011, 16),
+            (0b1000, 32),
+            (0b1010, 128),
+            (0b1011, 1),
+        ] {
             assert_eq!(running(1, config, TimerMode::OneShot).divisor(), divisor, "{config:#b}");
         }
     }
@@ -180,7 +188,10 @@ mod tests {
         timer.set_tsc_deadline(77, TimerMode::OneShot);
         assert_eq!(timer.deadline(), None);
         timer.set_tsc_deadline(77, TimerMode::TscDeadline);
-        assert_eq!((timer.tsc_deadline(TimerMode::TscDeadline), timer.tsc_deadline(TimerMode::OneShot)), (77, 0));
+        assert_eq!(
+            (timer.tsc_deadline(TimerMode::TscDeadline), timer.tsc_deadline(TimerMode::OneShot)),
+            (77, 0)
+        );
         assert!(timer.expire(TimerMode::TscDeadline, Tsc(77), RATE));
         assert_eq!(timer.tsc_deadline(TimerMode::TscDeadline), 0);
     }

@@ -181,14 +181,20 @@ fn what_has_no_answer_is_not_asked_for() {
         SecondaryControls::RDSEED_EXITING,
         SecondaryControls::ENABLE_PML,
     ];
-    primary.iter().for_each(|bit| assert_eq!(requests::PRIMARY.off & bit.bits(), bit.bits(), "{bit:?}"));
-    secondary.iter().for_each(|bit| assert_eq!(requests::SECONDARY.off & bit.bits(), bit.bits(), "{bit:?}"));
+    primary
+        .iter()
+        .for_each(|bit| assert_eq!(requests::PRIMARY.off & bit.bits(), bit.bits(), "{bit:?}"));
+    secondary
+        .iter()
+        .for_each(|bit| assert_eq!(requests::SECONDARY.off & bit.bits(), bit.bits(), "{bit:?}"));
 }
 
 #[test]
 fn task_switches_tell_what_asked_for_them() {
     use TaskSource::{Call, Gate, Iret, Jump};
-    for (qualification, source) in [(0x18, Call), (0x4000_0018, Iret), (0x8000_0018, Jump), (0xc000_0018, Gate)] {
+    for (qualification, source) in
+        [(0x18, Call), (0x4000_0018, Iret), (0x8000_0018, Jump), (0xc000_0018, Gate)]
+    {
         let found = exit(9, &Fields { qualification, ..Fields::default() });
         assert_eq!(found, VmExit::TaskSwitch(TaskSwitch { source, selector: 0x18 }));
     }
@@ -196,7 +202,10 @@ fn task_switches_tell_what_asked_for_them() {
 
 #[test]
 fn a_machine_check_is_one_in_the_guest_and_at_the_entry() {
-    assert_eq!(exit(0, &Fields { interruption: 0x8000_0312, ..Fields::default() }), VmExit::MachineCheck);
+    assert_eq!(
+        exit(0, &Fields { interruption: 0x8000_0312, ..Fields::default() }),
+        VmExit::MachineCheck
+    );
     assert_eq!(exit(1 << 31 | 41, &Nothing), VmExit::MachineCheck);
 }
 
@@ -227,8 +236,17 @@ fn only_an_instructions_access_to_data_is_one() {
 
 #[test]
 fn ept_violations() {
-    let fault =
-        |qualification| exit(48, &Fields { qualification, physical: 0x1234_5678, linear: 0xffff_8000, ..Fields::default() });
+    let fault = |qualification| {
+        exit(
+            48,
+            &Fields {
+                qualification,
+                physical: 0x1234_5678,
+                linear: 0xffff_8000,
+                ..Fields::default()
+            },
+        )
+    };
     let expect = |access, during_walk, gva: Option<u64>| VmExit::SecondLevelFault {
         gpa: Gpa::new(0x1234_5678),
         access,
@@ -263,7 +281,9 @@ fn port_instructions() {
 
 #[test]
 fn control_register_accesses_are_the_back_ends_own() {
-    let access = |qualification| decode(ExitReason::from_raw(28), &Fields { qualification, ..Fields::default() });
+    let access = |qualification| {
+        decode(ExitReason::from_raw(28), &Fields { qualification, ..Fields::default() })
+    };
     assert_eq!(access(0x000), DecodedExit::Control(ControlAccess::WriteCr0(Gpr::Rax)));
     assert_eq!(access(0x304), DecodedExit::Control(ControlAccess::WriteCr4(Gpr::Rbx)));
     assert_eq!(access(0xf08), DecodedExit::Control(ControlAccess::WriteCr8(Gpr::R15)));
@@ -273,19 +293,28 @@ fn control_register_accesses_are_the_back_ends_own() {
 
 #[test]
 fn exceptions_go_back_to_the_guest_and_nmis_to_the_host() {
-    let of = |interruption| decode(ExitReason::from_raw(0), &Fields { interruption, ..Fields::default() });
+    let of = |interruption| {
+        decode(ExitReason::from_raw(0), &Fields { interruption, ..Fields::default() })
+    };
     assert_eq!(of(0x8000_0202), DecodedExit::HostNmi);
     assert_eq!(of(0x8000_0301), DecodedExit::Reflect(InterruptionInfo::from_raw(0x8000_0301)));
     assert_eq!(of(0x8000_0b11), DecodedExit::Reflect(InterruptionInfo::from_raw(0x8000_0b11)));
     assert_eq!(of(0x8000_0312), DecodedExit::Exit(VmExit::MachineCheck));
-    assert_eq!(of(0x8000_0b0d), DecodedExit::Exit(VmExit::Unknown { code: 0 }), "no other is asked for");
+    assert_eq!(
+        of(0x8000_0b0d),
+        DecodedExit::Exit(VmExit::Unknown { code: 0 }),
+        "no other is asked for"
+    );
     assert_eq!(decode(ExitReason::from_raw(15), &Nothing), DecodedExit::GeneralProtection);
 }
 
 #[test]
 fn our_own_bad_entry_is_told_with_its_address() {
     let fields = Fields { physical: 0x7000, ..Fields::default() };
-    assert_eq!(decode(ExitReason::from_raw(49), &fields), DecodedExit::Misconfigured(Gpa::new(0x7000)));
+    assert_eq!(
+        decode(ExitReason::from_raw(49), &fields),
+        DecodedExit::Misconfigured(Gpa::new(0x7000))
+    );
 }
 
 #[test]
@@ -299,11 +328,17 @@ fn what_may_interrupt_a_delivery_is_never_plain() {
 fn exits_by_instructions_are_known_and_deliveries_break_only_at_faults() {
     // SDM 3C "Information for VM Exits Due to Instruction Execution": the CPU reports the length.
     for raw in [10, 11, 12, 13, 18, 19, 27, 31, 32, 36, 39, 50, 53, 54, 55] {
-        assert!(plain(ExitReason::from_raw(raw)).is_some_and(VmExit::is_instruction), "reason {raw}");
+        assert!(
+            plain(ExitReason::from_raw(raw)).is_some_and(VmExit::is_instruction),
+            "reason {raw}"
+        );
         assert!(!ExitReason::from_raw(raw).may_interrupt_delivery(), "reason {raw}");
     }
     for raw in [1, 2, 7, 8, 52] {
-        assert!(!plain(ExitReason::from_raw(raw)).is_some_and(VmExit::is_instruction), "reason {raw}");
+        assert!(
+            !plain(ExitReason::from_raw(raw)).is_some_and(VmExit::is_instruction),
+            "reason {raw}"
+        );
     }
     for raw in [0, 9, 48, 49] {
         assert!(ExitReason::from_raw(raw).may_interrupt_delivery(), "reason {raw}");

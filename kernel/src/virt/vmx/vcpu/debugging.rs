@@ -47,7 +47,9 @@ impl VmxVcpu {
             return None;
         }
         let dr7 = self.dr7();
-        let all = || Breakpoints::new(DebugAddresses::read().as_array(), dr7, self.control_registers().cr4);
+        let all = || {
+            Breakpoints::new(DebugAddresses::read().as_array(), dr7, self.control_registers().cr4)
+        };
         breakpoints::is_enabled(dr7).then(all)
     }
 

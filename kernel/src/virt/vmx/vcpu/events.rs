@@ -51,13 +51,16 @@ impl VmxVcpu {
 
     /// Returns whether an NMI can be injected now.
     pub fn can_take_nmi(&self) -> bool {
-        self.queued.is_none() && self.interruptibility() & (blocking::SHADOW | blocking::BY_NMI) == 0 && !self.step_pending()
+        self.queued.is_none()
+            && self.interruptibility() & (blocking::SHADOW | blocking::BY_NMI) == 0
+            && !self.step_pending()
     }
 
     /// Returns whether a single step's exception is due at the entry. It precedes any interrupt,
     /// and an injected interrupt would drop it.
     fn step_pending(&self) -> bool {
-        self.context.regs.single_steps() && self.with_vmcs(|vmcs| vmcs.read(guest::PENDING_DEBUG)) & PENDING_SINGLE_STEP != 0
+        self.context.regs.single_steps()
+            && self.with_vmcs(|vmcs| vmcs.read(guest::PENDING_DEBUG)) & PENDING_SINGLE_STEP != 0
     }
 
     /// Requests, or cancels, an exit as soon as the guest can take an interrupt.
@@ -109,16 +112,23 @@ impl VmxVcpu {
     pub(super) fn take_up_interrupted_delivery(&mut self) {
         let mut vmcs = self.current();
         let vectoring = InterruptionInfo::from_raw(vmcs.info(info::IDT_VECTORING));
-        let interrupted =
-            EntryEvent::interrupted(vectoring, vmcs.info(info::IDT_VECTORING_ERROR_CODE), vmcs.info(info::INSTRUCTION_LENGTH));
+        let interrupted = EntryEvent::interrupted(
+            vectoring,
+            vmcs.info(info::IDT_VECTORING_ERROR_CODE),
+            vmcs.info(info::INSTRUCTION_LENGTH),
+        );
         let unblocked = match self.reason().basic() {
-            reason::EXCEPTION_OR_NMI => InterruptionInfo::from_raw(vmcs.info(info::INTERRUPTION)).nmi_unblocked_by_iret(),
+            reason::EXCEPTION_OR_NMI => {
+                InterruptionInfo::from_raw(vmcs.info(info::INTERRUPTION)).nmi_unblocked_by_iret()
+            }
             reason::EPT_VIOLATION => nmi_unblocked_by_iret(vmcs.info(info::QUALIFICATION)),
             _ => false,
         };
         let blocked = vmcs.read(guest::INTERRUPTIBILITY);
         match interrupted {
-            Some(event) if event.is_nmi() => vmcs.write(guest::INTERRUPTIBILITY, blocked & !blocking::BY_NMI),
+            Some(event) if event.is_nmi() => {
+                vmcs.write(guest::INTERRUPTIBILITY, blocked & !blocking::BY_NMI)
+            }
             None if unblocked => vmcs.write(guest::INTERRUPTIBILITY, blocked | blocking::BY_NMI),
             _ => {}
         }

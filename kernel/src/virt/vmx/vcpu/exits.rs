@@ -11,7 +11,9 @@ use crate::virt::exit::{InjectedEvent, VmExit};
 use crate::virt::state::{DR6_SINGLE_STEP, Gpr, RFLAGS_RESUME, RFLAGS_TRAP};
 use crate::virt::vmx::control::CurrentVmcs;
 use crate::virt::vmx::control_register::{ControlRegisterWrite, write_cr0, write_cr4};
-use crate::virt::vmx::decode::{ControlAccess, DecodedExit, ExitInformation, decode, ept_violation};
+use crate::virt::vmx::decode::{
+    ControlAccess, DecodedExit, ExitInformation, decode, ept_violation,
+};
 use crate::virt::vmx::event::{EntryEvent, InterruptionInfo};
 use crate::virt::vmx::field::{control, guest, info};
 use crate::virt::vmx::guest_state::in_64_bit_mode;
@@ -58,7 +60,9 @@ impl VmxVcpu {
             DecodedExit::HostNmi => unsafe { raise_nmi() },
             DecodedExit::Reflect(exception) => self.reflect(exception),
             DecodedExit::GeneralProtection => self.inject(InjectedEvent::general_protection()),
-            DecodedExit::Misconfigured(gpa) => panic!("EPT entry for {gpa:?} has a form that EPT does not know"),
+            DecodedExit::Misconfigured(gpa) => {
+                panic!("EPT entry for {gpa:?} has a form that EPT does not know")
+            }
         }
         VmExit::Handled
     }
@@ -76,11 +80,15 @@ impl VmxVcpu {
     fn handle_control(&mut self, access: ControlAccess) {
         match access {
             ControlAccess::WriteCr0(gpr) => match write_cr0(self.operand(gpr)) {
-                ControlRegisterWrite::Retry { shadow } => self.current().write(control::CR0_SHADOW, shadow),
+                ControlRegisterWrite::Retry { shadow } => {
+                    self.current().write(control::CR0_SHADOW, shadow)
+                }
                 ControlRegisterWrite::Refuse => self.inject(InjectedEvent::general_protection()),
             },
             ControlAccess::WriteCr4(gpr) => match write_cr4(self.operand(gpr), self.offered_cr4) {
-                ControlRegisterWrite::Retry { shadow } => self.current().write(control::CR4_SHADOW, shadow),
+                ControlRegisterWrite::Retry { shadow } => {
+                    self.current().write(control::CR4_SHADOW, shadow)
+                }
                 ControlRegisterWrite::Refuse => self.inject(InjectedEvent::general_protection()),
             },
             ControlAccess::WriteCr8(gpr) => match self.operand(gpr) {
@@ -114,10 +122,14 @@ impl VmxVcpu {
     fn reflect(&mut self, exception: InterruptionInfo) {
         const DEBUG: u8 = 1;
         let mut vmcs = self.current();
-        let again =
-            EntryEvent::interrupted(exception, vmcs.info(info::INTERRUPTION_ERROR_CODE), vmcs.info(info::INSTRUCTION_LENGTH));
+        let again = EntryEvent::interrupted(
+            exception,
+            vmcs.info(info::INTERRUPTION_ERROR_CODE),
+            vmcs.info(info::INSTRUCTION_LENGTH),
+        );
         if exception.vector() == DEBUG {
-            // The exit came before DR6 and DR7 were changed: SDM 3C "Exit Qualification for Debug Exceptions".
+            // The exit came before DR6 and DR7 were changed: SDM 3C "Exit Qualification for Debug
+            // Exceptions".
             write_dr6(read_dr6() | vmcs.info(info::QUALIFICATION) & 0x600f);
             let dr7 = vmcs.read(guest::DR7);
             vmcs.write(guest::DR7, dr7 & !DR7_GENERAL_DETECT);
@@ -186,7 +198,8 @@ impl VmxVcpu {
         }
     }
 
-    /// Ends an emulated instruction in which RF or TF was set: RF is cleared, and a single step's exception is due.
+    /// Ends an emulated instruction in which RF or TF was set: RF is cleared, and a single step's
+    /// exception is due.
     #[cold]
     fn end_instruction(&mut self) {
         if self.context.regs.rflags & RFLAGS_RESUME != 0 {

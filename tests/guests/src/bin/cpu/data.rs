@@ -54,7 +54,13 @@ type Breakpoint = (u8, u64, u64);
 
 /// Runs `code` under breakpoints; `wanted` is the offset of the expected exception and DR6's bits,
 /// if one is expected.
-fn under(name: &str, breakpoints: &[Breakpoint], code: &[u8], set: &[(usize, u64)], wanted: Option<(u64, u64)>) {
+fn under(
+    name: &str,
+    breakpoints: &[Breakpoint],
+    code: &[u8],
+    set: &[(usize, u64)],
+    wanted: Option<(u64, u64)>,
+) {
     let mut registers = [0; REGISTERS];
     set.iter().for_each(|&(register, value)| registers[register] = value);
     let mut dr7 = DR7_OFF;
@@ -68,7 +74,11 @@ fn under(name: &str, breakpoints: &[Breakpoint], code: &[u8], set: &[(usize, u64
     let outcome = observe(&registers, code, note);
     write_dr(7, DR7_OFF);
     let hits = HITS.load(Ordering::SeqCst);
-    expect(format_args!("{name} ends, with so many exceptions"), (outcome.vector, hits), (DONE, u64::from(wanted.is_some())));
+    expect(
+        format_args!("{name} ends, with so many exceptions"),
+        (outcome.vector, hits),
+        (DONE, u64::from(wanted.is_some())),
+    );
     if let Some((at, causes)) = wanted {
         let found = (HIT_AT.load(Ordering::SeqCst), CAUSES.load(Ordering::SeqCst));
         expect(format_args!("{name}: where, DR6"), found, (at, causes));
@@ -86,12 +96,30 @@ fn data() {
     under("a read under reads and writes", &[(0, ACCESSES | DWORD, ID)], READ, &at(ID), hit);
     under("a read under writes", &[(0, WRITES | DWORD, ID)], READ, &at(ID), None);
     under("a write under writes", &[(0, WRITES | DWORD, PRIORITY)], WRITE, &at(PRIORITY), hit);
-    under("a write under reads and writes", &[(0, ACCESSES | DWORD, PRIORITY)], WRITE, &at(PRIORITY), hit);
+    under(
+        "a write under reads and writes",
+        &[(0, ACCESSES | DWORD, PRIORITY)],
+        WRITE,
+        &at(PRIORITY),
+        hit,
+    );
     under("a read under ports", &[(0, PORTS | DWORD, ID)], READ, &at(ID), None);
     // or dword [rsi], 0; mov eax, [rsi + rcx * 8 - 8]
-    under("a read and a write", &[(0, WRITES | DWORD, PRIORITY)], &[0x83, 0x0e, 0], &at(PRIORITY), Some((3, 1)));
+    under(
+        "a read and a write",
+        &[(0, WRITES | DWORD, PRIORITY)],
+        &[0x83, 0x0e, 0],
+        &at(PRIORITY),
+        Some((3, 1)),
+    );
     let scaled = [(RSI, ID - 8), (RCX, 2)];
-    under("an address of several parts", &[(1, ACCESSES | DWORD, ID)], &[0x8b, 0x44, 0xce, 0xf8], &scaled, Some((4, 2)));
+    under(
+        "an address of several parts",
+        &[(1, ACCESSES | DWORD, ID)],
+        &[0x8b, 0x44, 0xce, 0xf8],
+        &scaled,
+        Some((4, 2)),
+    );
     under("the last byte", &[(0, ACCESSES | BYTE, ID + 3)], READ, &at(ID), hit);
     under("the byte behind", &[(0, ACCESSES | BYTE, ID + 4)], READ, &at(ID), None);
     under("an address that is not aligned", &[(0, ACCESSES | DWORD, ID + 2)], READ, &at(ID), hit);
@@ -100,20 +128,40 @@ fn data() {
     let both = [(0, ACCESSES | DWORD, ID), (2, ACCESSES | BYTE, ID + 1), (3, WRITES | DWORD, ID)];
     under("two at once", &both, READ, &at(ID), Some((2, 5)));
     // push qword [rsi]; pop rax
-    under("a push of a register", &[(0, ACCESSES | QWORD, EMPTY)], &[0xff, 0x36, 0x58], &at(EMPTY), hit);
+    under(
+        "a push of a register",
+        &[(0, ACCESSES | QWORD, EMPTY)],
+        &[0xff, 0x36, 0x58],
+        &at(EMPTY),
+        hit,
+    );
 }
 
 /// pushfq; or dword [rsp], 0x100; popfq; mov eax, [rsi]; pushfq; and dword [rsp], ~0x100; popfq
-const STEPPED: [u8; 20] =
-    [0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0x8b, 0x06, 0x9c, 0x81, 0x24, 0x24, 0xff, 0xfe, 0xff, 0xff, 0x9d];
+const STEPPED: [u8; 20] = [
+    0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0x8b, 0x06, 0x9c, 0x81, 0x24, 0x24, 0xff, 0xfe, 0xff,
+    0xff, 0x9d,
+];
 
 fn together() {
-    under("a step and a read", &[(0, ACCESSES | DWORD, ID)], &STEPPED, &[(RSI, ID)], Some((11, SINGLE_STEP | 1)));
+    under(
+        "a step and a read",
+        &[(0, ACCESSES | DWORD, ID)],
+        &STEPPED,
+        &[(RSI, ID)],
+        Some((11, SINGLE_STEP | 1)),
+    );
     // rep stosd with count 5, the third element at the breakpoint: two are left
     let set = [(RDI, EMPTY - 8), (RCX, 5), (RAX, 0)];
     under("an element", &[(0, WRITES | DWORD, EMPTY)], &[0xf3, 0xab], &set, Some((0, 1)));
     expect(format_args!("elements behind it"), COUNTER.load(Ordering::SeqCst), 2);
-    under("the last element", &[(0, WRITES | DWORD, EMPTY)], &[0xf3, 0xab], &[(RDI, EMPTY - 8), (RCX, 3)], Some((2, 1)));
+    under(
+        "the last element",
+        &[(0, WRITES | DWORD, EMPTY)],
+        &[0xf3, 0xab],
+        &[(RDI, EMPTY - 8), (RCX, 3)],
+        Some((2, 1)),
+    );
     // rep movsd with count 1 from a device to RAM, the breakpoint at the RAM
     let to = BUFFER.as_ptr() as u64;
     let set = [(RSI, ID), (RDI, to), (RCX, 1)];
@@ -125,18 +173,42 @@ fn ports() {
     const EMPTY_PORT: u64 = 0x80;
     let (_, _, cr4) = control_registers();
     let set_cr4 = |value| super::try_with(&[0x0f, 0x22, 0xe0], &[(RAX, value)]);
-    under("a port without CR4.DE", &[(0, PORTS, LINE_STATUS)], &[0xec], &[(RDX, LINE_STATUS)], None);
+    under(
+        "a port without CR4.DE",
+        &[(0, PORTS, LINE_STATUS)],
+        &[0xec],
+        &[(RDX, LINE_STATUS)],
+        None,
+    );
     set_cr4(cr4 | DEBUG_EXTENSIONS);
     let hit = Some((1, 1));
     under("IN", &[(0, PORTS, LINE_STATUS)], &[0xec], &[(RDX, LINE_STATUS)], hit);
     under("OUT", &[(0, PORTS, EMPTY_PORT)], &[0xee], &[(RDX, EMPTY_PORT)], hit);
-    under("OUT of a dword below", &[(0, PORTS, EMPTY_PORT)], &[0xef], &[(RDX, EMPTY_PORT - 2)], hit);
-    under("OUT of a byte beside", &[(0, PORTS, EMPTY_PORT)], &[0xee], &[(RDX, EMPTY_PORT + 1)], None);
+    under(
+        "OUT of a dword below",
+        &[(0, PORTS, EMPTY_PORT)],
+        &[0xef],
+        &[(RDX, EMPTY_PORT - 2)],
+        hit,
+    );
+    under(
+        "OUT of a byte beside",
+        &[(0, PORTS, EMPTY_PORT)],
+        &[0xee],
+        &[(RDX, EMPTY_PORT + 1)],
+        None,
+    );
     under("OUT under data", &[(0, ACCESSES, EMPTY_PORT)], &[0xee], &[(RDX, EMPTY_PORT)], None);
     let text = BUFFER.as_ptr() as u64;
     let set = [(RDX, EMPTY_PORT), (RSI, text), (RCX, 2)];
     under("OUTSB", &[(0, PORTS, EMPTY_PORT)], &[0x6e], &set, hit);
-    under("the data of OUTSB", &[(0, ACCESSES | BYTE, text + 1)], &[0xf3, 0x6e], &set, Some((2, 1)));
+    under(
+        "the data of OUTSB",
+        &[(0, ACCESSES | BYTE, text + 1)],
+        &[0xf3, 0x6e],
+        &set,
+        Some((2, 1)),
+    );
     set_cr4(cr4);
 }
 

@@ -61,17 +61,37 @@ fn strings() {
     // REPE CMPSB between two unassigned addresses: all bytes are equal.
     let outcome = try_with(&[0xf3, 0xa6], &[(RSI, NOWHERE), (RDI, NOWHERE + 0x100), (RCX, 8)]);
     let found = (outcome.vector, outcome.rcx, outcome.rsi, outcome.rdi);
-    expect(format_args!("REPE CMPSB where nothing is"), found, (DONE, 0, NOWHERE + 8, NOWHERE + 0x108));
+    expect(
+        format_args!("REPE CMPSB where nothing is"),
+        found,
+        (DONE, 0, NOWHERE + 8, NOWHERE + 0x108),
+    );
     let outcome = try_with(&[0xf2, 0xa6], &[(RSI, NOWHERE), (RDI, there), (RCX, 8)]);
-    expect(format_args!("REPNE CMPSB stops at once"), (outcome.vector, outcome.rcx, outcome.rdi), (DONE, 7, there + 1));
+    expect(
+        format_args!("REPNE CMPSB stops at once"),
+        (outcome.vector, outcome.rcx, outcome.rdi),
+        (DONE, 7, there + 1),
+    );
     let outcome = try_with(&[0xf3, 0xae], &[(RDI, NOWHERE), (RCX, 5), (RAX, 0xff)]);
-    expect(format_args!("REPE SCASB"), (outcome.vector, outcome.rcx, outcome.rflags & ZERO), (DONE, 0, ZERO));
+    expect(
+        format_args!("REPE SCASB"),
+        (outcome.vector, outcome.rcx, outcome.rflags & ZERO),
+        (DONE, 0, ZERO),
+    );
     let outcome = try_with(&[0xf2, 0xae], &[(RDI, NOWHERE), (RCX, 5), (RAX, 0)]);
-    expect(format_args!("REPNE SCASB"), (outcome.vector, outcome.rcx, outcome.rflags & ZERO), (DONE, 0, 0));
+    expect(
+        format_args!("REPNE SCASB"),
+        (outcome.vector, outcome.rcx, outcome.rflags & ZERO),
+        (DONE, 0, 0),
+    );
     let outcome = try_with(&[0xf3, 0xac], &[(RSI, NOWHERE), (RCX, 300)]);
     expect(format_args!("REP LODSB"), (outcome.vector, outcome.rcx, outcome.rax), (DONE, 0, 0xff));
     let outcome = try_with(&[0xf3, 0xa4], &[(RSI, there), (RDI, NOWHERE), (RCX, 8)]);
-    expect(format_args!("REP MOVSB"), (outcome.vector, outcome.rcx, outcome.rsi), (DONE, 0, there + 8));
+    expect(
+        format_args!("REP MOVSB"),
+        (outcome.vector, outcome.rcx, outcome.rsi),
+        (DONE, 0, there + 8),
+    );
 }
 
 /// An instruction that is not emulated for devices: the partition crashes with that reason.

@@ -129,7 +129,11 @@ fn behind_the_shadow() {
         COUNT.store(0, Ordering::SeqCst);
         instr::write_apic(COMMAND, TO_SELF | VECTOR as u32);
         let turns = instr::sti_write_spin((UNTOUCHED + (round << 12)) as *mut u8, &COUNT, LIMIT);
-        expect(format_args!("an interrupt behind a shadow, late by {turns} turns"), turns < SOON, true);
+        expect(
+            format_args!("an interrupt behind a shadow, late by {turns} turns"),
+            turns < SOON,
+            true,
+        );
         expect(format_args!("interrupts of round {round}"), COUNT.load(Ordering::SeqCst), 1);
     }
 }
@@ -137,14 +141,26 @@ fn behind_the_shadow() {
 /// A fault pushes RF, whether the CPU or the hypervisor raises it.
 fn resume_flag() {
     let outcome = try_with(&[0x0f, 0x32], &[(RCX, 0xdead_beef)]);
-    expect(format_args!("#GP pushes RF"), (outcome.vector, outcome.rflags & RESUME_FLAG), (PROTECTION, RESUME_FLAG));
+    expect(
+        format_args!("#GP pushes RF"),
+        (outcome.vector, outcome.rflags & RESUME_FLAG),
+        (PROTECTION, RESUME_FLAG),
+    );
     // The one of VMRUN and VMLAUNCH that causes an exit.
     let outcome = try_with(&[0x0f, 0x01, if super::is_amd() { 0xd8 } else { 0xc2 }], &[]);
-    expect(format_args!("#UD pushes RF"), (outcome.vector, outcome.rflags & RESUME_FLAG), (super::UNDEFINED, RESUME_FLAG));
+    expect(
+        format_args!("#UD pushes RF"),
+        (outcome.vector, outcome.rflags & RESUME_FLAG),
+        (super::UNDEFINED, RESUME_FLAG),
+    );
     expect(format_args!("and is where the instruction is"), (outcome.at, outcome.error), (0, 0));
     // An emulated instruction clears RF: a later interrupt or PUSHF pushes it as 0.
     let outcome = try_with(&[0x0f, 0xa2, 0x9c, 0x58], &[(RAX, 0)]);
-    expect(format_args!("RF behind CPUID"), outcome.rax & (RESUME_FLAG | INTERRUPT_FLAG), INTERRUPT_FLAG);
+    expect(
+        format_args!("RF behind CPUID"),
+        outcome.rax & (RESUME_FLAG | INTERRUPT_FLAG),
+        INTERRUPT_FLAG,
+    );
 }
 
 /// Runs the checks, with two NMIs in each of `nmi_rounds` rounds.

@@ -1,4 +1,5 @@
-//! An instruction whose CPUID bit is clear raises #UD. SDM 2A "Interpreting the Instruction Reference Pages".
+//! An instruction whose CPUID bit is clear raises #UD. SDM 2A "Interpreting the Instruction
+//! Reference Pages".
 
 use super::{RSI, UNDEFINED, expect, try_with};
 use guests::instr::cpuid;
@@ -87,7 +88,8 @@ const INSTRUCTIONS: &[(&str, &[u8], Option<Place>)] = &[
 ];
 
 /// SVM has no intercept for these, so the CPU itself decides.
-const UNINTERCEPTED: &[&str] = &["RDPID", "XSAVES", "XRSTORS", "UMONITOR", "UMWAIT", "TPAUSE", "RDSEED"];
+const UNINTERCEPTED: &[&str] =
+    &["RDPID", "XSAVES", "XRSTORS", "UMONITOR", "UMWAIT", "TPAUSE", "RDSEED"];
 
 fn is_announced((leaf, subleaf, register, bit): Place) -> bool {
     let first = leaf & 0xffff_0000;
@@ -109,7 +111,9 @@ pub fn check() {
         }
     }
     // Legal without a CPUID bit: WBNOINVD is WBINVD with a prefix that older CPUs ignore.
-    for (name, code) in [("WBINVD", &[0x0f, 0x09][..]), ("WBNOINVD", &[0xf3, 0x0f, 0x09]), ("INVD", &[0x0f, 0x08])] {
+    for (name, code) in
+        [("WBINVD", &[0x0f, 0x09][..]), ("WBNOINVD", &[0xf3, 0x0f, 0x09]), ("INVD", &[0x0f, 0x08])]
+    {
         expect(format_args!("{name}"), try_with(code, &[]).vector, super::DONE);
     }
 }

@@ -5,7 +5,7 @@
 //! must crash the partition with that reason. `nmi_rounds=N` is the number of rounds of two NMIs,
 //! three by default. `interrupts=N` only checks that twice N interrupts are delivered once each.
 #![cfg_attr(target_os = "none", no_std, no_main)]
-#![expect(unsafe_code)] // UNSAFETY: runs instructions that Rust does not have, and reads device registers
+#![expect(unsafe_code)] // UNSAFETY: instructions that Rust lacks, device registers
 
 #[cfg(target_os = "none")]
 mod data;
@@ -112,7 +112,10 @@ fn try_rdmsr(register: u32) -> Result<u64, u64> {
 
 #[cfg(target_os = "none")]
 fn try_wrmsr(register: u32, value: u64) -> Result<(), u64> {
-    let outcome = try_with(&[0x0f, 0x30], &[(RCX, register.into()), (RAX, value & 0xffff_ffff), (RDX, value >> 32)]);
+    let outcome = try_with(
+        &[0x0f, 0x30],
+        &[(RCX, register.into()), (RAX, value & 0xffff_ffff), (RDX, value >> 32)],
+    );
     if outcome.vector == DONE { Ok(()) } else { Err(outcome.vector) }
 }
 

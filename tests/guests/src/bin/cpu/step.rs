@@ -56,7 +56,11 @@ fn steps(name: &str, code: &[u8], wanted: &[u64], set: &[(usize, u64)]) {
         let at = AT[step].load(Ordering::SeqCst).wrapping_sub(SET.len() as u64);
         expect(format_args!("step {step} over {name}"), at, offset);
     }
-    expect(format_args!("DR6.BS after {name}"), CAUSES.load(Ordering::SeqCst) & DR6_SINGLE_STEP, DR6_SINGLE_STEP);
+    expect(
+        format_args!("DR6.BS after {name}"),
+        CAUSES.load(Ordering::SeqCst) & DR6_SINGLE_STEP,
+        DR6_SINGLE_STEP,
+    );
 }
 
 /// Runs the checks.
@@ -70,7 +74,12 @@ pub fn check() {
     steps("IN", &[0xec], &[1], &[(RDX, LINE_STATUS)]);
     steps("OUT", &[0xee], &[1], &[(RDX, EMPTY_PORT)]);
     steps("OUTSB", &[0x6e], &[1], &[(RDX, EMPTY_PORT), (RSI, buffer)]);
-    steps("REP OUTSB of 3", &[0xf3, 0x6e], &[0, 0, 2], &[(RDX, EMPTY_PORT), (RSI, buffer), (RCX, 3)]);
+    steps(
+        "REP OUTSB of 3",
+        &[0xf3, 0x6e],
+        &[0, 0, 2],
+        &[(RDX, EMPTY_PORT), (RSI, buffer), (RCX, 3)],
+    );
     steps("RDMSR", &[0x0f, 0x32], &[2], &[(RCX, 0x1b)]);
     steps("WRMSR", &[0xb1, 0x8b, 0x0f, 0x30], &[2, 4], &[]);
     // mov eax, [rsi]; mov [rsi + 0x10], eax: reads the local APIC's ID, and writes to a register

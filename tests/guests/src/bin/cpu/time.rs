@@ -37,13 +37,21 @@ fn soon(earlier: u64, later: u64) -> bool {
 fn counter() {
     let before = instr::tsc();
     let read = try_rdmsr(TSC).unwrap_or(0);
-    expect(format_args!("RDMSR of the TSC is RDTSC's"), before <= read && read <= instr::tsc(), true);
+    expect(
+        format_args!("RDMSR of the TSC is RDTSC's"),
+        before <= read && read <= instr::tsc(),
+        true,
+    );
     expect(format_args!("the TSC written"), try_wrmsr(TSC, SECONDS), Ok(()));
     expect(format_args!("the TSC goes on from there"), soon(SECONDS, instr::tsc()), true);
     let adjust = try_rdmsr(TSC_ADJUST);
     expect(format_args!("TSC_ADJUST tells of it"), adjust.is_ok_and(|value| value != 0), true);
     let now = instr::tsc();
-    expect(format_args!("TSC_ADJUST written"), try_wrmsr(TSC_ADJUST, adjust.unwrap_or(0).wrapping_add(SECONDS)), Ok(()));
+    expect(
+        format_args!("TSC_ADJUST written"),
+        try_wrmsr(TSC_ADJUST, adjust.unwrap_or(0).wrapping_add(SECONDS)),
+        Ok(()),
+    );
     expect(format_args!("the TSC follows"), soon(now + SECONDS, instr::tsc()), true);
 }
 
@@ -68,7 +76,11 @@ fn deadline() {
     while CAME.load(Ordering::SeqCst) == 0 {
         instr::sti_hlt();
     }
-    expect(format_args!("a deadline of a moved counter"), soon(at, CAME.load(Ordering::SeqCst)), true);
+    expect(
+        format_args!("a deadline of a moved counter"),
+        soon(at, CAME.load(Ordering::SeqCst)),
+        true,
+    );
     CAME.store(0, Ordering::SeqCst);
     // Armed for a time years ahead; then the counter is moved close to it.
     let far = instr::tsc() + SECONDS;
@@ -79,7 +91,11 @@ fn deadline() {
     while CAME.load(Ordering::SeqCst) == 0 {
         instr::sti_hlt();
     }
-    expect(format_args!("a deadline that came nearer"), soon(far, CAME.load(Ordering::SeqCst)), true);
+    expect(
+        format_args!("a deadline that came nearer"),
+        soon(far, CAME.load(Ordering::SeqCst)),
+        true,
+    );
     instr::write_apic(LVT_TIMER, 1 << 16);
 }
 

@@ -43,7 +43,11 @@ fn software_interrupts() {
     if !is_amd() {
         expect(format_args!("its error code"), beyond.error, BEYOND);
         let outcome = try_with(&[0xf1], &[]);
-        expect(format_args!("INT1"), (ended(&outcome), instr::take_dr6() & 0x600f), ((DEBUG, 0, 1), 0));
+        expect(
+            format_args!("INT1"),
+            (ended(&outcome), instr::take_dr6() & 0x600f),
+            ((DEBUG, 0, 1), 0),
+        );
     }
 }
 
@@ -68,7 +72,11 @@ fn debug_registers() {
         expect(format_args!("DR{number} with an upper bit"), write_dr(number, 1 << 32), PROTECTION);
     }
     expect(format_args!("DR6 cleared"), (write_dr(6, 0), read_dr(6)), (DONE, (DONE, DR6_INIT)));
-    expect(format_args!("DR7 with fixed bits"), (write_dr(7, 0xd000), read_dr(7)), (DONE, (DONE, DR7_OFF)));
+    expect(
+        format_args!("DR7 with fixed bits"),
+        (write_dr(7, 0xd000), read_dr(7)),
+        (DONE, (DONE, DR7_OFF)),
+    );
     expect(format_args!("DR4 is DR6"), read_dr(4), (DONE, DR6_INIT));
     expect(format_args!("DR5 is DR7"), read_dr(5), (DONE, DR7_OFF));
     let (_, _, cr4) = control_registers();
@@ -104,7 +112,11 @@ fn with_dr7(name: &str, dr7: u32, dr0: u64, rest: &[u8], wanted_at: u64, cause: 
     registers[RAX] = if dr0 == 0 { 0 } else { place() + SET as u64 + dr0 - 1 };
     HITS.store(0, Ordering::SeqCst);
     let outcome = observe(&registers, &code[..SET + rest.len()], note);
-    let found = (outcome.vector, HITS.load(Ordering::SeqCst), HIT_AT.load(Ordering::SeqCst).wrapping_sub(SET as u64));
+    let found = (
+        outcome.vector,
+        HITS.load(Ordering::SeqCst),
+        HIT_AT.load(Ordering::SeqCst).wrapping_sub(SET as u64),
+    );
     expect(format_args!("{name}"), found, (DONE, 1, wanted_at));
     expect(format_args!("DR6 of {name}"), CAUSES.load(Ordering::SeqCst) & 0x600f, cause);
     write_dr(7, DR7_OFF);
@@ -122,7 +134,14 @@ fn breakpoints() {
     with_dr7("a breakpoint behind CPUID", LOCAL_0, 3, &[0x0f, 0xa2, 0x90], 2, 1);
     with_dr7("a breakpoint at MOV CR8", LOCAL_0, 1, &[0x44, 0x0f, 0x20, 0xc0], 0, 1);
     // mov rax, dr7 with general detect enabled: the handler reads DR7 without GD.
-    with_dr7("general detection", 0x400 | GENERAL_DETECT as u32, 0, &[0x0f, 0x21, 0xf8], 0, GENERAL_DETECT);
+    with_dr7(
+        "general detection",
+        0x400 | GENERAL_DETECT as u32,
+        0,
+        &[0x0f, 0x21, 0xf8],
+        0,
+        GENERAL_DETECT,
+    );
 }
 
 /// Runs the checks.

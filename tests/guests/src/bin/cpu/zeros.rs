@@ -46,7 +46,11 @@ impl Fresh {
 fn own_page(fresh: &mut Fresh) {
     let (one, other) = (fresh.take(), fresh.take());
     expect(format_args!("a write to a page that was read"), store(one + 8, 0x1234), Ok(()));
-    expect(format_args!("the page that was written"), (load(one), load(one + 8)), (Ok(0), Ok(0x1234)));
+    expect(
+        format_args!("the page that was written"),
+        (load(one), load(one + 8)),
+        (Ok(0), Ok(0x1234)),
+    );
     expect(format_args!("the other page"), load(other + 8), Ok(0));
 }
 
@@ -64,7 +68,11 @@ fn copied(fresh: &mut Fresh) {
     let (page, source) = (fresh.take(), fresh.take());
     let outcome = try_with(&[0xf3, 0x6c], &[(RDI, page + 0xffc), (RDX, LINE_STATUS), (RCX, 4)]);
     let found = load(page + 0xff8).map(|word| (word as u32, word >> 32 != 0));
-    expect(format_args!("REP INSB"), (outcome.vector, outcome.rcx, found), (DONE, 0, Ok((0, true))));
+    expect(
+        format_args!("REP INSB"),
+        (outcome.vector, outcome.rcx, found),
+        (DONE, 0, Ok((0, true))),
+    );
     let outcome = try_with(&[0xf3, 0x6e], &[(RSI, source), (RDX, 0x80), (RCX, 4)]);
     expect(format_args!("REP OUTSB"), (outcome.vector, outcome.rcx), (DONE, 0));
     expect(format_args!("what was copied from"), load(source), Ok(0));
@@ -82,7 +90,11 @@ fn tables(fresh: &mut Fresh) {
     }
     expect(format_args!("a page at two addresses"), (load(ELSEWHERE), load(page)), (Ok(0), Ok(0)));
     for table in [upper, middle, lower] {
-        expect(format_args!("A of an entry"), load(table).map(|entry| entry & ACCESSED), Ok(ACCESSED));
+        expect(
+            format_args!("A of an entry"),
+            load(table).map(|entry| entry & ACCESSED),
+            Ok(ACCESSED),
+        );
     }
     expect(format_args!("a write at its own address"), store(page, 5), Ok(()));
     expect(format_args!("seen at the other"), load(ELSEWHERE), Ok(5));
