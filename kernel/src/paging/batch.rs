@@ -31,6 +31,10 @@ pub(super) const BATCHES_OF_ONE: usize = 8;
 /// takes frames from elsewhere.
 const STUCK_NS: u64 = 500_000_000;
 
+/// How long an idle disk refuses a batch before the batch counts as stalled. Longer than a disk's
+/// usual pause between two requests; faulters wait for so long.
+const REFUSED_NS: u64 = 50_000_000;
+
 /// Purpose of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BatchPurpose {
@@ -80,6 +84,8 @@ pub(super) struct Batch {
     pub outstanding: usize,
     /// Time when the disk accepted the first of them or last completed one.
     pub answered_at: u64,
+    /// Since when the disk has refused the batch's next request while it has none in flight.
+    pub refused_since: Option<u64>,
     /// The disk that its pages are written to, if any.
     pub disk: Option<usize>,
     /// Whether its pages count as frames to come.
@@ -99,6 +105,7 @@ impl Batch {
             cursor: 0,
             outstanding: 0,
             answered_at: 0,
+            refused_since: None,
             disk: None,
             prospect: BatchProspect::Good,
         }
@@ -109,15 +116,14 @@ impl Batch {
         self.lines.len() + self.unmapped.len()
     }
 
-    /// Returns whether its disk has been silent for so long that the pages do not count as frames
-    /// to come.
-    pub fn is_stuck(&self, now: u64) -> bool {
-        self.is_silent_for(STUCK_NS, now)
+    /// Returns whether it has requests in flight and its disk has completed none for `ns`.
+    fn is_silent_for(&self, ns: u64, now: u64) -> bool {
+        self.outstanding > 0 && now.saturating_sub(self.answered_at) >= ns
     }
 
-    /// Returns whether it has requests in flight and its disk has completed none for `ns`.
-    pub fn is_silent_for(&self, ns: u64, now: u64) -> bool {
-        self.outstanding > 0 && now.saturating_sub(self.answered_at) >= ns
+    /// Returns whether its disk has refused it for [`REFUSED_NS`].
+    fn is_refused(&self, now: u64) -> bool {
+        self.refused_since.is_some_and(|since| now.saturating_sub(since) >= REFUSED_NS)
     }
 
     /// Returns whether a CPU could continue the batch at once.
@@ -219,7 +225,7 @@ impl Batches {
         (batch.object, batch.ticket, batch.turn) = (Some(object), Some(ticket), self.launched);
         self.launched += 1;
         self.in_use += 1;
-        batch.prospect = BatchProspect::Good;
+        (batch.prospect, batch.refused_since) = (BatchProspect::Good, None);
         batch
     }
 
@@ -245,12 +251,71 @@ impl Batches {
         wants
     }
 
-    /// Returns how many pages are on their way to the free list. Pages whose disk has been silent
-    /// for too long, or will probably fail the write, do not count.
+    /// Returns whether a batch's disk does nothing for it: it has completed none of the batch's
+    /// requests for `ns`, or it refuses the batch and is not busy with another one.
+    ///
+    /// A disk refuses pages while its lease is over, while a crash is being recorded on it, and
+    /// while its queue is full. A full queue is no standstill while requests of other batches are
+    /// answered: the batch only waits for its turn.
+    pub fn is_stalled(&self, batch: &Batch, ns: u64, now: u64) -> bool {
+        if batch.outstanding > 0 {
+            return batch.is_silent_for(ns, now);
+        }
+        let serves = |other: &Batch| {
+            other.disk == batch.disk && other.outstanding > 0 && !other.is_silent_for(ns, now)
+        };
+        batch.is_refused(now) && !self.iter().any(serves)
+    }
+
+    /// Returns how many pages are on their way to the free list. Pages whose disk does nothing for
+    /// them, or will probably fail the write, do not count.
     pub fn leaving(&self, now: u64) -> u32 {
-        let counts = |batch: &&Batch| batch.prospect == BatchProspect::Good && !batch.is_stuck(now);
+        let counts = |batch: &&Batch| {
+            batch.prospect == BatchProspect::Good && !self.is_stalled(batch, STUCK_NS, now)
+        };
         let evicting =
             self.iter().filter(|batch| batch.purpose == BatchPurpose::Evict).filter(counts);
         evicting.map(|batch| batch.lines.left() + batch.unmapped.len()).sum::<usize>() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// Two batches for the first disk and one for the second, all to be written.
+    fn three() -> Batches {
+        let mut batches = Batches::new(2);
+        for (number, disk) in [(0, 0), (1, 0), (2, 1)] {
+            let batch = batches.get(number);
+            (batch.phase, batch.disk) = (BatchPhase::Write, Some(disk));
+        }
+        batches
+    }
+
+    fn stalled(batches: &Batches, now: u64) -> [bool; 3] {
+        [0, 1, 2].map(|number| batches.is_stalled(&batches.all[number], 500 * MS, now))
+    }
+
+    #[test]
+    fn a_batch_that_an_idle_disk_refuses_is_stalled_after_a_while() {
+        let mut batches = three();
+        batches.get(0).refused_since = Some(10 * MS);
+        assert_eq!(stalled(&batches, 59 * MS), [false; 3]);
+        assert_eq!(stalled(&batches, 60 * MS), [true, false, false]);
+        // The other disk's requests do not help.
+        (batches.get(2).outstanding, batches.get(2).answered_at) = (1, 60 * MS);
+        assert_eq!(stalled(&batches, 60 * MS), [true, false, false]);
+    }
+
+    #[test]
+    fn a_batch_that_waits_for_its_turn_is_not_stalled_until_the_disk_is() {
+        let mut batches = three();
+        batches.get(0).refused_since = Some(10 * MS);
+        (batches.get(1).outstanding, batches.get(1).answered_at) = (1, 20 * MS);
+        assert_eq!(stalled(&batches, 519 * MS), [false; 3]);
+        assert_eq!(stalled(&batches, 520 * MS), [true, true, false]);
     }
 }

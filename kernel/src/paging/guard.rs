@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   a write fails, disk dead ──> Failing ──┐         ┌ below its share: no limit
-//!   the disk is silent ────────> Stuck ────┤ guarded ┤ at its share: faulters wait
+//!   the disk is silent, refuses ─> Stuck ──┤ guarded ┤ at its share: faulters wait
 //!   its space is prepared ─────> Expected ─┤         └ Failing for PATIENCE_NS: Loss::Unwritable
 //!   a write succeeds, a store is given ────┘ free
 //! ```
@@ -134,7 +134,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         }
         let PagerState { batches, slots, .. } = &mut *state;
         let mut changed = false;
-        for batch in batches.iter().filter(|batch| batch.is_silent_for(SILENT_NS, now)) {
+        for batch in batches.iter().filter(|batch| batches.is_stalled(batch, SILENT_NS, now)) {
             let slot = batch.object.and_then(|id| slots.get_mut(id));
             if let Some(slot) = slot.filter(|slot| slot.guard.is_none()) {
                 slot.guard = Some(GuardCause::Stuck);

@@ -134,11 +134,16 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 {
                     Some(DiskError::Io)
                 }
-                Err(SubmitError::Full) => return,
+                Err(SubmitError::Full) => {
+                    if batch.outstanding == 0 {
+                        batch.refused_since.get_or_insert(now);
+                    }
+                    return;
+                }
                 Err(SubmitError::Invalid) => Some(DiskError::Io),
                 Err(SubmitError::Failed) => Some(DiskError::Dead),
             };
-            batch.cursor = run.end;
+            (batch.cursor, batch.refused_since) = (run.end, None);
             match error {
                 None => {
                     if batch.outstanding == 0 {

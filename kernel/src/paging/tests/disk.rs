@@ -33,6 +33,8 @@ pub struct FakeDiskState {
     pub dead: bool,
     /// Its lease has expired: its completions prove nothing, and it accepts no requests.
     pub suspended: bool,
+    /// It takes no write, as while a crash is recorded on it.
+    pub refuses_writes: bool,
     /// This many of the next reads and writes fail.
     pub fail_reads: u32,
     /// Every write to this block fails.
@@ -77,6 +79,7 @@ impl FakePagingDisk {
             depth: 64,
             dead: false,
             suspended: false,
+            refuses_writes: false,
             fail_reads: 0,
             bad_block: None,
             fail_writes: 0,
@@ -172,7 +175,8 @@ impl Disk for FakePagingDisk {
         if inner.dead {
             return Err(SubmitError::Failed);
         }
-        if inner.queue.len() >= inner.depth || inner.suspended {
+        let is_refused = inner.refuses_writes && request.operation == DiskOperation::Write;
+        if inner.queue.len() >= inner.depth || inner.suspended || is_refused {
             return Err(SubmitError::Full);
         }
         let (first, count) = (request.sectors.first, request.sectors.count);

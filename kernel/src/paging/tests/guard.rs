@@ -210,3 +210,38 @@ fn one_that_is_alone_waits_for_its_silent_disk() {
     (0..2 * FRAMES).for_each(|index| rig.write(&object, index, 5));
     (0..2 * FRAMES).for_each(|index| assert_eq!(rig.read(&object, index), 5));
 }
+
+/// Reads all pages of an object; returns the longest wait for one, in ns.
+fn longest_wait(rig: &mut Rig, object: &MemoryObject) -> u64 {
+    let waits = (0..FRAMES).map(|index| {
+        let start = rig.now;
+        assert_eq!(rig.read(object, index), u64::from(index) + 1);
+        rig.now - start
+    });
+    waits.max().unwrap_or(0)
+}
+
+/// A disk refuses pages while a crash is recorded on it, for as long as that fails.
+#[test]
+fn a_disk_that_refuses_pages_makes_no_neighbour_wait() {
+    let mut rig = RigParameters { frames: FRAMES, ..RigParameters::default() }.start();
+    let (refused, good) = (rig.object(FRAMES, 0), rig.object_on(1, FRAMES, 0));
+    (0..FRAMES).for_each(|index| rig.write(&good, index, u64::from(index) + 1));
+    (0..FRAMES).for_each(|index| rig.write(&refused, index, u64::from(index) + 1));
+    rig.settle();
+    rig.disk.inner().refuses_writes = true;
+    // Its resident pages are dirty, so each leaves by a write.
+    for index in 0..FRAMES {
+        if refused.page(PageIndex(index)).unwrap().touch(PageAccess::Write).is_ok() {
+            rig.write(&refused, index, u64::from(index) + 1);
+        }
+    }
+    assert!(rig.frames.owned_by(refused.id()) > FRAMES / 2, "it holds most of the pool");
+    let longest = longest_wait(&mut rig, &good);
+    assert!(longest <= 100 * MS, "{longest} ns");
+    // It gets no more than its share meanwhile.
+    let _ = wait(&mut rig, &refused, 0, SECOND);
+    assert!(longest_wait(&mut rig, &good) <= 100 * MS);
+    rig.disk.inner().refuses_writes = false;
+    (0..FRAMES).for_each(|index| assert_eq!(rig.read(&refused, index), u64::from(index) + 1));
+}
