@@ -108,7 +108,7 @@ pub fn worker() -> Result<PathBuf> {
 /// Builds the checker, which reads the worker's pages in a dump; returns its file.
 ///
 /// # Errors
-/// As [`worker`].
+/// As [`worker`](fn@worker).
 pub fn checker() -> Result<PathBuf> {
     Ok(programs()?.join("checker"))
 }

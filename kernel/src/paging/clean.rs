@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_stretch_begins_at_the_clock_hand_and_ends_a_32nd_ahead() {
+    fn the_stretch_begins_at_the_clock_hand_and_ends_a_little_ahead() {
         assert_eq!(stretch(0, 0, 32768), (0, 1024));
         assert_eq!(stretch(1000, 1500, 32768), (1500, 524));
         assert_eq!(stretch(1000, 2024, 32768), (2024, 0), "at its end");
