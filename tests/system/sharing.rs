@@ -139,7 +139,7 @@ fn taken(bed: Bed) -> Result<()> {
             claims(&scene.image(0))?.at(own.epoch),
             ClaimSector::Claim(claim) if claim.node == own.node
         ) {
-            ensure!(Instant::now() < deadline, "a late beat buried the claim for good");
+            ensure!(Instant::now() < deadline, "a late beat overwritten the claim for good");
             play.running.events.poll(Duration::from_millis(50));
         }
     }

@@ -264,8 +264,12 @@ fn judge(
     for name in [DEBIAN, SMALL] {
         let complete = story.find(name, "dump_complete").context("the story is over")?;
         let number = usize::try_from(complete.number("disk")?)?;
-        read_where_it_is(running, bed, name, number, story, disks, &mut verdict)?;
         let image = disks.get(number).context("such a disk")?;
+        let (disk, checker) = match bed {
+            Bed::Nested => (format!("/tmp/disk{number}"), "checker".to_owned()),
+            _ => (image.display().to_string(), kernel_build::checker()?.display().to_string()),
+        };
+        read_where_it_is(running, name, (&disk, &checker), story, &mut verdict)?;
         if bed == Bed::Nested {
             running.nested()?.bring_out(number, image)?;
         }
@@ -283,20 +287,14 @@ fn judge(
     Ok(verdict)
 }
 
-/// Reads a dump in the Linux that runs the emulator.
+/// Reads a partition's dump by the program `checker`, in the Linux that runs the emulator.
 fn read_where_it_is(
     running: &mut RunningMachine,
-    bed: Bed,
     name: &str,
-    number: usize,
+    (disk, checker): (&str, &str),
     story: &NestedStory,
-    disks: &[PathBuf],
     verdict: &mut DemoVerdict,
 ) -> Result<()> {
-    let (disk, checker) = match bed {
-        Bed::Nested => (format!("/tmp/disk{number}"), "checker".to_owned()),
-        _ => (disks[number].display().to_string(), kernel_build::checker()?.display().to_string()),
-    };
     let key = if name == DEBIAN { DEBIAN_KEY } else { SMALL_KEY };
     let said = running.beside(&format!("{checker} {disk} {key}"), ANSWER)?;
     let holds = name != DEBIAN

@@ -5,7 +5,7 @@
 //!   Host ── words, frames, objects      owner of each page, CPUs that may still access it
 //!        ── pager ──> disks             pages that do not fit into memory
 //!        ── tasks ──> spaces, dumps     data that outlives an incarnation
-//!        ── graves                      memory that is being freed
+//!        ── reaper                      memory that is being freed
 //! ```
 //!
 //! Everything here lives as long as the machine runs, so references are `'static`. The host knows

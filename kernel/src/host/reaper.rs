@@ -22,6 +22,16 @@ enum TeardownStep {
     Apart(FlushProof),
 }
 
+/// State of an object after a piece of work.
+enum TeardownState {
+    /// More can be done at once; these CPUs have to be kicked.
+    GoesOn(Kicks),
+    /// A request of a disk has to end first.
+    Waits,
+    /// Its frames and its tables are free.
+    Gone,
+}
+
 struct TeardownJob {
     object: Arc<MemoryObject>,
     step: TeardownStep,
@@ -33,7 +43,7 @@ pub struct Reaper {
     /// New objects. A task may add one, and tasks run under the lock of all tasks.
     inbox: RankedLock<Vec<TeardownJob>, { rank::EVENTS }>,
     list: RankedLock<Vec<TeardownJob>, { rank::SCHEDULER }>,
-    /// Objects buried and not gone yet.
+    /// Objects that are being taken apart.
     count: AtomicUsize,
     /// Those of them that wait for silent disks.
     held: AtomicUsize,
@@ -97,17 +107,23 @@ impl Reaper {
         let Some(mut list) = self.list.try_lock() else { return (Kicks(0), true) };
         list.append(&mut self.inbox.lock());
         let (mut kicks, mut busy, mut held) = (Kicks(0), false, 0);
-        list.retain_mut(|grave| {
-            let (more, kick) = grave.advance(pager, words, me);
-            kicks.0 |= kick.0;
-            busy |= more == Some(true);
-            held += usize::from(more == Some(false) && pager.is_held_by_disk(grave.object.id()));
-            if more.is_none() {
-                objects.remove(grave.object.clone());
-                grave.done.store(true, Ordering::Release);
-                self.count.fetch_sub(1, Ordering::AcqRel);
+        list.retain_mut(|job| {
+            match job.advance(pager, words, me) {
+                TeardownState::GoesOn(kick) => {
+                    kicks.0 |= kick.0;
+                    busy = true;
+                }
+                TeardownState::Waits => {
+                    held += usize::from(pager.is_held_by_disk(job.object.id()));
+                }
+                TeardownState::Gone => {
+                    objects.remove(job.object.clone());
+                    job.done.store(true, Ordering::Release);
+                    self.count.fetch_sub(1, Ordering::AcqRel);
+                    return false;
+                }
             }
-            more.is_some()
+            true
         });
         self.held.store(held, Ordering::Release);
         (kicks, busy)
@@ -121,33 +137,27 @@ impl Default for Reaper {
 }
 
 impl TeardownJob {
-    /// Takes the object further apart; `None` if it is gone, otherwise whether more can be done at
-    /// once.
-    fn advance(
-        &mut self,
-        pager: &NodePager,
-        words: &QuiescentStates,
-        me: CpuId,
-    ) -> (Option<bool>, Kicks) {
+    /// Takes the object further apart.
+    fn advance(&mut self, pager: &NodePager, words: &QuiescentStates, me: CpuId) -> TeardownState {
         match &mut self.step {
             TeardownStep::Detach => match pager.detach(self.object.id()) {
-                Err(crate::paging::AttachError::Busy) => (Some(false), Kicks(0)),
+                Err(crate::paging::AttachError::Busy) => TeardownState::Waits,
                 _ => {
                     let (ticket, kicks) = self.object.begin_teardown(words, me);
                     self.step = TeardownStep::Flush(ticket);
-                    (Some(true), kicks)
+                    TeardownState::GoesOn(kicks)
                 }
             },
             TeardownStep::Flush(ticket) => {
                 if let Some(passed) = ticket.poll(words) {
                     self.step = TeardownStep::Apart(passed);
                 }
-                (Some(true), Kicks(0))
+                TeardownState::GoesOn(Kicks(0))
             }
             TeardownStep::Apart(passed) => match self.object.teardown_step(passed, BUDGET) {
-                TeardownProgress::Done => (None, Kicks(0)),
-                TeardownProgress::More => (Some(true), Kicks(0)),
-                TeardownProgress::Busy => (Some(false), Kicks(0)),
+                TeardownProgress::Done => TeardownState::Gone,
+                TeardownProgress::More => TeardownState::GoesOn(Kicks(0)),
+                TeardownProgress::Busy => TeardownState::Waits,
             },
         }
     }

@@ -106,14 +106,14 @@ pub fn node(
         first_word: vmcoreinfo::FIRST_WORD,
         matches: |bytes| vmcoreinfo::text_len(bytes).is_some(),
     };
-    let ground = PagerEnv {
+    let env = PagerEnv {
         frames: leaked,
         memory: map,
         quiescent_states: words,
         zeros: zeros::frame(),
         landmark,
     };
-    let pager: NodePager = Pager::new(ground, disks, SharesPolicy::new());
+    let pager: NodePager = Pager::new(env, disks, SharesPolicy::new());
     let format: &'static TableFormat = match (backend, backend.capabilities().accessed_dirty) {
         (Backend::Vmx, AccessedDirty::Hardware) => &TableFormat::EPT,
         (Backend::Vmx, AccessedDirty::Absent) => &TableFormat::EPT_WITHOUT_AD,

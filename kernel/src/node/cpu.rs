@@ -6,7 +6,7 @@ use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, time};
 use crate::host::Host;
 use crate::partition::runner::{HostCpu, Runner, StepOutcome};
-use crate::sched::queue::{VcpuId, VcpuTurn, VcpuWish};
+use crate::sched::queue::{IdleAnswer, VcpuId, VcpuTurn, VcpuWish};
 use crate::sync::{RankedGuard, RankedLock, rank};
 use crate::virt::face::EnabledCpu;
 use alloc::vec::Vec;
@@ -85,9 +85,13 @@ fn take(host: &'static Host, on: &HostCpu<'_>, runners: &Runners, turn: VcpuTurn
 /// Waits for an interrupt, at most `most_ns`, unless there is work by now.
 fn idle(node: &'static Node, cpu: CpuId, most_ns: u64) {
     let now = time::now_ns();
-    let Some(until) = node.host.run_queue.lock().idle(cpu, now) else { return };
     let look = now + most_ns;
+    let until = match node.host.run_queue.lock().idle(cpu, now) {
+        IdleAnswer::HasWork => return,
+        IdleAnswer::UntilKicked => look,
+        IdleAnswer::Until(deadline) => deadline.min(look),
+    };
     node.host.words.idle(cpu);
-    interrupts::idle(Some(until.map_or(look, |until| until.min(look))));
+    interrupts::idle(Some(until));
     node.host.words.leave(cpu);
 }

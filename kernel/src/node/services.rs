@@ -98,10 +98,10 @@ pub fn background(node: &'static Node, cpu: CpuId) -> IdleLimit {
     if tasks.ended {
         node.host.wake();
     }
-    let (kicks, graves_busy) =
+    let (kicks, reaper_busy) =
         node.host.reaper.poll(&node.host.pager, node.host.words, &node.host.objects, cpu);
     node.host.kick(kicks);
-    if work.poll_again | tasks.busy | graves_busy {
+    if work.poll_again | tasks.busy | reaper_busy {
         return IdleLimit::None;
     }
     if work.awaits_flush { IdleLimit::Short } else { IdleLimit::Long }

@@ -67,6 +67,8 @@ pub(super) enum BatchPhase {
 /// Pages that are evicted or cleaned together.
 #[derive(Debug)]
 pub(super) struct Batch {
+    /// Its place in the table.
+    pub number: usize,
     pub phase: BatchPhase,
     pub purpose: BatchPurpose,
     /// The pages' object; `None` while the batch is free.
@@ -93,8 +95,9 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    fn new() -> Self {
+    fn new(number: usize) -> Self {
         Self {
+            number,
             phase: BatchPhase::Free,
             purpose: BatchPurpose::Evict,
             object: None,
@@ -165,7 +168,7 @@ pub(super) struct Batches {
 impl Batches {
     pub fn new(disks: usize) -> Self {
         let count = LEAST_BATCHES.max(BATCHES_OF_ONE * disks);
-        Self { all: (0..count).map(|_| Batch::new()).collect(), in_use: 0, launched: 0, disks }
+        Self { all: (0..count).map(Batch::new).collect(), in_use: 0, launched: 0, disks }
     }
 
     /// Returns the size of the table.

@@ -18,10 +18,9 @@
 
 use super::Pager;
 use super::batch::{Batch, BatchPurpose};
-use super::poll::{PollBudget, PollOutcome};
+use super::poll::{PollBudget, PollTurn};
 use super::slots::PagedObject;
 use super::state::PagerState;
-use crate::arch::percpu::CpuId;
 use crate::block::Disk;
 use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::object::ObjectId;
@@ -43,14 +42,8 @@ const PAUSE_NS: u64 = 5_000_000;
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Starts one batch of cleaning, if the disks are idle and frames are getting scarce.
-    pub(super) fn clean(
-        &self,
-        state: &mut PagerState<P>,
-        me: CpuId,
-        now: u64,
-        budget: &mut PollBudget,
-        work: &mut PollOutcome,
-    ) {
+    pub(super) fn clean(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
+        let now = turn.now;
         let scarce = self.marks.is_scarce(self.env.frames.free_count());
         let idle = !state.batches.any() && state.transfers.in_use() == 0;
         if !scarce || !idle || state.reclaim.active || now < state.reclaim.clean_at {
@@ -65,23 +58,16 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             .filter(writes)
             .max_by_key(|slot| self.env.frames.owned_by(slot.object.id()));
         let Some(id) = most.map(|slot| slot.object.id()) else { return };
-        self.clean_some(state, id, me, budget, work);
+        self.clean_some(state, id, turn);
     }
 
-    fn clean_some(
-        &self,
-        state: &mut PagerState<P>,
-        id: ObjectId,
-        me: CpuId,
-        budget: &mut PollBudget,
-        work: &mut PollOutcome,
-    ) {
+    fn clean_some(&self, state: &mut PagerState<P>, id: ObjectId, turn: &mut PollTurn) {
         let Some(number) = state.vacant_batch_for(id) else { return };
         let PagerState { batches, slots, .. } = state;
         let slot = slots.busy(id);
-        pick(slot, batches.get(number), budget);
+        pick(slot, batches.get(number), &mut turn.budget);
         let object = slot.object.clone();
-        work.kick(self.launch(state, number, &object, BatchPurpose::Clean, me));
+        turn.work.kick(self.launch(state, number, &object, BatchPurpose::Clean, turn.me));
     }
 }
 

@@ -19,7 +19,7 @@ use super::Pager;
 use super::bad_pages::BadPages;
 use super::batch::{BATCH_PAGES, Batch, BatchPurpose};
 use super::counters::bump;
-use super::poll::{PollBudget, PollOutcome};
+use super::poll::{PollBudget, PollOutcome, PollTurn};
 use super::slots::PagedObject;
 use super::state::PagerState;
 use crate::addr::PageIndex;
@@ -148,18 +148,18 @@ impl ImageDrain {
         me: CpuId,
         visits: u32,
     ) -> (DrainProgress, PollOutcome) {
-        let mut work = PollOutcome::default();
-        let mut budget = PollBudget { visits, ..PollBudget::for_poll() };
+        let mut turn = PollTurn::begin(me, pager.clock.load(Relaxed));
+        turn.budget.visits = visits;
         let mut state = pager.locked();
         // As many batches as one object may have.
-        while pager.sweep(&mut state, self.image.id(), me, &mut budget, &mut work) > 0 {}
+        while pager.sweep(&mut state, self.image.id(), &mut turn) > 0 {}
         // A batch in limbo or in scan waits for the next poll, not for a disk: the caller must not
         // idle.
-        if !work.poll_again {
+        if !turn.work.poll_again {
             let wants = state.batches.wants();
-            work.poll_again = wants.a_cpu || wants.a_flush;
+            turn.work.poll_again = wants.a_cpu || wants.a_flush;
         }
-        (progress(&state, self.image.id()), work)
+        (progress(&state, self.image.id()), turn.work)
     }
 
     /// Reports progress without starting any work.
@@ -266,9 +266,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         &self,
         state: &mut PagerState<P>,
         id: ObjectId,
-        me: CpuId,
-        budget: &mut PollBudget,
-        work: &mut PollOutcome,
+        turn: &mut PollTurn,
     ) -> usize {
         let Some(number) = state.vacant_batch_for(id) else { return 0 };
         let PagerState { batches, slots, notices, .. } = state;
@@ -285,12 +283,15 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         if is_through && slot.object.counts().resident > 0 {
             slot.drain.sweep_again();
         }
-        self.fill(slot, batch, budget);
+        self.fill(slot, batch, &mut turn.budget);
         let (object, found) = (slot.object.clone(), batch.len());
-        work.kick(self.launch(state, number, &object, BatchPurpose::Evict, me));
+        turn.work.kick(self.launch(state, number, &object, BatchPurpose::Evict, turn.me));
         found
     }
 
+    /// Fills a batch from the sweep's place on. A function of its own, so that the loop of visits has
+    /// all of the CPU's registers.
+    #[inline(never)]
     fn fill(&self, slot: &mut PagedObject, batch: &mut Batch, budget: &mut PollBudget) {
         let most = slot.pages_in_batch();
         let start = slot.object.skip_untouched(slot.drain.next);

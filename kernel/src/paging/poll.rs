@@ -80,6 +80,26 @@ impl PollBudget {
     }
 }
 
+/// The state of a poll.
+#[derive(Debug)]
+pub(super) struct PollTurn {
+    /// The CPU that polls.
+    pub me: CpuId,
+    /// The time, in ns.
+    pub now: u64,
+    /// What it may still do.
+    pub budget: PollBudget,
+    /// What its caller has to do.
+    pub work: PollOutcome,
+}
+
+impl PollTurn {
+    /// Begins a poll.
+    pub fn begin(me: CpuId, now: u64) -> Self {
+        Self { me, now, budget: PollBudget::for_poll(), work: PollOutcome::default() }
+    }
+}
+
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Handles the disks' completions, advances batches, reclaims frames if the pool is short, and
     /// wakes waiting faulters.
@@ -92,11 +112,11 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         if !self.turns.is_alone() {
             return self.poll_beside_others(me, now);
         }
-        let (mut work, mut budget) = (PollOutcome::default(), PollBudget::for_poll());
-        if self.poll_alone(me, now, &mut budget, &mut work) {
-            self.scan(&mut budget, now);
+        let mut turn = PollTurn::begin(me, now);
+        if self.poll_alone(&mut turn) {
+            self.scan(&mut turn.budget, now);
         }
-        work
+        turn.work
     }
 
     #[inline(never)]
@@ -117,26 +137,26 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Takes a turn, and another one if more work has come meanwhile. The caller has won
     /// `turns.begin`.
     fn take_turns(&self, me: CpuId, now: u64) -> PollOutcome {
-        let mut work = PollOutcome::default();
+        let mut turn = PollTurn::begin(me, now);
         for looks_left in (0..LOOKS).rev() {
-            let mut budget = PollBudget::for_poll();
-            (work.poll_again, work.awaits_flush) = (false, false);
-            let to_scan = self.poll_alone(me, now, &mut budget, &mut work);
+            turn.budget = PollBudget::for_poll();
+            (turn.work.poll_again, turn.work.awaits_flush) = (false, false);
+            let to_scan = self.poll_alone(&mut turn);
             // End the turn before the scan: every polling CPU may scan.
             let came = self.turns.end();
             if to_scan {
-                self.scan(&mut budget, now);
+                self.scan(&mut turn.budget, now);
             }
             if came == TurnVisitor::None && !(to_scan && self.has_answers()) {
                 break;
             }
             // More work than this: the caller decides when to poll again.
-            work.poll_again |= looks_left == 0;
+            turn.work.poll_again |= looks_left == 0;
             if looks_left == 0 || !self.turns.begin() {
                 break;
             }
         }
-        work
+        turn.work
     }
 
     /// Advances all batches as far as possible without reading their pages.
@@ -155,13 +175,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Does the part that only one CPU does at a time. Returns whether there are pages to scan.
     #[inline(always)]
-    fn poll_alone(
-        &self,
-        me: CpuId,
-        now: u64,
-        budget: &mut PollBudget,
-        work: &mut PollOutcome,
-    ) -> bool {
+    fn poll_alone(&self, turn: &mut PollTurn) -> bool {
+        let now = turn.now;
         let mut state = self.locked();
         let mut since = self.begin_hold();
         let moves = state.begin_turn();
@@ -171,9 +186,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             if self.disks[disk].is_dead() != state.down[disk] {
                 let is_down = self.disks[disk].is_dead();
                 self.note_turn_of(&mut state, disk, is_down);
-                work.woke_waiters = true;
+                turn.work.woke_waiters = true;
             }
-            self.take_completions(&mut state, (disk, now), &mut arrived, work);
+            self.take_completions(&mut state, (disk, now), &mut arrived, &mut turn.work);
         }
         if !arrived.is_empty() {
             state.lock_use.end_hold(since);
@@ -182,16 +197,16 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             state = self.locked();
             since = self.begin_hold();
         }
-        work.has_notices = !state.notices.is_empty();
+        turn.work.has_notices = !state.notices.is_empty();
         if self.is_quiet(&state, now) {
             state.note_turn_without_work_since(moves);
             state.lock_use.end_hold(since);
             return false;
         }
-        let visits = budget.visits;
-        self.turn(&mut state, me, now, budget, work);
+        let visits = turn.budget.visits;
+        self.turn(&mut state, turn);
         let has_pages_to_scan = state.batches.to_scan().is_some();
-        if budget.visits == visits && !has_pages_to_scan {
+        if turn.budget.visits == visits && !has_pages_to_scan {
             state.note_turn_without_work_since(moves);
         }
         state.lock_use.end_hold(since);
@@ -200,36 +215,30 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Does all work of a turn other than handling completions.
     #[inline(never)]
-    fn turn(
-        &self,
-        state: &mut PagerState<P>,
-        me: CpuId,
-        now: u64,
-        budget: &mut PollBudget,
-        work: &mut PollOutcome,
-    ) {
+    fn turn(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
+        let now = turn.now;
         self.sample(state, now);
         self.ask_along(state, now);
-        self.reclaim(state, me, now, budget, work);
-        self.clean(state, me, now, budget, work);
+        self.reclaim(state, turn);
+        self.clean(state, turn);
         self.watch_writes(state, now);
         self.advance_all(state, now);
         self.resubmit_transfers(state);
         let free = self.env.frames.free_count();
         if free > 0 && self.hungry.load(Relaxed) != 0 {
             state.reclaim.exhausted = false;
-            work.woke_waiters |= self.wake_hungry(state, |id| {
+            turn.work.woke_waiters |= self.wake_hungry(state, |id| {
                 state.credits.available(state.account(id), free) > 0
                     && self.may_go_on(state, id, now)
             });
         }
         // A faulter that waits while no disk works waits for time to pass (the pause after failed
         // writes). No interrupt would wake the CPU then, so it must not idle.
-        work.poll_again |=
+        turn.work.poll_again |=
             self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
         let wants = state.batches.wants();
-        work.poll_again |= budget.visits == 0 || wants.a_cpu;
-        work.awaits_flush |= wants.a_flush;
+        turn.work.poll_again |= turn.budget.visits == 0 || wants.a_cpu;
+        turn.work.awaits_flush |= wants.a_flush;
     }
 
     /// Returns whether there is no work other than handling completions. That is common: faulters

@@ -16,12 +16,11 @@
 
 use super::batch::{Batch, BatchPurpose};
 use super::counters::bump;
-use super::poll::{PollBudget, PollOutcome};
+use super::poll::{PollBudget, PollTurn};
 use super::slots::PagedObject;
 use super::state::{NoticeQueue, PagerNotice, PagerState};
 use super::{Pager, holder};
 use crate::addr::PageIndex;
-use crate::arch::percpu::CpuId;
 use crate::block::Disk;
 use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::object::{ObjectId, ObjectTable};
@@ -42,16 +41,10 @@ const STARVED_NS: u64 = 1_000_000_000;
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Starts batches until enough frames are on their way to the free list.
-    pub(super) fn reclaim(
-        &self,
-        state: &mut PagerState<P>,
-        me: CpuId,
-        now: u64,
-        budget: &mut PollBudget,
-        work: &mut PollOutcome,
-    ) {
+    pub(super) fn reclaim(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
+        let now = turn.now;
         if state.reclaim.asked {
-            self.serve_asked(state, me, now, budget, work);
+            self.serve_asked(state, turn);
         }
         if !state.reclaim.active
             && !self.marks_now(state).is_low(self.free_for_all(state))
@@ -65,7 +58,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             state.slots.iter_mut().for_each(|slot| slot.fruitless = 0);
         }
         let mut tried = 0_u64;
-        while budget.visits > 0 {
+        while turn.budget.visits > 0 {
             let wanted = self
                 .marks_now(state)
                 .shortage(self.free_for_all(state), self.leaving_for_all(state, now));
@@ -74,7 +67,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 break;
             }
             let Some(id) = self.pick_victim(state, tried) else { break };
-            if self.take_from(state, id, wanted, (me, now), budget, work) == 0 {
+            if self.take_from(state, id, wanted, turn) == 0 {
                 tried |= super::hungry_bit(id);
             }
         }
@@ -83,27 +76,20 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Serves [`Pager::ask_evict`]. The hand ages a page at its first visit and takes it at the
     /// next.
-    fn serve_asked(
-        &self,
-        state: &mut PagerState<P>,
-        me: CpuId,
-        now: u64,
-        budget: &mut PollBudget,
-        work: &mut PollOutcome,
-    ) {
+    fn serve_asked(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
         let asked =
             state.slots.iter().find(|slot| slot.asked > 0 && !slot.closing && !slot.is_image());
         let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else {
             state.reclaim.asked = false;
             return;
         };
-        let found = self.take_from(state, id, wanted, (me, now), budget, work) as u32;
+        let found = self.take_from(state, id, wanted, turn) as u32;
         let slot = state.slots.busy(id);
         // Two rounds without a find: the remaining pages are pinned, or dirty and unwritable.
         let nothing_left =
             slot.object.counts().resident == 0 || slot.fruitless >= slot.pages().saturating_mul(2);
         slot.asked = if nothing_left { 0 } else { wanted.saturating_sub(found) };
-        work.poll_again |= slot.asked > 0;
+        turn.work.poll_again |= slot.asked > 0;
     }
 
     fn pick_victim(&self, state: &mut PagerState<P>, tried: u64) -> Option<ObjectId> {
@@ -146,12 +132,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         state: &mut PagerState<P>,
         id: ObjectId,
         wanted: u32,
-        (me, now): (CpuId, u64),
-        budget: &mut PollBudget,
-        work: &mut PollOutcome,
+        turn: &mut PollTurn,
     ) -> usize {
         if state.slots.busy(id).is_image() {
-            return self.sweep(state, id, me, budget, work);
+            return self.sweep(state, id, turn);
         }
         let Some(number) = state.vacant_batch_for(id) else { return 0 };
         let PagerState { batches, slots, policy, notices, .. } = state;
@@ -163,12 +147,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let hand = Hand {
             pager: self,
             policy,
-            can_write: slot.writable(now).is_some(),
+            can_write: slot.writable(turn.now).is_some(),
             can_read: !slot.is_dead(),
         };
-        hand.go_round(slot, batch, (most as usize).min(VICTIMS), budget);
+        hand.go_round(slot, batch, (most as usize).min(VICTIMS), &mut turn.budget);
         let (object, found) = (slot.object.clone(), batch.len());
-        work.kick(self.launch(state, number, &object, BatchPurpose::Evict, me));
+        turn.work.kick(self.launch(state, number, &object, BatchPurpose::Evict, turn.me));
         found
     }
 
@@ -246,6 +230,9 @@ struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> {
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
     /// Advances, wrapping at most once, until the batch has `most` pages or the budget is spent.
+    ///
+    /// A function of its own, so that the loop of visits has all of the CPU's registers.
+    #[inline(never)]
     fn go_round(
         &self,
         slot: &mut PagedObject,

@@ -73,7 +73,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             (batch.ticket, batch.cursor, batch.phase) = (None, 0, BatchPhase::Scan);
         }
         if batch.phase == BatchPhase::Write {
-            self.write(batch, number, slot, segments, notices, now);
+            self.write(batch, slot, segments, notices, now);
         }
         let has_moved = before != (batch.phase, batch.cursor);
         let is_guarded = slot.guard.is_some();
@@ -96,7 +96,6 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     fn write(
         &self,
         batch: &mut Batch,
-        number: usize,
         slot: &mut PagedObject,
         segments: &mut SegmentBuffer,
         notices: &mut NoticeQueue,
@@ -123,7 +122,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 sectors: store.store.blocks.sectors(first, run.len() as u32),
                 segments: segments.as_slice(),
                 lane: QueueLane::Common,
-                cookie: run_tag(number, &run).cookie(),
+                cookie: run_tag(batch.number, &run).cookie(),
             };
             let error = match self.disks[store.store.disk].submit(&request) {
                 Ok(()) => None,
@@ -152,7 +151,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                     batch.outstanding += 1;
                     bump(&self.counters.write_requests, 1);
                 }
-                Some(error) => self.fail_run(batch, slot, notices, run, error, now),
+                Some(error) => self.fail_run(batch, slot, notices, FailedRun { run, error, now }),
             }
         }
     }
@@ -199,7 +198,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                     batch.lines.index(run.start).expect("a run is ready until its answer comes"),
                     run.len(),
                 );
-                self.fail_run(batch, slot, notices, run, error, now);
+                self.fail_run(batch, slot, notices, FailedRun { run, error, now });
                 if error == DiskError::TimedOut {
                     late.keep(disk, tag.cookie(), pin(&slot.object, pages));
                 }
@@ -249,10 +248,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         batch: &mut Batch,
         slot: &mut PagedObject,
         notices: &mut NoticeQueue,
-        run: Range<usize>,
-        error: DiskError,
-        now: u64,
+        failed: FailedRun,
     ) {
+        let FailedRun { run, error, now } = failed;
         let count = run.len() as u32;
         let first = for_each_page(batch, slot, run, |page, ready, _| abort(page, ready));
         bump(&self.counters.write_errors, 1);
@@ -266,6 +264,15 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             note_dead(slot, notices);
         }
     }
+}
+
+/// A run of a batch whose write has failed.
+struct FailedRun {
+    /// The batch's lines.
+    run: Range<usize>,
+    error: DiskError,
+    /// The time of the failure, in ns.
+    now: u64,
 }
 
 /// Takes the pages of a run out of their batch and calls `deal` on each with its leaf. Returns the

@@ -122,6 +122,15 @@ pub struct Msrs {
     deadline: u64,
 }
 
+/// What WRMSR writes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MsrWrite {
+    /// The register's number.
+    pub msr: u32,
+    /// Its new value.
+    pub value: u64,
+}
+
 impl Msrs {
     /// Makes the registers after reset, on a CPU of `vendor` with `physical_bits` of physical
     /// address.
@@ -232,8 +241,7 @@ impl Msrs {
     /// access to the clock's page failed.
     pub fn write(
         &mut self,
-        msr: u32,
-        value: u64,
+        MsrWrite { msr, value }: MsrWrite,
         cpu: &mut dyn CpuMsrs,
         platform: &mut Platform,
         memory: &dyn GuestMemory,

@@ -43,6 +43,17 @@ pub const BONUS_NS: u64 = 10_000_000;
 /// Shortest turn; a nearer deadline waits until its end.
 const LEAST_TURN_NS: u64 = 200_000;
 
+/// How long a CPU may idle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IdleAnswer {
+    /// A vCPU is ready for it: it may not idle.
+    HasWork,
+    /// Until another CPU kicks it.
+    UntilKicked,
+    /// Until this time, in ns, or until another CPU kicks it.
+    Until(u64),
+}
+
 /// A vCPU of the queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VcpuId(u16);
@@ -206,18 +217,17 @@ impl<W> RunQueue<W> {
         };
     }
 
-    /// Marks `cpu` as idle and returns its next deadline; the outer `None` if a vCPU is ready for
-    /// it after all.
-    pub fn idle(&mut self, cpu: CpuId, now: u64) -> Option<Option<u64>> {
+    /// Marks `cpu` as idle, unless a vCPU is ready for it after all.
+    pub fn idle(&mut self, cpu: CpuId, now: u64) -> IdleAnswer {
         if self.is_reserved(cpu) {
-            return Some(None);
+            return IdleAnswer::UntilKicked;
         }
         self.wake_by_time(now);
         if self.choose(cpu).is_some() {
-            return None;
+            return IdleAnswer::HasWork;
         }
         self.idle |= bit(cpu);
-        Some(self.earliest(cpu))
+        self.earliest(cpu).map_or(IdleAnswer::UntilKicked, IdleAnswer::Until)
     }
 
     /// Ends the waits that are over; returns the CPUs to kick. `now` is called only if a vCPU wakes

@@ -124,7 +124,7 @@ struct World {
 struct ClaimSimCounts {
     reigns: u32,
     lost_pages: u32,
-    buried: u32,
+    overwritten: u32,
     repaired: u32,
     ended: u32,
     in_use: u32,
@@ -401,8 +401,8 @@ impl World {
                 }
             }
             BeatVerdict::Again => self.begin(node),
-            BeatVerdict::Buried => {
-                self.found.buried += u32::from(!is_first);
+            BeatVerdict::Overwritten => {
+                self.found.overwritten += u32::from(!is_first);
                 self.found.woke += u32::from(is_first);
                 self.write_beat(node);
             }
@@ -595,14 +595,21 @@ fn no_owner_loses_a_claim_or_a_record_whatever_lands_late() {
             found.unwrap_or_else(|_| panic!("TIDEPOOL_SEED={seed} TIDEPOOL_RUNS=1 shows it again"));
         all.reigns += found.reigns;
         all.lost_pages += found.lost_pages;
-        all.buried += found.buried;
+        all.overwritten += found.overwritten;
         all.repaired += found.repaired;
         all.ended += found.ended;
         all.in_use += found.in_use;
         all.woke += found.woke;
     }
-    let happened =
-        [all.reigns, all.lost_pages, all.buried, all.repaired, all.ended, all.in_use, all.woke];
+    let happened = [
+        all.reigns,
+        all.lost_pages,
+        all.overwritten,
+        all.repaired,
+        all.ended,
+        all.in_use,
+        all.woke,
+    ];
     assert!(
         runs() < 1000 || happened.iter().all(|count| *count > 0),
         "the simulation has no such case: {all:?}"

@@ -2,16 +2,16 @@
 //!
 //! ```text
 //!   write own claim ──> read both sectors ┬─ own claim, no higher epoch ─> Confirmed
-//!         ^                               ├─ lower epoch, torn, empty ───> Buried: write again
+//!         ^                               ├─ lower epoch, torn, empty ───> Overwritten: write again
 //!         └───────────────────────────────┤
 //!                                         └─ higher epoch, or equal of another node ──> Ended
 //! ```
 //!
 //! An owner begins on trial. Until it has written both records with its epoch, its claim is the
-//! only trace of it, and a late write may bury the claim. If that happens, or if a beat is not
+//! only trace of it, and a late write may overwrite the claim. If that happens, or if a beat is not
 //! confirmed before the last confirmation expires, the owner takes the space again from the start.
 //!
-//! The records are needed with three nodes in turn: a late beat of the first node may bury the
+//! The records are needed with three nodes in turn: a late beat of the first node may overwrite the
 //! claim of the third while the second wakes up. The third has written both records with its epoch
 //! before any other write, so the second sees that its ownership has ended.
 //!
@@ -33,7 +33,7 @@ pub enum BeatVerdict {
         lease_end_ns: u64,
     },
     /// A late write of an earlier owner has overwritten the claim: write the claim again.
-    Buried,
+    Overwritten,
     /// The trial has failed: take the space again.
     Again,
     /// Another node has taken the space.
@@ -101,13 +101,13 @@ impl SpaceHolding {
     }
 
     /// Judges that look: [`BeatVerdict::Ended`], [`BeatVerdict::Again`], or
-    /// [`BeatVerdict::Buried`], after which the caller continues with the beat. Nothing is
+    /// [`BeatVerdict::Overwritten`], after which the caller continues with the beat. Nothing is
     /// confirmed yet.
     pub fn looked_first(&self, look: &ClaimLook) -> BeatVerdict {
         match self.successor(look) {
             Some(node) => BeatVerdict::Ended(node),
             None if self.standing == Standing::OnTrial => BeatVerdict::Again,
-            None => BeatVerdict::Buried,
+            None => BeatVerdict::Overwritten,
         }
     }
 
@@ -124,7 +124,11 @@ impl SpaceHolding {
             self.lease_end_ns = written_ns.saturating_add(LEASE_NS);
             return BeatVerdict::Confirmed { lease_end_ns: self.lease_end_ns };
         }
-        if self.standing == Standing::OnTrial { BeatVerdict::Again } else { BeatVerdict::Buried }
+        if self.standing == Standing::OnTrial {
+            BeatVerdict::Again
+        } else {
+            BeatVerdict::Overwritten
+        }
     }
 
     /// Returns another node that has taken the space, if any; [`Uuid::NIL`] if only a record shows
@@ -192,7 +196,11 @@ mod tests {
                 let is_over = [first, second].into_iter().any(|m| epochs(m) || strangers(m));
                 assert_eq!(matches!(verdict, BeatVerdict::Ended(_)), is_over, "{seen:?}");
                 let before = holding.looked_first(&look(seen, 4));
-                assert_eq!(before, if is_over { verdict } else { BeatVerdict::Buried }, "{seen:?}");
+                assert_eq!(
+                    before,
+                    if is_over { verdict } else { BeatVerdict::Overwritten },
+                    "{seen:?}"
+                );
                 let is_there = first == ClaimSector::Claim(mine);
                 let is_confirmed =
                     verdict == BeatVerdict::Confirmed { lease_end_ns: 100 + LEASE_NS };
@@ -211,7 +219,7 @@ mod tests {
         assert!(matches!(holding.looked(&look(beside, 5), 0), BeatVerdict::Confirmed { .. }));
         // Owners A, B, A: the late beat has overwritten the sector of the current owner.
         let over = ClaimSectors::NONE.with(1, ClaimSector::Claim(SpaceClaim { epoch: 3, ..late }));
-        assert_eq!(holding.looked(&look(over, 0), 0), BeatVerdict::Buried);
+        assert_eq!(holding.looked(&look(over, 0), 0), BeatVerdict::Overwritten);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!    │                                          v        quick            unchanged
 //!    └─ claim, torn ─> Watching ─ unchanged ─> Writing ───────> Settling ────────────> Own
 //!                        │  ^     for 4 s       │                 │ old owner beat: 4 s more
-//!                        │  └── took too long ──┘                 │ late write buried it: Watching
+//!                        │  └── took too long ──┘                 │ late write over it: Watching
 //!                        └─ a new claim ────────────────────────> InUse <─ equal or higher epoch
 //! ```
 //!
@@ -167,7 +167,7 @@ impl SpaceTaking {
             return TakingStep::InUse(other);
         }
         if look.claims.at(claim.epoch) != ClaimSector::Claim(claim) {
-            // Buried by a late write of an earlier owner.
+            // Overwritten by a late write of an earlier owner.
             return self.watch_anew(look);
         }
         if look.claims != *expected {

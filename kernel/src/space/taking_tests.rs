@@ -188,7 +188,7 @@ fn a_claim_that_a_late_write_buried_is_not_believed() {
         take(ClaimSectors::NONE.with(1, claim(OTHER, 5, 1)).with(0, claim(OTHER, 4, 1)));
     assert_eq!(mine.epoch, 6);
     let TakingStep::Look(then) = taking.wrote(WATCH_NS + 2 * MS) else { panic!() };
-    let buried = ClaimSectors::NONE.with(1, claim(OTHER, 5, 1)).with(0, claim(OTHER, 4, 2));
-    assert!(matches!(taking.looked(&look(buried, then)), TakingStep::Look(_)));
+    let overwritten = ClaimSectors::NONE.with(1, claim(OTHER, 5, 1)).with(0, claim(OTHER, 4, 2));
+    assert!(matches!(taking.looked(&look(overwritten, then)), TakingStep::Look(_)));
     assert!(taking.watched().is_some());
 }

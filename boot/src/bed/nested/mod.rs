@@ -16,6 +16,7 @@ mod session;
 mod wire;
 
 pub use session::Session;
+use session::SessionPlan;
 
 use super::BedMachine;
 use super::running::{self, COMMAND, EMULATOR, MachineLines, RunningMachine};
@@ -39,16 +40,14 @@ pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMa
     let command = command(machine);
     std::fs::write(folder.path().join(COMMAND), format!("{command}\n"))?;
     let archive = folder.path().join(super::ARCHIVE);
-    let files = [machine.hypervisor.as_path(), &archive];
-    let session = Session::start(
-        &level1,
-        turn,
-        files,
-        &machine.disks,
+    let plan = SessionPlan {
+        files: [machine.hypervisor.as_path(), &archive],
+        images: &machine.disks,
         ports,
-        folder.path().join(EMULATOR),
-        &command,
-    )?;
+        words: folder.path().join(EMULATOR),
+        command: &command,
+    };
+    let session = Session::start(&level1, turn, plan)?;
     running::adopt(session, lines, folder, &machine.echo)
 }
 

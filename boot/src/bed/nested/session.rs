@@ -40,18 +40,28 @@ pub(super) struct Files {
     pub disks: Vec<(u64, Option<Extent>)>,
 }
 
+/// A machine to start.
+pub(super) struct SessionPlan<'p> {
+    /// The hypervisor and its archive.
+    pub files: [&'p Path; 2],
+    /// The images of the paging devices.
+    pub images: &'p [PathBuf],
+    /// The host's ports of console, events and monitor.
+    pub ports: [u16; 3],
+    /// The file for the emulator's output.
+    pub words: PathBuf,
+    /// The emulator's command line, for a shell.
+    pub command: &'p str,
+}
+
 impl Session {
-    /// Puts the machine's files on the exchange disk and starts the machine; `command` builds the
-    /// emulator's command line.
+    /// Puts the machine's files on the exchange disk and starts the machine.
     pub(super) fn start(
         level1: &Arc<Level1>,
         turn: Level1Turn,
-        files: [&Path; 2],
-        images: &[PathBuf],
-        ports: [u16; 3],
-        words: PathBuf,
-        command: &str,
+        plan: SessionPlan<'_>,
     ) -> Result<Self> {
+        let SessionPlan { files, images, ports, words, command } = plan;
         let placed = place(level1, files, images)?;
         let disks = images
             .iter()

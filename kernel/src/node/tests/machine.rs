@@ -98,14 +98,14 @@ impl SimMachine {
         let words = leak(QuiescentStates::new(1));
         words.leave(CpuId::BOOT);
         let landmark = Landmark { first_word: u32::MAX, matches: |_| false };
-        let ground = PagerEnv {
+        let env = PagerEnv {
             frames: leak(frames.clone()).as_ref(),
             memory,
             quiescent_states: words,
             zeros: ram.frames.zeros(),
             landmark,
         };
-        let pager = Pager::new(ground, node_disks, SharesPolicy::new());
+        let pager = Pager::new(env, node_disks, SharesPolicy::new());
         let host = leak(Host {
             backend: Backend::Svm,
             words,

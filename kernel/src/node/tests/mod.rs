@@ -3,7 +3,7 @@
 //! ```text
 //!   SimGuest, SimGuest      write, read and check pages, crash, start again
 //!        │
-//!   SimMachine              pager, spaces, dumps, tasks, graves: as on the bare machine; a clock set by tests
+//!   SimMachine              pager, spaces, dumps, tasks, reaper: as on the bare machine; a clock set by tests
 //!        │
 //!   SimDisk, SimDisk …      answers late and out of order, fails on command, keeps a log of writes and flushes
 //! ```

@@ -86,14 +86,14 @@ impl RigParameters {
         // The content of page 76, as the tests fill pages.
         let landmark =
             Landmark { first_word: 77, matches: |bytes| bytes[4..].iter().all(|byte| *byte == 0) };
-        let ground = PagerEnv {
+        let env = PagerEnv {
             frames: leaked,
             memory,
             quiescent_states: words,
             zeros: ram.zeros(),
             landmark,
         };
-        let pager = Pager::new(ground, [disk, other_disk], ClockPolicy);
+        let pager = Pager::new(env, [disk, other_disk], ClockPolicy);
         Rig {
             map: ram.map(),
             zeros: ram.zeros(),

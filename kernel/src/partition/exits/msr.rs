@@ -3,7 +3,7 @@
 use crate::partition::decision::ExitDecision;
 use crate::partition::devices::clock::Tsc;
 use crate::partition::machine::{PartitionMemory, VirtualMachine};
-use crate::partition::msr::MsrError;
+use crate::partition::msr::{MsrError, MsrWrite};
 use crate::virt::Gpr;
 
 impl VirtualMachine {
@@ -24,8 +24,9 @@ impl VirtualMachine {
         memory: &PartitionMemory<'_>,
         now: Tsc,
     ) -> ExitDecision {
-        let (number, value) = (self.vcpu.regs().get(Gpr::Rcx) as u32, self.vcpu.regs().edx_eax());
-        match self.msrs.write(number, value, &mut self.vcpu, &mut self.platform, memory, now) {
+        let regs = self.vcpu.regs();
+        let write = MsrWrite { msr: regs.get(Gpr::Rcx) as u32, value: regs.edx_eax() };
+        match self.msrs.write(write, &mut self.vcpu, &mut self.platform, memory, now) {
             Ok(()) => {
                 // While the guest runs, the CPU holds the task priority.
                 self.vcpu.set_cr8(self.platform.lapic().cr8());

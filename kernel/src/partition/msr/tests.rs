@@ -55,7 +55,8 @@ impl MsrBed {
         self.msrs.read(msr, &self.cpu, &self.platform, Tsc(77))
     }
     fn write(&mut self, msr: u32, value: u64) -> Result<(), MsrError> {
-        self.msrs.write(msr, value, &mut self.cpu, &mut self.platform, &self.memory, Tsc(77))
+        let write = MsrWrite { msr, value };
+        self.msrs.write(write, &mut self.cpu, &mut self.platform, &self.memory, Tsc(77))
     }
 }
 

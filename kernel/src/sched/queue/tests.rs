@@ -77,11 +77,15 @@ fn a_reserved_cpu_takes_nothing_and_nobody_counts_on_it() {
     queue.reserve(A);
     assert_eq!(queue.cpus_of(2), 1);
     assert_eq!(queue.next(A, 0), None, "although one is ready");
-    assert_eq!(queue.idle(A, 0), Some(None));
+    assert_eq!(queue.idle(A, 0), IdleAnswer::UntilKicked);
     assert_eq!(next(&mut queue, B, 0), Some(0));
     queue.put_back(VcpuId(0), MS, VcpuWish::Wait { on: 1, until: Some(2 * MS) }, None);
-    assert_eq!(queue.idle(A, MS), Some(None), "the wait's end is none of its business");
-    assert_eq!(queue.idle(B, MS), Some(Some(2 * MS)));
+    assert_eq!(
+        queue.idle(A, MS),
+        IdleAnswer::UntilKicked,
+        "the wait's end is none of its business"
+    );
+    assert_eq!(queue.idle(B, MS), IdleAnswer::Until(2 * MS));
     assert_eq!(queue.wake(|| MS, |_| true), Kicks(bit(B)));
 }
 
@@ -93,7 +97,7 @@ fn who_is_given_away_is_told_to_an_idle_cpu() {
     again(&mut queue, 0, A, 5 * MS);
     assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
     wait(&mut queue, 1, B, 5 * MS, 7, None);
-    assert_eq!(queue.idle(B, 5 * MS), Some(None));
+    assert_eq!(queue.idle(B, 5 * MS), IdleAnswer::UntilKicked);
     assert_eq!(queue.wake(|| 5 * MS, |on| *on == 7), Kicks(bit(B)), "its holder, although A could");
     assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
     queue.put_back(VcpuId(1), 6 * MS, VcpuWish::Again, None);
@@ -101,7 +105,7 @@ fn who_is_given_away_is_told_to_an_idle_cpu() {
         queue.next(A, 6 * MS).map(|turn| (turn.vcpu, turn.evict)),
         Some((VcpuId(1), Some(VcpuId(0))))
     );
-    assert_eq!(queue.idle(B, 6 * MS), Some(None), "A still holds 0");
+    assert_eq!(queue.idle(B, 6 * MS), IdleAnswer::UntilKicked, "A still holds 0");
     assert_eq!(queue.given_away(VcpuId(0)), Kicks(bit(B)));
     assert_eq!(next(&mut queue, B, 6 * MS), Some(0));
 }
@@ -128,7 +132,7 @@ fn a_request_ends_the_stay_or_the_wait() {
     assert_eq!(next(&mut queue, A, 0), Some(0));
     wait(&mut queue, 0, A, 0, 1, None);
     next(&mut queue, B, 0);
-    assert_eq!(queue.idle(A, 0), Some(None));
+    assert_eq!(queue.idle(A, 0), IdleAnswer::UntilKicked);
     assert_eq!(queue.poke(0, 0), Kicks(bit(A)));
 }
 
@@ -137,9 +141,9 @@ fn time_ends_a_wait_and_an_idle_cpu_knows_when() {
     let mut queue = queue(1);
     next(&mut queue, A, 0);
     wait(&mut queue, 0, A, 0, 1, Some(3 * MS));
-    assert_eq!(queue.idle(A, MS), Some(Some(3 * MS)));
-    assert_eq!(queue.idle(B, MS), Some(None), "A holds it");
-    assert_eq!(queue.idle(A, 3 * MS), None);
+    assert_eq!(queue.idle(A, MS), IdleAnswer::Until(3 * MS));
+    assert_eq!(queue.idle(B, MS), IdleAnswer::UntilKicked, "A holds it");
+    assert_eq!(queue.idle(A, 3 * MS), IdleAnswer::HasWork);
     assert_eq!(next(&mut queue, A, 3 * MS), Some(0));
 }
 

@@ -178,10 +178,10 @@ impl Spaces {
             }
             break;
         }
-        let mut held = BeatVerdict::Buried;
+        let mut held = BeatVerdict::Overwritten;
         for _ in 0..MOST_BURIED {
             held = self.beat_once(id, holding).await?;
-            if held != BeatVerdict::Buried {
+            if held != BeatVerdict::Overwritten {
                 break;
             }
         }
