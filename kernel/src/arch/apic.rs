@@ -6,6 +6,7 @@
 // UNSAFETY: device registers in memory and in MSRs.
 #![expect(unsafe_code)]
 
+use super::apic_words::{InterruptCommand, LocalVector, delivery, shorthand, timer_mode};
 use super::{direct_map, instr};
 use crate::addr::Hpa;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -36,18 +37,9 @@ enum ApicRegister {
     Divide = 0x3e0,
 }
 
-const MASKED: u32 = 1 << 16;
+const MASKED: u32 = LocalVector::new().with_masked(true).into_bits();
 const SOFTWARE_ENABLE: u32 = 1 << 8;
-const TIMER_PERIODIC: u32 = 1 << 17;
-const TIMER_TSC_DEADLINE: u32 = 2 << 17;
 const DIVIDE_BY_1: u32 = 0b1011;
-
-const DELIVER_NMI: u32 = 4 << 8;
-const DELIVER_INIT: u32 = 5 << 8;
-const DELIVER_STARTUP: u32 = 6 << 8;
-const ASSERT: u32 = 1 << 14;
-const ALL_BUT_SELF: u32 = 3 << 18;
-const DELIVERY_PENDING: u32 = 1 << 12;
 
 /// Virtual address of the registers, or 0 for x2APIC.
 static REGISTERS: AtomicU64 = AtomicU64::new(0);
@@ -85,22 +77,23 @@ pub fn end_of_interrupt() {
 
 /// Sends an interrupt to the CPU with APIC identifier `to`.
 pub fn send(to: u32, vector: u8) {
-    command(to, ASSERT | u32::from(vector));
+    command(fixed(to, vector));
 }
 
 /// Sends INIT to a CPU.
 pub fn send_init(to: u32) {
-    command(to, ASSERT | DELIVER_INIT);
+    command(fixed(to, 0).with_delivery_mode(delivery::INIT));
 }
 
 /// Sends a start-up interrupt: the CPU begins in real mode at page `page`.
 pub fn send_startup(to: u32, page: u8) {
-    command(to, ASSERT | DELIVER_STARTUP | u32::from(page));
+    command(fixed(to, page).with_delivery_mode(delivery::STARTUP));
 }
 
 /// Sends an NMI to all other CPUs.
 pub fn send_nmi_to_others() {
-    command(0, ASSERT | DELIVER_NMI | ALL_BUT_SELF);
+    let nmi = fixed(0, 0).with_delivery_mode(delivery::NMI);
+    command(nmi.with_shorthand(shorthand::ALL_BUT_SELF));
 }
 
 /// How the timer continues when its count reaches 0.
@@ -115,11 +108,11 @@ pub enum Countdown {
 /// Sets the timer to send `vector` after `count` ticks; 0 stops it.
 pub fn start_timer(vector: u8, count: u32, countdown: Countdown) {
     let mode = match countdown {
-        Countdown::Once => 0,
-        Countdown::Repeated => TIMER_PERIODIC,
+        Countdown::Once => timer_mode::ONE_SHOT,
+        Countdown::Repeated => timer_mode::PERIODIC,
     };
     write(ApicRegister::Divide, DIVIDE_BY_1);
-    write(ApicRegister::Timer, mode | u32::from(vector));
+    write(ApicRegister::Timer, timer_entry(vector, mode));
     write(ApicRegister::InitialCount, count);
 }
 
@@ -145,7 +138,7 @@ pub fn timer_count() -> u32 {
 /// # Safety
 /// The CPU has TSC-deadline mode.
 pub unsafe fn start_deadline_timer(vector: u8, tsc: u64) {
-    write(ApicRegister::Timer, TIMER_TSC_DEADLINE | u32::from(vector));
+    write(ApicRegister::Timer, timer_entry(vector, timer_mode::TSC_DEADLINE));
     // The write above may be delayed if it goes to memory; SDM 3A "TSC-Deadline Mode" requires a
     // fence.
     core::sync::atomic::fence(Ordering::SeqCst);
@@ -153,29 +146,35 @@ pub unsafe fn start_deadline_timer(vector: u8, tsc: u64) {
     unsafe { instr::wrmsr(IA32_TSC_DEADLINE, tsc) };
 }
 
-fn command(to: u32, low: u32) {
+const fn timer_entry(vector: u8, mode: u8) -> u32 {
+    LocalVector::new().with_vector(vector).with_timer_mode(mode).into_bits()
+}
+
+/// Returns the command that sends a fixed interrupt.
+const fn fixed(to: u32, vector: u8) -> InterruptCommand {
+    InterruptCommand::new().with_destination(to).with_vector(vector).with_assert(true)
+}
+
+fn command(command: InterruptCommand) {
     if is_x2apic() {
         // WRMSR to the APIC is not ordered after earlier stores. The fence makes them visible
         // before the interrupt arrives.
         core::sync::atomic::fence(Ordering::SeqCst);
         // SAFETY: the command register in x2APIC mode.
         return unsafe {
-            instr::wrmsr(
-                X2APIC_MSRS + ApicRegister::Command as u32 / 16,
-                u64::from(to) << 32 | u64::from(low),
-            )
+            instr::wrmsr(X2APIC_MSRS + ApicRegister::Command as u32 / 16, command.into_bits())
         };
     }
     // Bounded wait: a command that stays pending is lost. The hypervisor then fails later, but does
     // not hang here.
     for _ in 0..1_000_000 {
-        if read(ApicRegister::Command) & DELIVERY_PENDING == 0 {
+        if !InterruptCommand::from(u64::from(read(ApicRegister::Command))).pending() {
             break;
         }
         instr::pause();
     }
-    write(ApicRegister::CommandHigh, to << 24);
-    write(ApicRegister::Command, low);
+    write(ApicRegister::CommandHigh, command.destination() << 24);
+    write(ApicRegister::Command, command.into_bits() as u32);
 }
 
 fn is_x2apic() -> bool {

@@ -6,6 +6,7 @@
 
 pub mod acpi;
 pub mod apic;
+pub mod apic_words;
 mod calibrate;
 pub mod direct_map;
 pub mod features;
@@ -20,6 +21,8 @@ pub mod quirks;
 pub mod repeats;
 pub mod rtc;
 pub mod time;
+#[cfg(test)]
+pub mod word_layout;
 
 #[cfg(target_os = "none")]
 pub mod descriptors;

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!  table entry (16 bytes, in a BAR)
-//!   0   message address   0xfee << 20 | APIC id << 12     (SDM 3A "Message Address Register Format")
-//!   8   message data      vector, fixed, edge             (SDM 3A "Message Data Register Format")
-//!  12   vector control    bit 0: masked
+//!   0   message address   MessageAddress
+//!   8   message data      MessageData
+//!  12   vector control    VectorControl
 //! ```
 
+use bitfield_struct::bitfield;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
 
 use super::capability::{self, PciCapability};
@@ -14,9 +15,61 @@ use super::window::DeviceWindow;
 
 /// Bytes of a table entry.
 pub const ENTRY_SIZE: usize = 16;
-const ENABLE: u32 = 1 << 31;
-const MASK_ALL: u32 = 1 << 30;
-const MASKED: u32 = 1;
+
+/// The lower half of an entry's address: SDM 3A "Message Address Register Format".
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+struct MessageAddress {
+    #[bits(2)]
+    __: u8,
+    /// "Destination mode": logical, not physical.
+    logical: bool,
+    redirection_hint: bool,
+    __: u8,
+    destination: u8,
+    #[bits(12, default = 0xfee)]
+    range: u16,
+}
+
+/// An entry's data: SDM 3A "Message Data Register Format". Zeros mean fixed and edge.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+struct MessageData {
+    vector: u8,
+    #[bits(3)]
+    delivery_mode: u8,
+    #[bits(3)]
+    __: u8,
+    assert: bool,
+    level: bool,
+    __: u16,
+}
+
+/// An entry's vector control: PCI Local Bus 3.0 "Vector Control for MSI-X Table Entries".
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+struct VectorControl {
+    masked: bool,
+    #[bits(31)]
+    __: u32,
+}
+
+/// The first word of the capability: PCI Local Bus 3.0 "MSI-X Capability and Table Structure".
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+struct CapabilityWord {
+    id: u8,
+    next: u8,
+    #[bits(11)]
+    last_entry: u16,
+    #[bits(3)]
+    __: u8,
+    mask_all: bool,
+    enable: bool,
+}
+
+const MASKED: u32 = VectorControl::new().with_masked(true).into_bits();
+const UNMASKED: u32 = VectorControl::new().into_bits();
 
 /// Destination of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +105,7 @@ impl MsixCapability {
         Some(Self {
             at,
             offset: found.offset,
-            entries: (found.header & 0x7ff) + 1,
+            entries: CapabilityWord::from_bits(u32::from(found.header) << 16).last_entry() + 1,
             bar: (table & 7) as u8,
             table_offset: table & !7,
         })
@@ -74,22 +127,26 @@ impl MsixCapability {
         entry: u16,
         target: MsixTarget,
     ) {
-        self.control(access, ENABLE | MASK_ALL);
+        self.control(access, |word| word.with_enable(true).with_mask_all(true));
         for n in 0..self.entries {
             table.write(usize::from(n) * ENTRY_SIZE + 12, MASKED);
         }
         let at = usize::from(entry) * ENTRY_SIZE;
-        table.write(at, 0xfee0_0000 | u32::from(target.apic_id) << 12);
+        table.write(at, MessageAddress::new().with_destination(target.apic_id).into_bits());
         table.write(at + 4, 0u32);
-        table.write(at + 8, u32::from(target.vector));
-        table.write(at + 12, 0u32);
-        self.control(access, ENABLE);
+        table.write(at + 8, MessageData::new().with_vector(target.vector).into_bits());
+        table.write(at + 12, UNMASKED);
+        self.control(access, |word| word.with_enable(true).with_mask_all(false));
     }
 
-    /// Sets enable and mask; leaves the rest of the word unchanged.
-    fn control<C: ConfigurationAccess>(&self, access: &mut C, bits: u32) {
-        let word = access.read_word(self.at, self.offset) & !(ENABLE | MASK_ALL);
-        access.write_word(self.at, self.offset, word | bits);
+    /// Changes the capability's first word.
+    fn control<C: ConfigurationAccess>(
+        &self,
+        access: &mut C,
+        change: fn(CapabilityWord) -> CapabilityWord,
+    ) {
+        let word = CapabilityWord::from_bits(access.read_word(self.at, self.offset));
+        access.write_word(self.at, self.offset, change(word).into_bits());
     }
 }
 
@@ -97,6 +154,7 @@ impl MsixCapability {
 mod tests {
     use super::super::fake::FakeBus;
     use super::*;
+    use crate::arch::word_layout::assert_field;
     use crate::block::dma::fake::region;
 
     const AT: DeviceFunction = DeviceFunction { bus: 0, device: 1, function: 0 };
@@ -121,6 +179,25 @@ mod tests {
         assert_eq!(words, [0xfee0_3000, 0, 0x41, 0]);
         assert_eq!((table.read::<u32>(12), table.read::<u32>(44)), (1, 1));
         assert_eq!(bus.get(AT, 0x40), 0x8002_0011);
+    }
+
+    #[test]
+    fn words_have_the_manuals_bits() {
+        use {CapabilityWord as Capability, MessageAddress as Address, MessageData as Data};
+        assert_field(0x4u32, true, Address::with_logical, Address::logical);
+        assert_field(0x8u32, true, Address::with_redirection_hint, Address::redirection_hint);
+        assert_field(0xf_f000u32, u8::MAX, Address::with_destination, Address::destination);
+        assert_field(0xfff0_0000u32, 0xfff, Address::with_range, Address::range);
+        assert_field(0xffu32, u8::MAX, Data::with_vector, Data::vector);
+        assert_field(0x700u32, 7, Data::with_delivery_mode, Data::delivery_mode);
+        assert_field(0x4000u32, true, Data::with_assert, Data::assert);
+        assert_field(0x8000u32, true, Data::with_level, Data::level);
+        assert_field(0x1u32, true, VectorControl::with_masked, VectorControl::masked);
+        assert_field(0xffu32, u8::MAX, Capability::with_id, Capability::id);
+        assert_field(0xff00u32, u8::MAX, Capability::with_next, Capability::next);
+        assert_field(0x7ff_0000u32, 0x7ff, Capability::with_last_entry, Capability::last_entry);
+        assert_field(0x4000_0000u32, true, Capability::with_mask_all, Capability::mask_all);
+        assert_field(0x8000_0000u32, true, Capability::with_enable, Capability::enable);
     }
 
     #[test]

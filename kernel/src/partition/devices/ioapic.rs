@@ -5,6 +5,8 @@
 //! it. A level-triggered input sends one message, then none until its EOI comes back (remote IRR).
 //! If it is still high then, it sends another one.
 
+use bitfield_struct::bitfield;
+
 use super::lapic::{DeliveryMode, InterruptMessage, MessageDestination, TriggerMode};
 use super::map::IOAPIC_ID;
 
@@ -18,12 +20,31 @@ const EOI: u16 = 0x40;
 const VERSION: u32 = 0x20 | ((PINS as u32 - 1) << 16);
 const FIRST_ENTRY: u8 = 0x10;
 
-const LOGICAL: u64 = 1 << 11;
-const REMOTE_IRR: u64 = 1 << 14;
-const LEVEL: u64 = 1 << 15;
-const MASKED: u64 = 1 << 16;
-/// Delivery status and remote IRR: only the device changes them.
-const READ_ONLY: u64 = (1 << 12) | REMOTE_IRR;
+/// A redirection entry: 82093AA "IOREDTBL[23:0]".
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+struct RedirectionEntry {
+    vector: u8,
+    #[bits(3)]
+    delivery_mode: u8,
+    /// "Destination mode": logical, not physical.
+    logical: bool,
+    /// "Delivery status".
+    pending: bool,
+    active_low: bool,
+    /// A level-triggered interrupt is being handled.
+    remote_irr: bool,
+    /// "Trigger mode": level, not edge.
+    level: bool,
+    masked: bool,
+    #[bits(39)]
+    __: u64,
+    destination: u8,
+}
+
+const MASKED: RedirectionEntry = RedirectionEntry::new().with_masked(true);
+/// Only the device changes these.
+const READ_ONLY: u64 = RedirectionEntry::new().with_pending(true).with_remote_irr(true).into_bits();
 
 /// A message and its destination.
 pub type RoutedMessage = (MessageDestination, InterruptMessage);
@@ -42,7 +63,7 @@ pub enum LineLevel {
 pub struct IoApic {
     select: u8,
     id: u32,
-    entries: [u64; PINS],
+    entries: [RedirectionEntry; PINS],
     /// One bit for each input; set while the input is high.
     high: u32,
 }
@@ -84,7 +105,7 @@ impl IoApic {
             }
             LineLevel::High => {
                 self.high |= bit;
-                let level = self.entries[usize::from(pin)] & LEVEL != 0;
+                let level = self.entries[usize::from(pin)].level();
                 if level || !was_high { self.fire(usize::from(pin)) } else { None }
             }
         }
@@ -94,9 +115,9 @@ impl IoApic {
     pub fn end_of_interrupt(&mut self, vector: u8) -> Option<RoutedMessage> {
         let mut again = None;
         for pin in 0..PINS {
-            let entry = self.entries[pin];
-            if entry as u8 == vector && entry & LEVEL != 0 && entry & REMOTE_IRR != 0 {
-                self.entries[pin] &= !REMOTE_IRR;
+            let entry = &mut self.entries[pin];
+            if entry.vector() == vector && entry.level() && entry.remote_irr() {
+                entry.set_remote_irr(false);
                 again = again.or(self.fire_if_level_high(pin));
             }
         }
@@ -113,7 +134,7 @@ impl IoApic {
             0 | 2 => self.id,
             1 => VERSION,
             index => match self.entry_of(index) {
-                Some((pin, shift)) => (self.entries[pin] >> shift) as u32,
+                Some((pin, shift)) => (self.entries[pin].into_bits() >> shift) as u32,
                 None => u32::MAX,
             },
         }
@@ -127,9 +148,10 @@ impl IoApic {
         let (pin, shift) = self.entry_of(self.select)?;
         let writable = (u64::from(u32::MAX) << shift) & !READ_ONLY;
         let entry = &mut self.entries[pin];
-        *entry = (*entry & !writable) | ((u64::from(value) << shift) & writable);
-        if *entry & LEVEL == 0 {
-            *entry &= !REMOTE_IRR;
+        let kept = entry.into_bits() & !writable;
+        *entry = RedirectionEntry::from_bits(kept | (u64::from(value) << shift) & writable);
+        if !entry.level() {
+            entry.set_remote_irr(false);
         }
         self.fire_if_level_high(pin)
     }
@@ -141,21 +163,21 @@ impl IoApic {
     }
 
     fn fire_if_level_high(&mut self, pin: usize) -> Option<RoutedMessage> {
-        let level_high = self.entries[pin] & LEVEL != 0 && self.high & (1 << pin) != 0;
+        let level_high = self.entries[pin].level() && self.high & (1 << pin) != 0;
         if level_high { self.fire(pin) } else { None }
     }
 
     fn fire(&mut self, pin: usize) -> Option<RoutedMessage> {
         let entry = &mut self.entries[pin];
-        if *entry & (MASKED | REMOTE_IRR) != 0 {
+        if entry.masked() || entry.remote_irr() {
             return None;
         }
-        let trigger = if *entry & LEVEL != 0 { TriggerMode::Level } else { TriggerMode::Edge };
+        let trigger = if entry.level() { TriggerMode::Level } else { TriggerMode::Edge };
         if trigger == TriggerMode::Level {
-            *entry |= REMOTE_IRR;
+            entry.set_remote_irr(true);
         }
-        let set = (*entry >> 56) as u32;
-        let destination = if *entry & LOGICAL != 0 {
+        let set = u32::from(entry.destination());
+        let destination = if entry.logical() {
             MessageDestination::Logical(set)
         } else {
             MessageDestination::Physical(set)
@@ -163,8 +185,8 @@ impl IoApic {
         Some((
             destination,
             InterruptMessage {
-                vector: *entry as u8,
-                delivery: DeliveryMode::of((*entry >> 8) as u32),
+                vector: entry.vector(),
+                delivery: DeliveryMode::of(entry.delivery_mode()),
                 trigger,
             },
         ))
@@ -180,6 +202,34 @@ impl Default for IoApic {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::word_layout::assert_field;
+
+    const LEVEL: u32 = 1 << 15;
+    const REMOTE_IRR: u32 = 1 << 14;
+
+    #[test]
+    fn entries_have_the_manuals_bits() {
+        use RedirectionEntry as Word;
+        assert_field(0xffu64, u8::MAX, Word::with_vector, Word::vector);
+        assert_field(0x700u64, 7, Word::with_delivery_mode, Word::delivery_mode);
+        assert_field(0x800u64, true, Word::with_logical, Word::logical);
+        assert_field(0x1000u64, true, Word::with_pending, Word::pending);
+        assert_field(0x2000u64, true, Word::with_active_low, Word::active_low);
+        assert_field(0x4000u64, true, Word::with_remote_irr, Word::remote_irr);
+        assert_field(0x8000u64, true, Word::with_level, Word::level);
+        assert_field(0x1_0000u64, true, Word::with_masked, Word::masked);
+        assert_field(0xff00_0000_0000_0000u64, u8::MAX, Word::with_destination, Word::destination);
+    }
+
+    /// A guest's write reaches all bits but those of the device.
+    #[test]
+    fn a_write_leaves_the_devices_bits() {
+        let mut ioapic = with_entry(3, u32::MAX);
+        assert_eq!(ioapic.read(WINDOW), !0x5000);
+        assert_eq!(ioapic.write(SELECT, 0x17), None);
+        assert_eq!(ioapic.write(WINDOW, u32::MAX), None);
+        assert_eq!(ioapic.read(WINDOW), u32::MAX);
+    }
 
     fn with_entry(pin: u8, low: u32) -> IoApic {
         let mut ioapic = IoApic::new();
@@ -200,10 +250,10 @@ mod tests {
 
     #[test]
     fn a_level_input_is_sent_again_after_its_end_while_it_is_high() {
-        let mut ioapic = with_entry(9, 0x41 | LEVEL as u32);
+        let mut ioapic = with_entry(9, 0x41 | LEVEL);
         assert!(ioapic.set_line(9, LineLevel::High).is_some());
         assert_eq!(ioapic.set_line(9, LineLevel::High), None, "remote IRR");
-        assert_eq!(ioapic.read(WINDOW) & REMOTE_IRR as u32, REMOTE_IRR as u32);
+        assert_eq!(ioapic.read(WINDOW) & REMOTE_IRR, REMOTE_IRR);
         assert!(ioapic.end_of_interrupt(0x41).is_some());
         assert_eq!(ioapic.set_line(9, LineLevel::Low), None);
         assert_eq!(ioapic.end_of_interrupt(0x41), None);
@@ -211,14 +261,14 @@ mod tests {
 
     #[test]
     fn a_masked_level_input_is_sent_when_it_is_unmasked() {
-        let mut ioapic = with_entry(9, (0x41 | LEVEL | MASKED) as u32);
+        let mut ioapic = with_entry(9, 0x41 | LEVEL | 1 << 16);
         assert_eq!(ioapic.set_line(9, LineLevel::High), None);
-        assert!(ioapic.write(WINDOW, 0x41 | LEVEL as u32).is_some());
+        assert!(ioapic.write(WINDOW, 0x41 | LEVEL).is_some());
     }
 
     #[test]
     fn the_destination_is_the_entrys_top_byte() {
-        let mut ioapic = with_entry(1, 0x31 | LOGICAL as u32);
+        let mut ioapic = with_entry(1, 0x31 | 1 << 11);
         assert_eq!(ioapic.write(SELECT, 0x13), None);
         assert_eq!(ioapic.write(WINDOW, 0x0300_0000), None);
         assert_eq!(ioapic.set_line(1, LineLevel::High).unwrap().0, MessageDestination::Logical(3));

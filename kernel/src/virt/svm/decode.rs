@@ -3,7 +3,8 @@
 //! See: APM 2 "SVM Intercept Codes" (appendix C), "IOIO Intercepts", "Nested versus Guest Page
 //! Faults".
 
-use super::event::VALID;
+use super::event;
+use super::exit_info::{NestedFaultInfo, PortInfo, TaskSwitchInfo};
 use crate::addr::Gpa;
 use crate::virt::exit::{
     AccessWidth, DebugNumber, IoAccess, IoDirection, PageAccess, SystemMove, TaskSource,
@@ -115,36 +116,29 @@ pub fn decode(raw: VmcbExit) -> VmExit {
     }
 }
 
-/// EXITINFO1 of a nested page fault is the error code of the access, with a bit for a table walk.
-const FETCH: u64 = 1 << 4;
-const GUEST_TABLE_WALK: u64 = 1 << 33;
-
 /// Returns whether a nested page fault is an instruction's access to data.
 #[inline(always)]
 pub const fn is_data_access(info_1: u64) -> bool {
-    info_1 & (FETCH | GUEST_TABLE_WALK) == 0
+    let info = NestedFaultInfo::from_bits(info_1);
+    !info.fetch() && !info.table_walk()
 }
 
-/// APM 2 "Miscellaneous Intercepts": EXITINFO1 has the selector, EXITINFO2 IRET in bit 36 and JMP
-/// in bit 38.
 const fn task_switch(raw: VmcbExit) -> TaskSwitch {
-    const IRET: u64 = 1 << 36;
-    const JUMP: u64 = 1 << 38;
-    let source = match raw.info_2 {
-        _ if raw.interrupted & VALID != 0 => TaskSource::Gate,
-        info if info & IRET != 0 => TaskSource::Iret,
-        info if info & JUMP != 0 => TaskSource::Jump,
+    let source = match TaskSwitchInfo::from_bits(raw.info_2) {
+        _ if event::holds_event(raw.interrupted) => TaskSource::Gate,
+        info if info.iret() => TaskSource::Iret,
+        info if info.jump() => TaskSource::Jump,
         _ => TaskSource::Call,
     };
     TaskSwitch { source, selector: raw.info_1 as u16 }
 }
 
 fn second_level_fault(raw: VmcbExit) -> VmExit {
-    const WRITE: u64 = 1 << 1;
-    let during_walk = raw.info_1 & GUEST_TABLE_WALK != 0;
-    let access = if raw.info_1 & WRITE != 0 {
+    let info = NestedFaultInfo::from_bits(raw.info_1);
+    let during_walk = info.table_walk();
+    let access = if info.write() {
         PageAccess::Write
-    } else if raw.info_1 & FETCH != 0 && !during_walk {
+    } else if info.fetch() && !during_walk {
         PageAccess::Execute
     } else {
         PageAccess::Read
@@ -152,17 +146,18 @@ fn second_level_fault(raw: VmcbExit) -> VmExit {
     VmExit::SecondLevelFault { gpa: Gpa::new(raw.info_2), access, during_walk, gva: None }
 }
 
-/// EXITINFO1 of IOIO: port 31:16, size 6:4 one-hot, string 2, direction 0 (1 = IN).
+/// Decodes EXITINFO1 of IOIO; `None` for a size that the manual does not have.
 #[inline(always)]
 pub fn io_access(info: u64) -> Option<IoAccess> {
-    let width = match (info >> 4) & 7 {
+    let info = PortInfo::from_bits(info);
+    let width = match info.size() {
         1 => AccessWidth::Byte,
         2 => AccessWidth::Word,
         4 => AccessWidth::Dword,
         _ => return None,
     };
-    let direction = if info & 1 != 0 { IoDirection::In } else { IoDirection::Out };
-    Some(IoAccess { port: (info >> 16) as u16, width, direction, string: info & (1 << 2) != 0 })
+    let direction = if info.input() { IoDirection::In } else { IoDirection::Out };
+    Some(IoAccess { port: info.port(), width, direction, string: info.string() })
 }
 
 #[cfg(test)]

@@ -7,29 +7,66 @@
 //!
 //! See: APM 2 "Event Injection".
 
+use bitfield_struct::{bitenum, bitfield};
+
 use crate::virt::exit::{InjectedEvent, InjectionKind};
 
-/// The word holds an event.
-pub const VALID: u64 = 1 << 31;
-const HAS_ERROR_CODE: u64 = 1 << 11;
-const TYPE_MASK: u64 = 7 << 8;
-const TYPE_INTERRUPT: u64 = 0;
-const TYPE_NMI: u64 = 2 << 8;
-const TYPE_EXCEPTION: u64 = 3 << 8;
-const TYPE_SOFTWARE_INTERRUPT: u64 = 4 << 8;
+/// The type field. The manual reserves 1 and 5 to 7.
+#[bitenum(all = false)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum EventType {
+    /// An external or virtual interrupt.
+    Interrupt = 0,
+    /// The NMI.
+    Nmi = 2,
+    /// An exception, by the CPU or by INT3 and INTO.
+    Exception = 3,
+    /// INT n.
+    SoftwareInterrupt = 4,
+    /// All others.
+    #[fallback]
+    Reserved = 1,
+}
+
+/// The word.
+#[bitfield(u64)]
+#[derive(PartialEq, Eq)]
+pub struct EventWord {
+    /// The IDT vector.
+    pub vector: u8,
+    /// The event's kind.
+    #[bits(3)]
+    pub kind: EventType,
+    /// The event has an error code.
+    pub has_error_code: bool,
+    #[bits(19)]
+    __: u32,
+    /// The word holds an event.
+    pub is_valid: bool,
+    /// The error code.
+    pub error_code: u32,
+}
+
+/// Returns whether EVENTINJ or EXITINTINFO holds an event.
+#[inline(always)]
+pub const fn holds_event(word: u64) -> bool {
+    EventWord::from_bits(word).is_valid()
+}
 
 /// Encodes an event for EVENTINJ.
 pub const fn encode(event: InjectedEvent) -> u64 {
     let kind = match event.kind {
-        InjectionKind::Interrupt => TYPE_INTERRUPT,
-        InjectionKind::Nmi => TYPE_NMI,
-        InjectionKind::Exception => TYPE_EXCEPTION,
+        InjectionKind::Interrupt => EventType::Interrupt,
+        InjectionKind::Nmi => EventType::Nmi,
+        InjectionKind::Exception => EventType::Exception,
     };
-    let error = match event.error_code {
-        Some(code) => HAS_ERROR_CODE | (code as u64) << 32,
-        None => 0,
-    };
-    VALID | kind | error | event.vector as u64
+    let word = EventWord::new().with_vector(event.vector).with_kind(kind).with_is_valid(true);
+    match event.error_code {
+        Some(code) => word.with_has_error_code(true).with_error_code(code),
+        None => word,
+    }
+    .into_bits()
 }
 
 /// Returns the value for EVENTINJ after an exit that left `interrupted` in EXITINTINFO.
@@ -37,17 +74,40 @@ pub const fn encode(event: InjectedEvent) -> u64 {
 /// INT n, INT3 and INTO are not re-injected: RIP still points to the instruction, which raises the
 /// event again.
 pub const fn reinjection(interrupted: u64) -> u64 {
-    let instruction = match interrupted & TYPE_MASK {
-        TYPE_SOFTWARE_INTERRUPT => true,
-        TYPE_EXCEPTION => matches!(interrupted & 0xff, 3 | 4),
+    let word = EventWord::from_bits(interrupted);
+    let instruction = match word.kind() {
+        EventType::SoftwareInterrupt => true,
+        EventType::Exception => matches!(word.vector(), 3 | 4),
         _ => false,
     };
-    if interrupted & VALID == 0 || instruction { 0 } else { interrupted }
+    if !word.is_valid() || instruction { 0 } else { interrupted }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arch::word_layout::assert_field;
+
+    #[test]
+    fn fields_lie_where_the_manual_draws_them() {
+        use EventWord as Word;
+        assert_field(0xffu64, u8::MAX, Word::with_vector, Word::vector);
+        assert_field(0x800u64, true, Word::with_has_error_code, Word::has_error_code);
+        assert_field(0x8000_0000u64, true, Word::with_is_valid, Word::is_valid);
+        assert_field(0xffff_ffff_0000_0000u64, u32::MAX, Word::with_error_code, Word::error_code);
+        for (bits, kind) in [
+            (0, EventType::Interrupt),
+            (2, EventType::Nmi),
+            (3, EventType::Exception),
+            (4, EventType::SoftwareInterrupt),
+        ] {
+            assert_eq!(Word::new().with_kind(kind).into_bits(), bits << 8);
+            assert_eq!(Word::from_bits(!0x700 | bits << 8).kind(), kind);
+        }
+        for bits in [1, 5, 6, 7] {
+            assert_eq!(Word::from_bits(bits << 8).kind(), EventType::Reserved);
+        }
+    }
 
     #[test]
     fn events_are_encoded_as_the_manual_draws_them() {

@@ -253,7 +253,7 @@ impl SvmVcpu {
             code::IRET => return self.end_nmi(),
             // An interrupted delivery goes first; if it raises the exception again, the exception
             // exits again.
-            _ if control.event_injection & event::VALID != 0 => {}
+            _ if event::holds_event(control.event_injection) => {}
             code::EXCP_DB => control.event_injection = event::encode(InjectedEvent::debug()),
             _ => self.inject(InjectedEvent::alignment_check()),
         }
@@ -372,7 +372,7 @@ impl SvmVcpu {
     pub fn event_pending(&self) -> bool {
         // An interrupt that waits although IF is clear was delayed by a fault during its own
         // delivery.
-        self.vmcb().control.event_injection & event::VALID != 0
+        event::holds_event(self.vmcb().control.event_injection)
             || self.delivery_pending() && self.regs.interrupts_enabled()
     }
 

@@ -26,6 +26,7 @@ mod efer;
 mod entry;
 mod event;
 mod events;
+mod exit_info;
 mod guest;
 mod host;
 mod permission;

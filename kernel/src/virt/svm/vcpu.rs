@@ -143,7 +143,7 @@ impl SvmVcpu {
         let (rax, rsp, rip, rflags) = (save.rax, save.rsp, save.rip, save.rflags);
         control.tlb_control = TlbControl::Nothing as u32;
         let code = control.exit_code;
-        if control.exit_interrupt_info & event::VALID != 0 {
+        if event::holds_event(control.exit_interrupt_info) {
             self.take_up_interrupted_delivery();
         }
         self.regs.set(Gpr::Rax, rax);

@@ -5,6 +5,9 @@
 //! have them, so that the most frequent exits cost one VMREAD. Tables in `decode/tests.rs`.
 
 use super::event::InterruptionInfo;
+use super::qualification::{
+    ControlQualification, EptQualification, PortQualification, TaskQualification,
+};
 use crate::addr::{Gpa, Gva};
 use crate::virt::exit::{
     AccessWidth, IoAccess, IoDirection, PageAccess, TaskSource, TaskSwitch, VmExit,
@@ -220,13 +223,14 @@ const fn is_hidden_instruction(basic: u16) -> bool {
 
 /// SDM 3C "Exit Qualification for Task Switches".
 const fn task_switch(q: u64) -> TaskSwitch {
-    let source = match q >> 30 & 3 {
+    let q = TaskQualification::from_bits(q);
+    let source = match q.source() {
         0 => TaskSource::Call,
         1 => TaskSource::Iret,
         2 => TaskSource::Jump,
         _ => TaskSource::Gate,
     };
-    TaskSwitch { source, selector: q as u16 }
+    TaskSwitch { source, selector: q.selector() }
 }
 
 const fn unknown(raw: ExitReason) -> VmExit {
@@ -238,51 +242,41 @@ const fn unknown(raw: ExitReason) -> VmExit {
 /// there, and Bochs sets it although it reported only the read.
 #[inline]
 pub fn ept_violation(info: &impl ExitInformation) -> VmExit {
-    const WRITE: u64 = 1 << 1;
-    let q = info.qualification();
-    let during_walk = q & LINEAR_VALID != 0 && q & TRANSLATED == 0;
+    let q = EptQualification::from_bits(info.qualification());
+    let during_walk = q.linear_valid() && !q.translated();
     let access = match q {
-        _ if q & WRITE != 0 || during_walk => PageAccess::Write,
-        _ if q & FETCH != 0 => PageAccess::Execute,
+        _ if q.write() || during_walk => PageAccess::Write,
+        _ if q.fetch() => PageAccess::Execute,
         _ => PageAccess::Read,
     };
     VmExit::SecondLevelFault {
         gpa: info.guest_physical(),
         access,
         during_walk,
-        gva: (q & LINEAR_VALID != 0).then(|| info.guest_linear()),
+        gva: q.linear_valid().then(|| info.guest_linear()),
     }
 }
-
-const FETCH: u64 = 1 << 2;
-const LINEAR_VALID: u64 = 1 << 7;
-const TRANSLATED: u64 = 1 << 8;
 
 /// Returns whether an EPT violation is an instruction's access to data, and not part of a return
 /// from an NMI.
 #[inline(always)]
 pub const fn is_data_access(qualification: u64) -> bool {
-    let known = LINEAR_VALID | TRANSLATED;
-    qualification & (known | FETCH) == known && !nmi_unblocked_by_iret(qualification)
-}
-
-/// Returns whether the IRET of an EPT violation had already unblocked NMIs (qualification bit 12).
-#[inline(always)]
-pub const fn nmi_unblocked_by_iret(qualification: u64) -> bool {
-    qualification & (1 << 12) != 0
+    let q = EptQualification::from_bits(qualification);
+    q.linear_valid() && q.translated() && !q.fetch() && !q.nmi_unblocked_by_iret()
 }
 
 /// SDM 3C "Exit Qualification for I/O Instructions".
 #[inline(always)]
 pub const fn port_access(q: u64) -> IoAccess {
-    let width = match q & 7 {
+    let q = PortQualification::from_bits(q);
+    let width = match q.size() {
         0 => AccessWidth::Byte,
         1 => AccessWidth::Word,
         // 3 is the only other value in the manual.
         _ => AccessWidth::Dword,
     };
-    let direction = if q & (1 << 3) != 0 { IoDirection::In } else { IoDirection::Out };
-    IoAccess { port: (q >> 16) as u16, width, direction, string: q & (1 << 4) != 0 }
+    let direction = if q.input() { IoDirection::In } else { IoDirection::Out };
+    IoAccess { port: q.port(), width, direction, string: q.string() }
 }
 
 /// Decodes an exception. Only #DB, #AC and #MC are requested, see `setup::EXCEPTIONS`.
@@ -301,8 +295,9 @@ fn exception(raw: ExitReason, interruption: InterruptionInfo) -> DecodedExit {
 /// SDM 3C "Exit Qualification for Control-Register Accesses". CLTS and LMSW change no host-owned
 /// bit.
 const fn control(raw: ExitReason, q: u64) -> DecodedExit {
-    let gpr = Gpr::from_number((q >> 8) as u8 & 0xf);
-    DecodedExit::Control(match (q & 0xf, (q >> 4) & 3) {
+    let q = ControlQualification::from_bits(q);
+    let gpr = Gpr::from_number(q.operand());
+    DecodedExit::Control(match (q.register(), q.access()) {
         (0, 0) => ControlAccess::WriteCr0(gpr),
         (4, 0) => ControlAccess::WriteCr4(gpr),
         (8, 0) => ControlAccess::WriteCr8(gpr),

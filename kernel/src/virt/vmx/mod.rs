@@ -31,6 +31,7 @@ mod guest_state;
 mod host_state;
 mod msr_bitmap;
 mod msrs;
+mod qualification;
 mod setup;
 mod vcpu;
 

@@ -353,7 +353,7 @@ impl BackendVcpu for VmxVcpu {
     #[inline(always)]
     fn is_data_access(&self) -> bool {
         let vmcs = self.current();
-        let in_delivery = InterruptionInfo::from_raw(vmcs.info(info::IDT_VECTORING)).is_valid();
+        let in_delivery = InterruptionInfo::from_bits(vmcs.info(info::IDT_VECTORING)).is_valid();
         !in_delivery && is_data_access(vmcs.info(info::QUALIFICATION))
     }
 

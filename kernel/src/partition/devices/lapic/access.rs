@@ -3,12 +3,26 @@
 
 use super::register::*;
 use super::*;
+use crate::arch::apic_words::shorthand;
 
 /// The value of the version register: version 0x14, six local vector table entries.
 const VERSION_VALUE: u32 = 0x14 | ((LVT_COUNT as u32 - 1) << 16);
-/// Bits of an LVT entry that a guest may set: vector, delivery mode, polarity, trigger, mask, timer
-/// mode.
-const LVT_WRITABLE: [u32; LVT_COUNT] = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff];
+/// The fields of each LVT entry that a guest may set: timer, thermal sensor, performance counters,
+/// LINT0, LINT1, error.
+const LVT_WRITABLE: [u32; LVT_COUNT] = {
+    let all = LocalVector::new().with_vector(0xff).with_masked(true);
+    let message = all.with_delivery_mode(7);
+    let pin = message.with_active_low(true).with_level(true);
+    let timer = all.with_timer_mode(3);
+    [
+        timer.into_bits(),
+        message.into_bits(),
+        message.into_bits(),
+        pin.into_bits(),
+        pin.into_bits(),
+        all.into_bits(),
+    ]
+};
 
 impl LocalApic {
     /// Reads the dword at byte `offset` of the APIC page.
@@ -33,11 +47,12 @@ impl LocalApic {
         let register = (offset >> 4) as u8;
         match register {
             COMMAND_HIGH => {
-                self.icr = (self.icr & 0xffff_ffff) | (u64::from(value & 0xff00_0000) << 32);
+                self.icr.set_destination(value & 0xff00_0000);
                 ApicOutcome::None
             }
             COMMAND => {
-                self.send((self.icr & !0xffff_ffff) | u64::from(value));
+                let low = InterruptCommand::from_bits(u64::from(value));
+                self.send(low.with_destination(self.icr.destination()));
                 ApicOutcome::None
             }
             END_OF_INTERRUPT => self.end_of_interrupt(),
@@ -69,7 +84,7 @@ impl LocalApic {
             return Err(ApicAccessError);
         }
         match register {
-            COMMAND => Ok(self.icr),
+            COMMAND => Ok(self.icr.into_bits()),
             COMMAND_HIGH | DESTINATION_FORMAT | ARBITRATION_PRIORITY => Err(ApicAccessError),
             _ => self.read(register, now).map(u64::from),
         }
@@ -127,7 +142,7 @@ impl LocalApic {
         now: Tsc,
     ) -> Result<ApicOutcome, ApicAccessError> {
         if register == COMMAND {
-            self.send(value);
+            self.send(InterruptCommand::from_bits(value));
             return Ok(ApicOutcome::None);
         }
         let value = u32::try_from(value).map_err(|_| ApicAccessError)?;
@@ -170,9 +185,11 @@ impl LocalApic {
             TRIGGER_MODE..REQUEST => self.tmr.register(register - TRIGGER_MODE),
             REQUEST..ERROR_STATUS => self.irr.register(register - REQUEST),
             ERROR_STATUS => self.errors_latched,
-            COMMAND => self.icr as u32,
-            COMMAND_HIGH => (self.icr >> 32) as u32,
-            LOCAL_VECTOR..INITIAL_COUNT => self.lvt[usize::from(register - LOCAL_VECTOR)],
+            COMMAND => self.icr.into_bits() as u32,
+            COMMAND_HIGH => self.icr.destination(),
+            LOCAL_VECTOR..INITIAL_COUNT => {
+                self.lvt[usize::from(register - LOCAL_VECTOR)].into_bits()
+            }
             INITIAL_COUNT => self.timer.initial(),
             CURRENT_COUNT => self.timer.current(self.timer_mode(), now, self.rate),
             DIVIDE => self.timer.divide_config(),
@@ -199,15 +216,15 @@ impl LocalApic {
     fn set_spurious(&mut self, value: u32) {
         self.svr = value & 0x1ff;
         if !self.software_enabled() {
-            self.lvt.iter_mut().for_each(|lvt| *lvt |= LVT_MASKED);
+            self.lvt.iter_mut().for_each(|lvt| lvt.set_masked(true));
         }
     }
 
     fn set_local_vector(&mut self, entry: usize, value: u32) {
         let before = self.timer_mode();
-        self.lvt[entry] = value & LVT_WRITABLE[entry];
+        self.lvt[entry] = LocalVector::from_bits(value & LVT_WRITABLE[entry]);
         if !self.software_enabled() {
-            self.lvt[entry] |= LVT_MASKED;
+            self.lvt[entry].set_masked(true);
         }
         // A switch into or out of TSC-deadline mode disarms the timer: SDM 3A "TSC-Deadline Mode".
         let after = self.timer_mode();
@@ -218,36 +235,33 @@ impl LocalApic {
     }
 
     /// Carries out an interrupt command. There is one CPU: a message reaches this APIC or none.
-    fn send(&mut self, command: u64) {
-        self.icr = command & !ICR_PENDING;
+    fn send(&mut self, command: InterruptCommand) {
+        self.icr = command.with_pending(false);
         let destination = self.command_destination(command);
-        let reaches_us = match (command >> 18) & 3 {
-            0 => self.is_addressed(destination),
-            1 | 2 => true,
+        let reaches_us = match command.shorthand() {
+            shorthand::NONE => self.is_addressed(destination),
+            shorthand::SELF | shorthand::ALL => true,
             _ => false,
         };
-        let delivery = DeliveryMode::of((command >> 8) as u32);
-        if delivery == DeliveryMode::Fixed && (command as u8) < 16 {
+        let delivery = DeliveryMode::of(command.delivery_mode());
+        if delivery == DeliveryMode::Fixed && command.vector() < 16 {
             self.raise_error(ERROR_SEND_ILLEGAL);
         } else if reaches_us {
             self.accept(InterruptMessage {
-                vector: command as u8,
+                vector: command.vector(),
                 delivery,
                 trigger: TriggerMode::Edge,
             });
         }
     }
 
-    fn command_destination(&self, command: u64) -> MessageDestination {
-        let field = (command >> 32) as u32;
+    fn command_destination(&self, command: InterruptCommand) -> MessageDestination {
+        let field = command.destination();
         let set = if self.mode == ApicMode::X2Apic { field } else { field >> 24 };
-        if command & ICR_LOGICAL != 0 {
+        if command.logical() {
             MessageDestination::Logical(set)
         } else {
             MessageDestination::Physical(set)
         }
     }
 }
-
-const ICR_LOGICAL: u64 = 1 << 11;
-const ICR_PENDING: u64 = 1 << 12;

@@ -21,6 +21,7 @@ mod tests;
 
 use super::clock::{Tsc, TscRate};
 use super::map::{BOOT_APIC_ID, LAPIC_BASE};
+use crate::arch::apic_words::{InterruptCommand, LocalVector, delivery};
 use timer::{ApicTimer, TimerMode};
 use vectors::Vectors;
 
@@ -53,10 +54,10 @@ pub enum DeliveryMode {
 impl DeliveryMode {
     /// Decodes the three-bit delivery mode of LVT, ICR and IOAPIC. With one CPU, lowest priority is
     /// fixed.
-    pub const fn of(bits: u32) -> Self {
-        match bits & 7 {
-            0 | 1 => DeliveryMode::Fixed,
-            4 => DeliveryMode::Nmi,
+    pub const fn of(bits: u8) -> Self {
+        match bits {
+            delivery::FIXED | delivery::LOWEST_PRIORITY => DeliveryMode::Fixed,
+            delivery::NMI => DeliveryMode::Nmi,
             _ => DeliveryMode::Other,
         }
     }
@@ -101,7 +102,7 @@ pub enum ApicOutcome {
     EndOfInterrupt(u8),
 }
 
-const LVT_MASKED: u32 = 1 << 16;
+const LVT_MASKED: LocalVector = LocalVector::new().with_masked(true);
 const SOFTWARE_ENABLE: u32 = 1 << 8;
 const LVT_COUNT: usize = 6;
 const LVT_TIMER: usize = 0;
@@ -129,8 +130,8 @@ pub struct LocalApic {
     svr: u32,
     logical: u32,
     destination_format: u32,
-    icr: u64,
-    lvt: [u32; LVT_COUNT],
+    icr: InterruptCommand,
+    lvt: [LocalVector; LVT_COUNT],
     timer: ApicTimer,
     /// Timer interrupts that the CPU has taken.
     ticks: u32,
@@ -154,7 +155,7 @@ impl LocalApic {
             svr: 0xff,
             logical: 0,
             destination_format: u32::MAX,
-            icr: 0,
+            icr: InterruptCommand::new(),
             lvt: [LVT_MASKED; LVT_COUNT],
             timer: ApicTimer::default(),
             ticks: 0,
@@ -305,7 +306,7 @@ impl LocalApic {
     pub fn acknowledge(&mut self, vector: u8) {
         self.irr.remove(vector);
         self.isr.insert(vector);
-        self.ticks = self.ticks.wrapping_add(u32::from(vector == self.lvt[LVT_TIMER] as u8));
+        self.ticks = self.ticks.wrapping_add(u32::from(vector == self.lvt[LVT_TIMER].vector()));
     }
 
     /// Returns how many timer interrupts the CPU has taken.
@@ -322,7 +323,7 @@ impl LocalApic {
 
     /// Returns whether the timer runs and will interrupt the CPU.
     pub fn awaits_timer(&self) -> bool {
-        self.deadline().is_some() && self.would_take(self.lvt[LVT_TIMER] as u8)
+        self.deadline().is_some() && self.would_take(self.lvt[LVT_TIMER].vector())
     }
 
     /// Tells whether an NMI is pending.
@@ -337,7 +338,7 @@ impl LocalApic {
 
     /// Returns when the timer expires; `None` while it is stopped or masked.
     pub const fn deadline(&self) -> Option<Tsc> {
-        if self.lvt[LVT_TIMER] & LVT_MASKED != 0 { None } else { self.timer.deadline() }
+        if self.lvt[LVT_TIMER].masked() { None } else { self.timer.deadline() }
     }
 
     /// Lets the timer expire if its time has come.
@@ -368,7 +369,7 @@ impl LocalApic {
     }
 
     const fn timer_mode(&self) -> TimerMode {
-        TimerMode::of(self.lvt[LVT_TIMER])
+        TimerMode::of(self.lvt[LVT_TIMER].timer_mode())
     }
 
     const fn software_enabled(&self) -> bool {
@@ -384,12 +385,12 @@ impl LocalApic {
 
     fn local_interrupt(&mut self, entry: usize) {
         let lvt = self.lvt[entry];
-        if lvt & LVT_MASKED == 0 {
+        if !lvt.masked() {
             // The entries of timer and error have no delivery mode: those bits read zero, which
             // means fixed.
             self.accept(InterruptMessage {
-                vector: lvt as u8,
-                delivery: DeliveryMode::of(lvt >> 8),
+                vector: lvt.vector(),
+                delivery: DeliveryMode::of(lvt.delivery_mode()),
                 trigger: TriggerMode::Edge,
             });
         }
@@ -400,7 +401,7 @@ impl LocalApic {
         self.errors |= error;
         // An error entry with an illegal vector would raise an error of its own, and so on for
         // ever.
-        if news && self.lvt[LVT_ERROR] as u8 >= 16 {
+        if news && self.lvt[LVT_ERROR].vector() >= 16 {
             self.local_interrupt(LVT_ERROR);
         }
     }

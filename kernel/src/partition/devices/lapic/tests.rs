@@ -193,3 +193,30 @@ fn no_write_to_any_register_panics() {
         }
     }
 }
+
+/// SDM 3A "Local Vector Table": reserved bits and the bits of the APIC itself read as zeros.
+#[test]
+fn a_guest_writes_only_the_fields_that_an_entry_has() {
+    let entries = [0x7_00ff, 0x1_07ff, 0x1_07ff, 0x1_a7ff, 0x1_a7ff, 0x1_00ff];
+    for (register, writable) in (LOCAL_VECTOR..).zip(entries) {
+        let mut apic = x2apic();
+        for bit in (0..32).map(|n| 1 << n) {
+            assert_eq!(apic.msr_write(register, bit, NOW), Ok(ApicOutcome::None));
+            assert_eq!(apic.msr_read(register, NOW), Ok(bit & writable), "{register:#x} {bit:#x}");
+        }
+    }
+}
+
+/// The halves of xAPIC's command are those of x2APIC's, with the destination at the top.
+#[test]
+fn a_command_reads_as_it_was_written_but_for_its_status() {
+    for command in (0..64).map(|n| 1_u64 << n).chain([0, u64::MAX]) {
+        let (mut old, mut new) = (xapic(), x2apic());
+        assert_eq!(new.msr_write(COMMAND, command, NOW), Ok(ApicOutcome::None));
+        assert_eq!(new.msr_read(COMMAND, NOW), Ok(command & !0x1000));
+        assert_eq!(old.mmio_write(0x310, (command >> 32) as u32, NOW), ApicOutcome::None);
+        assert_eq!(old.mmio_write(0x300, command as u32, NOW), ApicOutcome::None);
+        let halves = (old.mmio_read(0x310, NOW), old.mmio_read(0x300, NOW));
+        assert_eq!(halves, ((command >> 32) as u32 & 0xff00_0000, command as u32 & !0x1000));
+    }
+}

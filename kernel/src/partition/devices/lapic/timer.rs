@@ -9,6 +9,7 @@
 //! The count runs at 1 GHz (one tick a nanosecond) before the divider. Only the moment of the next
 //! expiry is kept, in guest TSC ticks; the current count is computed from it.
 
+use crate::arch::apic_words::timer_mode;
 use crate::partition::devices::clock::{Tsc, TscRate};
 
 /// Shortest period. A shorter one is stretched to it: else the guest's ticks would take the whole
@@ -27,11 +28,11 @@ pub enum TimerMode {
 }
 
 impl TimerMode {
-    /// Decodes the LVT timer register; the reserved encoding counts as one-shot.
-    pub const fn of(lvt: u32) -> Self {
-        match (lvt >> 17) & 3 {
-            1 => TimerMode::Periodic,
-            2 => TimerMode::TscDeadline,
+    /// Decodes the field of the LVT timer register; the reserved encoding counts as one-shot.
+    pub const fn of(bits: u8) -> Self {
+        match bits {
+            timer_mode::PERIODIC => TimerMode::Periodic,
+            timer_mode::TSC_DEADLINE => TimerMode::TscDeadline,
             _ => TimerMode::OneShot,
         }
     }

@@ -7,9 +7,10 @@ use crate::virt::exit::InjectedEvent;
 use crate::virt::face::WindowRequest;
 use crate::virt::vmx::control_register::cr0;
 use crate::virt::vmx::controls::PrimaryControls;
-use crate::virt::vmx::decode::{nmi_unblocked_by_iret, reason};
+use crate::virt::vmx::decode::reason;
 use crate::virt::vmx::event::{EntryEvent, InterruptionInfo};
 use crate::virt::vmx::field::{control, guest, info};
+use crate::virt::vmx::qualification::EptQualification;
 
 /// Bits of the interruptibility state (SDM 3C "Guest Non-Register State").
 pub mod blocking {
@@ -101,7 +102,7 @@ impl VmxVcpu {
             vmcs.write(control::ENTRY_ERROR_CODE, event.error_code);
         }
         vmcs.write(control::ENTRY_INSTRUCTION_LENGTH, event.length);
-        vmcs.write(control::ENTRY_INTERRUPTION, event.info);
+        vmcs.write(control::ENTRY_INTERRUPTION, event.info.into_bits());
     }
 
     /// Re-queues the event whose delivery the exit interrupted. SDM 3C "Information for VM Exits
@@ -111,7 +112,7 @@ impl VmxVcpu {
     #[inline(always)]
     pub(super) fn take_up_interrupted_delivery(&mut self) {
         let mut vmcs = self.current();
-        let vectoring = InterruptionInfo::from_raw(vmcs.info(info::IDT_VECTORING));
+        let vectoring = InterruptionInfo::from_bits(vmcs.info(info::IDT_VECTORING));
         let interrupted = EntryEvent::interrupted(
             vectoring,
             vmcs.info(info::IDT_VECTORING_ERROR_CODE),
@@ -119,9 +120,11 @@ impl VmxVcpu {
         );
         let unblocked = match self.reason().basic() {
             reason::EXCEPTION_OR_NMI => {
-                InterruptionInfo::from_raw(vmcs.info(info::INTERRUPTION)).nmi_unblocked_by_iret()
+                InterruptionInfo::from_bits(vmcs.info(info::INTERRUPTION)).nmi_unblocked_by_iret()
             }
-            reason::EPT_VIOLATION => nmi_unblocked_by_iret(vmcs.info(info::QUALIFICATION)),
+            reason::EPT_VIOLATION => {
+                EptQualification::from_bits(vmcs.info(info::QUALIFICATION)).nmi_unblocked_by_iret()
+            }
             _ => false,
         };
         let blocked = vmcs.read(guest::INTERRUPTIBILITY);

@@ -32,7 +32,7 @@ impl ExitInformation for CurrentVmcs<'_> {
         Gva::new(self.info(info::GUEST_LINEAR))
     }
     fn interruption(&self) -> InterruptionInfo {
-        InterruptionInfo::from_raw(self.info(info::INTERRUPTION))
+        InterruptionInfo::from_bits(self.info(info::INTERRUPTION))
     }
 }
 
