@@ -157,6 +157,43 @@ mod tests {
         assert_eq!(Hfn::new(u64::MAX).checked_add(1), None);
     }
 
+    /// Every power of two, and the numbers beside it.
+    fn edges() -> impl Iterator<Item = u64> {
+        (0..64).map(|bit| 1_u64 << bit).flat_map(|n| [n - 1, n, n + 1]).chain([u64::MAX])
+    }
+
+    #[test]
+    fn page_and_offset_make_up_the_address_everywhere() {
+        for raw in edges() {
+            let a = Hpa::new(raw);
+            let (base, offset) = (a.page_base().as_u64(), a.page_offset());
+            assert!(base.is_multiple_of(PAGE_SIZE) && offset < PAGE_SIZE, "{a:?}");
+            assert_eq!((base + offset, base / PAGE_SIZE), (raw, a.number().as_u64()), "{a:?}");
+        }
+    }
+
+    #[test]
+    fn a_frame_holds_its_first_and_its_last_byte() {
+        for raw in edges().filter(|&raw| raw < 1 << 40) {
+            let frame = Hfn::new(raw);
+            let first = frame.base();
+            assert_eq!((first.page_offset(), first.number()), (0, frame));
+            let last = first.checked_add(PAGE_SIZE - 1).unwrap();
+            assert_eq!((last.page_base(), last.number()), (first, frame));
+        }
+    }
+
+    #[test]
+    fn a_sum_is_the_numbers_sum_or_none() {
+        for a in edges() {
+            for b in edges() {
+                let sum = u64::try_from(u128::from(a) + u128::from(b)).ok();
+                assert_eq!(Gpa::new(a).checked_add(b), sum.map(Gpa::new));
+                assert_eq!(Gfn::new(a).checked_add(b), sum.map(Gfn::new));
+            }
+        }
+    }
+
     #[test]
     #[should_panic(expected = "beyond 52 address bits")]
     fn a_frame_number_beyond_52_bits_is_our_bug() {

@@ -80,17 +80,29 @@ mod tests {
     #[test]
     fn tags_survive_the_round_trip_at_their_extremes() {
         for class in [CompletionOwner::Transfer, CompletionOwner::WriteOut, CompletionOwner::Task] {
-            for (detail, slot) in [(0, 0), (DETAIL_MASK as u32, u32::MAX)] {
-                let tag = CookieFields { class, detail, slot };
-                assert_eq!(CookieFields::of(tag.cookie()), Some(tag));
+            let details = (0..28).map(|bit| 1 << bit).chain([0, DETAIL_MASK as u32]);
+            for detail in details {
+                for slot in (0..32).map(|bit| 1 << bit).chain([0, u32::MAX]) {
+                    let tag = CookieFields { class, detail, slot };
+                    assert_eq!(CookieFields::of(tag.cookie()), Some(tag));
+                }
             }
         }
+        let all = CookieFields {
+            class: CompletionOwner::Task,
+            detail: DETAIL_MASK as u32,
+            slot: u32::MAX,
+        };
+        assert_eq!(all.cookie(), Cookie(0x3fff_ffff_ffff_ffff));
     }
 
     #[test]
     fn foreign_cookies_are_recognised_as_such() {
-        assert_eq!(CookieFields::of(Cookie(0)), None);
-        assert_eq!(CookieFields::of(Cookie(u64::MAX)), None);
+        for class in (0..16u64).filter(|class| !(1..=3).contains(class)) {
+            for rest in [0, (1 << CLASS_SHIFT) - 1] {
+                assert_eq!(CookieFields::of(Cookie(class << CLASS_SHIFT | rest)), None);
+            }
+        }
     }
 
     #[test]

@@ -373,6 +373,43 @@ mod tests {
         }
     }
 
+    /// The quick tests of a word, which look at single bits, agree with its decoding.
+    #[test]
+    fn a_words_tests_agree_with_its_decoding() {
+        for format in FORMATS {
+            for leaf in absent_leaves().chain(present_leaves()) {
+                let word = format.encode(leaf);
+                let resident = matches!(leaf, LeafState::Present(_));
+                let zeros = matches!(leaf, LeafState::Untouched | LeafState::Zero);
+                let state = match leaf {
+                    LeafState::Untouched => 0,
+                    LeafState::Zero => 1,
+                    LeafState::GoingOut(_) => 2,
+                    LeafState::Paged(_) => 3,
+                    LeafState::ComingIn(_) => 4,
+                    LeafState::Present(_) => 5,
+                };
+                assert_eq!(
+                    (is_resident(word), reads_as_zeros(word)),
+                    (resident, zeros),
+                    "{leaf:?}"
+                );
+                assert_eq!(state_of(word), state, "{leaf:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_entry_points_to_its_table_in_every_format() {
+        for format in FORMATS {
+            for table in (0..40).map(|bit| Hfn::new(1 << bit)).chain([Hfn::new((1 << 40) - 1)]) {
+                let entry = format.table_entry(table);
+                assert!(is_table(entry) && is_resident(entry));
+                assert_eq!(frame_of(entry), table);
+            }
+        }
+    }
+
     #[test]
     fn no_two_leaves_share_a_word() {
         for format in FORMATS {

@@ -126,23 +126,47 @@ impl FrameEntry {
 mod tests {
     use super::*;
 
+    /// Zero, all ones, and each bit alone.
+    fn edges() -> impl Iterator<Item = u32> {
+        (0..32).map(|bit| 1 << bit).chain([0, u32::MAX])
+    }
+
+    /// Every object, and every index at its edges, with no pin and with all of them.
     #[test]
-    fn owners_survive_the_round_trip_at_the_extremes() {
-        for object in [0, 1, 63, 0xfff] {
-            for index in [0, 1, u32::MAX] {
+    fn owners_survive_the_round_trip() {
+        for object in 0..=0xfff {
+            for index in edges() {
                 let owner = FrameOwner { object: ObjectId(object), index: PageIndex(index) };
-                let entry = FrameEntry::mapped(owner).pinned().unwrap();
-                assert_eq!((entry.state(), entry.pins()), (FrameState::Mapped(owner), 1));
+                let entry = FrameEntry::mapped(owner);
+                let full = FrameEntry(entry.0 | (PIN_MAX * PIN));
+                for (entry, pins) in [(entry, 0), (full, 0xff)] {
+                    assert_eq!((entry.state(), entry.pins()), (FrameState::Mapped(owner), pins));
+                    assert_eq!(entry.is_unpinned(owner), pins == 0);
+                    assert_eq!((entry.is_claimed(), entry.next_free()), (false, None));
+                }
             }
         }
+    }
+
+    /// The fields of a word with all of them at their largest: none reaches into another.
+    #[test]
+    fn fields_lie_side_by_side() {
+        let owner = FrameOwner { object: ObjectId(0xfff), index: PageIndex(u32::MAX) };
+        assert_eq!(FrameEntry::mapped(owner).0, 2 << 62 | 0xfff_ffff_ffff);
+        assert_eq!((PIN_MAX * PIN, CLAIMED), (0xff << 44, 1 << 52));
+        assert_eq!((FrameEntry::HELD.0, FrameEntry::HELD.state()), (1 << 62, FrameState::Held));
+        assert_eq!(FrameEntry::free(LAST).0, 0xffff_ffff << 12);
     }
 
     #[test]
     fn pins_stop_at_their_field_and_leave_the_owner_alone() {
         let owner = FrameOwner { object: ObjectId(0xfff), index: PageIndex(u32::MAX) };
         let mut entry = FrameEntry::mapped(owner);
-        for _ in 0..0xff {
-            entry = entry.pinned().unwrap();
+        for pins in 0..0xff {
+            assert_eq!((entry.pins(), entry.state()), (pins, FrameState::Mapped(owner)));
+            let more = entry.pinned().unwrap();
+            assert_eq!(more.unpinned(), entry);
+            entry = more;
         }
         assert_eq!(
             (entry.pinned(), entry.pins(), entry.state()),
@@ -161,13 +185,11 @@ mod tests {
 
     #[test]
     fn a_free_entry_names_its_successor() {
-        assert_eq!(
-            (FrameEntry::free(7).state(), FrameEntry::free(7).next_free()),
-            (FrameState::Free, Some(7))
-        );
-        assert_eq!(
-            (FrameEntry::free(LAST).next_free(), FrameEntry::HELD.next_free()),
-            (Some(LAST), None)
-        );
+        for next in edges() {
+            let free = FrameEntry::free(next);
+            assert_eq!((free.state(), free.next_free()), (FrameState::Free, Some(next)));
+            assert_eq!((free.pins(), free.is_claimed()), (0, false));
+        }
+        assert_eq!(FrameEntry::HELD.next_free(), None);
     }
 }
