@@ -165,11 +165,9 @@ mod tests {
         let mut archive = ModuleArchive::default();
         archive.add("config", ModuleSource::Bytes(vec![1; 700]));
         archive.add("kernel", ModuleSource::Bytes(vec![3; 512]));
-        let path =
-            std::env::temp_dir().join(format!("tidepool-archive-{}.tar", std::process::id()));
-        archive.write(&path).unwrap();
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::remove_file(&path).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        archive.write(file.path()).unwrap();
+        let bytes = std::fs::read(file.path()).unwrap();
         assert_eq!(bytes.len() as u64, archive.size().unwrap());
         let mut tar = tar::Archive::new(bytes.as_slice());
         let names: Vec<_> = tar

@@ -50,7 +50,8 @@ mod tests {
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_no_remains() {
-        let dir = std::env::temp_dir().join(format!("tidepool-atomic-{}", std::process::id()));
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("new");
         let path = dir.join("file");
         write(&path, |f| Ok(f.write_all(b"old")?)).unwrap();
         let failed = write(&path, |f| {
@@ -60,6 +61,5 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

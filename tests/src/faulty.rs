@@ -9,7 +9,7 @@
 
 use crate::cuts::GuestTruth;
 use crate::nbd::{NbdDisk, Recording};
-use crate::scenario::ScenarioFolder;
+use crate::scenario::scenario_folder;
 use crate::{plan_machine, test_kernel};
 use anyhow::{Context, Result, bail};
 use boot::bed::{Bed, ClockBase, RunningMachine};
@@ -17,6 +17,7 @@ use boot::events::Event;
 use boot::screen::{Notice, NoticeWriter};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Time limit for the next step.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -51,7 +52,7 @@ pub struct FaultyMachine {
     /// Address of the victim's first page, once the guest has logged it.
     pub first_page: Option<u64>,
     writer: NoticeWriter,
-    _folder: ScenarioFolder,
+    _folder: TempDir,
 }
 
 impl FaultyMachine {
@@ -61,7 +62,7 @@ impl FaultyMachine {
     /// # Errors
     /// Where something does not build or start.
     pub fn start(name: &str, clock: TimeBase, prepare: impl FnOnce(&[NbdDisk])) -> Result<Self> {
-        let folder = ScenarioFolder::new(name)?;
+        let folder = scenario_folder(name)?;
         let mut machine = plan_machine(Bed::Qemu, name, &configuration()?, folder.path())?;
         let images = std::mem::take(&mut machine.disks);
         let disks = images

@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn the_table_that_we_make_is_right_and_a_spoiled_one_is_not() {
-        let path = std::env::temp_dir().join(format!("tidepool-gpt-reader-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("image");
         boot::volume::create_spaces(&path, 32 << 20, &[8 << 20, 12 << 20]).unwrap();
         let gpt = Gpt::open(&path).unwrap();
         let entries = [
@@ -198,6 +199,5 @@ mod tests {
                 .to_string()
                 .starts_with("the CRC of the header in sector 65535")
         );
-        std::fs::remove_file(&path).unwrap();
     }
 }

@@ -2,6 +2,7 @@
 //! failure's text.
 
 use std::fs;
+use std::io::{Read, Seek};
 use std::process::{Command, Stdio};
 
 /// Crates whose functions are shown in a backtrace.
@@ -34,20 +35,21 @@ fn children() -> String {
 /// without a reader. For the same reason another program, `timeout`, limits its time.
 fn backtraces() -> String {
     let process = std::process::id().to_string();
-    let path = std::env::temp_dir()
-        .join(format!("tidepool-hung-{process}-{:?}", std::thread::current().id()));
     let arguments = ["-p", &process, "-batch", "-ex", "thread apply all backtrace"];
-    let run = |file: fs::File| {
+    let run = || {
+        let mut file = tempfile::tempfile()?;
         Command::new("timeout")
             .args(["60", "gdb"])
             .args(arguments)
-            .stdout(file)
+            .stdout(file.try_clone()?)
             .stderr(Stdio::null())
-            .status()
+            .status()?;
+        let mut said = Vec::new();
+        file.rewind()?;
+        file.read_to_end(&mut said)?;
+        std::io::Result::Ok(said)
     };
-    let said =
-        fs::File::create(&path).and_then(run).and_then(|_| fs::read(&path)).unwrap_or_default();
-    let _ = fs::remove_file(path);
+    let said = run().unwrap_or_default();
     String::from_utf8_lossy(&said).into_owned()
 }
 

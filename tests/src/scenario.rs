@@ -4,7 +4,7 @@ use crate::{plan_machine, test_kernel};
 use anyhow::Result;
 use boot::bed::{Bed, RunningMachine};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use tempfile::TempDir;
 
 /// Name of the partition.
 pub const PARTITION: &str = "guest";
@@ -47,7 +47,7 @@ impl Scenario {
     /// # Errors
     /// Where the configuration has a mistake, or something is missing.
     pub fn start(&self, bed: Bed, name: &str) -> Result<StartedScenario> {
-        let folder = ScenarioFolder::new(name)?;
+        let folder = scenario_folder(name)?;
         let machine = plan_machine(bed, name, &self.toml(bed)?, folder.path())?;
         let disks = machine.disks.clone();
         Ok(StartedScenario { running: machine.start()?, disks, folder })
@@ -77,21 +77,17 @@ pub struct StartedScenario {
     pub running: RunningMachine,
     /// The images of its paging devices.
     pub disks: Vec<PathBuf>,
-    folder: ScenarioFolder,
+    folder: TempDir,
 }
 
 impl StartedScenario {
-    pub(crate) fn new(
-        running: RunningMachine,
-        disks: Vec<PathBuf>,
-        folder: ScenarioFolder,
-    ) -> Self {
+    pub(crate) fn new(running: RunningMachine, disks: Vec<PathBuf>, folder: TempDir) -> Self {
         Self { running, disks, folder }
     }
 
     /// Returns a path in the scenario's folder, which is removed with it.
     pub fn file(&self, name: &str) -> PathBuf {
-        self.folder.0.join(name)
+        self.folder.path().join(name)
     }
 
     /// Returns the transcript's place, for errors.
@@ -100,37 +96,18 @@ impl StartedScenario {
     }
 }
 
-/// A folder that is removed with its owner.
-pub struct ScenarioFolder(PathBuf);
-
-impl ScenarioFolder {
-    /// Returns its path.
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Creates a folder.
-    ///
-    /// # Errors
-    /// Where it cannot be created.
-    pub fn new(name: &str) -> Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let unique =
-            format!("{name}.{}.{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = boot::paths::tidepool().join("scenarios").join(unique);
-        std::fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for ScenarioFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+/// Makes a folder that is removed with its owner, on the disk of the built files.
+///
+/// # Errors
+/// Where it cannot be created.
+pub fn scenario_folder(name: &str) -> Result<TempDir> {
+    let all = boot::paths::tidepool().join("scenarios");
+    std::fs::create_dir_all(&all)?;
+    Ok(tempfile::Builder::new().prefix(&format!("{name}.")).tempdir_in(all)?)
 }
 
 impl AsRef<Path> for StartedScenario {
     fn as_ref(&self) -> &Path {
-        &self.folder.0
+        self.folder.path()
     }
 }

@@ -11,6 +11,7 @@ use boot::events::Event;
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Time limit for the machine's next step.
 pub const LIMIT: Duration = Duration::from_secs(120);
@@ -34,7 +35,7 @@ pub struct Setting {
 
 /// A folder with images, and the machine to run on them.
 pub struct Scene {
-    folder: PathBuf,
+    folder: TempDir,
     name: &'static str,
     bed: Bed,
     setting: Setting,
@@ -46,14 +47,12 @@ impl Scene {
     /// # Errors
     /// Where it cannot be created.
     pub fn new(bed: Bed, name: &'static str, setting: Setting) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("tidepool-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, name, bed, setting })
+        Ok(Self { folder: tempfile::tempdir()?, name, bed, setting })
     }
 
     /// Returns the image of a paging device.
     pub fn image(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("disk{number}.img"))
+        self.folder.path().join(format!("disk{number}.img"))
     }
 
     /// Creates the missing images, and describes the machine.
@@ -73,7 +72,7 @@ impl Scene {
              \"{cmdline}\"\n{partition}\n",
             kernel.display()
         );
-        plan_machine(self.bed, self.name, &text, &self.folder)
+        plan_machine(self.bed, self.name, &text, self.folder.path())
     }
 
     /// Starts the machine.
@@ -82,12 +81,6 @@ impl Scene {
     /// As [`Scene::machine`], or where the emulator does not start.
     pub fn start(&self) -> Result<Play> {
         Play::of(&self.machine()?)
-    }
-}
-
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 

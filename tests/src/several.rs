@@ -1,6 +1,6 @@
 //! A configuration with several partitions of test kernels, for any bed.
 
-use crate::scenario::{ScenarioFolder, StartedScenario};
+use crate::scenario::{StartedScenario, scenario_folder};
 use crate::{plan_machine, test_kernel};
 use anyhow::Result;
 use boot::bed::{Bed, ClockBase};
@@ -54,7 +54,7 @@ impl Several {
     /// # Errors
     /// As [`Several::start`].
     pub fn start_by(&self, clock: ClockBase, bed: Bed, name: &str) -> Result<StartedScenario> {
-        let folder = ScenarioFolder::new(name)?;
+        let folder = scenario_folder(name)?;
         let mut machine = plan_machine(bed, name, &self.toml(bed)?, folder.path())?;
         machine.clock = clock;
         let disks = machine.disks.clone();

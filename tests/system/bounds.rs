@@ -185,8 +185,7 @@ fn stops(bed: Bed) -> Result<()> {
 /// Four spaces for two partitions: one for each while it runs, one for the looping partition's
 /// dump, one for the neighbour's next incarnation.
 fn reserves(bed: Bed) -> Result<()> {
-    let folder = std::env::temp_dir().join(format!("tidepool-{}-reserves", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
+    let folder = tempfile::tempdir()?;
     let device = |n| format!("[[paging_device]]\nimage = \"{n}.img\"\nsize = \"14 MiB\"\n");
     let kernel = test_kernel("states")?;
     let partition = |name| {
@@ -202,7 +201,7 @@ fn reserves(bed: Bed) -> Result<()> {
         partition(PARTITION),
         partition("calm")
     );
-    let mut play = Play::of(&plan_machine(bed, "reserves", &text, &folder)?)?;
+    let mut play = Play::of(&plan_machine(bed, "reserves", &text, folder.path())?)?;
     let of = |partition: &'static str, number: u64| {
         move |event: &Event| event.0["partition"] == partition && event.0["incarnation"] == number
     };
@@ -228,7 +227,5 @@ fn reserves(bed: Bed) -> Result<()> {
         .iter()
         .any(|event| event.name() == "start" && of(PARTITION, 3)(event));
     ensure!(!third, "the loop took the last space; {}", waiting.0);
-    play.power_off()?;
-    std::fs::remove_dir_all(&folder)?;
-    Ok(())
+    play.power_off()
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use std::hash::{DefaultHasher, Hasher};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 use tests::Case;
 use tests::core_file::{CoreFile, PageIn};
 use tests::gpt::{Gpt, GptEntry};
@@ -48,21 +49,18 @@ const FILLED: u64 = 600;
 
 /// A folder with a configuration and images, which is removed with its test.
 struct Bench {
-    folder: PathBuf,
+    folder: TempDir,
     bed: Bed,
     name: &'static str,
 }
 
 impl Bench {
     fn new(bed: Bed, name: &'static str) -> Result<Self> {
-        let folder =
-            std::env::temp_dir().join(format!("tidepool-gpt-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&folder)?;
-        Ok(Self { folder, bed, name })
+        Ok(Self { folder: tempfile::tempdir()?, bed, name })
     }
 
     fn image(&self, number: usize) -> PathBuf {
-        self.folder.join(format!("disk{number}.img"))
+        self.folder.path().join(format!("disk{number}.img"))
     }
 
     /// Describes a machine with disks of these spaces, in MiB, and partitions `a`, `b` and so on of
@@ -83,13 +81,7 @@ impl Bench {
             );
             text += &format!("kernel = \"{}\"\ncmdline = \"paged={FILLED}\"\n", kernel.display());
         }
-        plan_machine(self.bed, self.name, &text, &self.folder)
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
+        plan_machine(self.bed, self.name, &text, self.folder.path())
     }
 }
 

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use tests::{Case, test_kernel};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -39,30 +40,23 @@ pub const CASES: &[Case] = &[
 ];
 
 /// A folder with a configuration of one partition that echoes its input.
-struct EchoFolder(PathBuf);
+struct EchoFolder(TempDir);
 
 impl EchoFolder {
-    fn new(name: &str, device: &str) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("tidepool-{name}-{}", std::process::id()));
-        fs::create_dir_all(&folder)?;
+    fn new(device: &str) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
         let kernel = test_kernel("echo")?;
         let text = format!(
             "[pool]\nmemory = \"8 MiB\"\n{device}[[partition]]\nname = \"e\"\nmemory = \"4 \
              MiB\"\nkernel = \"{}\"\ncmdline = \"name=7\"\nrestart = \"immediate\"\n",
             kernel.display()
         );
-        fs::write(folder.join("echo.toml"), text)?;
+        fs::write(folder.path().join("echo.toml"), text)?;
         Ok(Self(folder))
     }
 
     fn config(&self) -> PathBuf {
-        self.0.join("echo.toml")
-    }
-}
-
-impl Drop for EchoFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        self.0.path().join("echo.toml")
     }
 }
 
@@ -75,7 +69,7 @@ const MEMORY: &str = "[[paging_device]]\nmemory = \"6 MiB\"\n";
 const HARNESS: Duration = Duration::from_secs(660);
 
 fn harness(_: Bed) -> Result<()> {
-    let folder = EchoFolder::new("harness", IMAGES)?;
+    let folder = EchoFolder::new(IMAGES)?;
     let script = boot::paths::workspace().join("examples/harness.py");
     let mut command = Command::new("python3");
     command
@@ -95,7 +89,7 @@ fn harness(_: Bed) -> Result<()> {
 }
 
 fn screen(_: Bed) -> Result<()> {
-    let folder = EchoFolder::new("screen", IMAGES)?;
+    let folder = EchoFolder::new(IMAGES)?;
     let mut terminal = Terminal::start(&folder.config())?;
     terminal.wait_for("#7> ")?;
     // Interrupt, quit, stop, output off and on: the kernel receives and repeats them unchanged.
@@ -106,7 +100,7 @@ fn screen(_: Bed) -> Result<()> {
     terminal.wait_for("#7> half")?;
     terminal.keys(b"\x1dcrx\x1b[24;80R\x7fash e\r")?;
     terminal.wait_for("e: incarnation 1 crashed (operator)")?;
-    let image = folder.0.join("a.img");
+    let image = folder.0.path().join("a.img");
     terminal.wait_for(&format!("`crash vmlinux {}`", image.display()))?;
     // After a stop and a continuation the terminal is in console mode again.
     terminal.signal("TSTP")?;
@@ -133,7 +127,7 @@ fn screen(_: Bed) -> Result<()> {
 }
 
 fn wrong_model(bed: Bed) -> Result<()> {
-    let folder = EchoFolder::new(&format!("model-{}", bed.name()), MEMORY)?;
+    let folder = EchoFolder::new(MEMORY)?;
     let config = folder.config();
     let text = fs::read_to_string(&config)?;
     fs::write(&config, format!("[machine]\ncpu = \"nosuchcpu\"\n{text}"))?;

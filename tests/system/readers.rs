@@ -27,21 +27,10 @@ pub const CASES: &[Case] = &[Case {
 /// The kernel's message when it finds no file system.
 const PANIC: &str = "VFS: Unable to mount root fs";
 
-/// A folder that is removed with its test.
-struct ReaderFolder(PathBuf);
-
-impl Drop for ReaderFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn every_reader(bed: Bed) -> Result<()> {
-    let folder =
-        ReaderFolder(std::env::temp_dir().join(format!("tidepool-readers-{}", std::process::id())));
-    std::fs::create_dir_all(&folder.0)?;
+    let folder = tempfile::tempdir()?;
     let kernel = debian::kernel(Permission::Refuse)?;
-    let places = crash_both(bed, &folder.0, &kernel.vmlinuz())?;
+    let places = crash_both(bed, folder.path(), &kernel.vmlinuz())?;
     let readers = Readers {
         vmlinux: debian::debug_symbols(&kernel, Permission::Refuse)?,
         python: python::drgn(Permission::Refuse)?,

@@ -2,7 +2,6 @@
 
 use anyhow::Result;
 use boot::bed::{Bed, BedMachine};
-use std::path::PathBuf;
 use std::time::Duration;
 use tests::{Case, expect_success, machine};
 
@@ -31,29 +30,14 @@ fn virt(bed: Bed) -> Result<()> {
 
 fn disk(bed: Bed) -> Result<()> {
     let mut machine = machine(bed, "disk")?;
-    let scratch = Scratch::new("selftest-disk.img")?;
-    machine.disks = vec![scratch.0.clone()];
+    // A blank disk, which is removed with the test.
+    let image = tempfile::NamedTempFile::new()?;
+    image.as_file().set_len(DISK_BYTES)?;
+    machine.disks = vec![image.path().to_owned()];
     finish(machine, "disk")
 }
 
 fn finish(mut machine: BedMachine, name: &str) -> Result<()> {
     machine.append = format!("selftest={name}");
     expect_success(machine.start()?, LIMIT)
-}
-
-/// A blank disk image that is removed with its test.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("tidepool-{}-{name}", std::process::id()));
-        std::fs::File::create(&path)?.set_len(DISK_BYTES)?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }

@@ -263,11 +263,7 @@ fn check_image(path: &Path) -> Result<()> {
 /// start processes it in pieces.
 fn recovery(bed: Bed) -> Result<()> {
     const GIB: u64 = 256;
-    let folder = std::env::temp_dir().join(format!("tidepool-{}-cut-off", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let outcome = start_beside(bed, &folder, GIB << 30);
-    std::fs::remove_dir_all(&folder)?;
-    outcome
+    start_beside(bed, tempfile::tempdir()?.path(), GIB << 30)
 }
 
 fn start_beside(bed: Bed, folder: &Path, bytes: u64) -> Result<()> {

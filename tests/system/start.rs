@@ -55,7 +55,8 @@ fn two_cpus_come_up(bed: Bed) -> Result<()> {
 fn copied(bed: Bed) -> Result<()> {
     // This builds the hypervisor, unless it is built already.
     machine(bed, "copied")?;
-    let folder = std::env::temp_dir().join(format!("tidepool-copied-{}", std::process::id()));
+    let temporary = tempfile::tempdir()?;
+    let folder = temporary.path();
     let search = folder.join("bin");
     std::fs::create_dir_all(&search)?;
     let (emulator, command) =
@@ -67,7 +68,7 @@ fn copied(bed: Bed) -> Result<()> {
         .filter(|name| name.to_string_lossy().starts_with("CARGO"));
     let mut copy = Command::new(&command);
     cargos.for_each(|name| _ = copy.env_remove(name));
-    copy.env("PATH", &search).env("RUSTC", folder.join("none")).current_dir(&folder);
+    copy.env("PATH", &search).env("RUSTC", folder.join("none")).current_dir(folder);
     copy.args([crate::interrupt::AS_TIDEPOOL, "boot", "--bed", bed.name(), "--no-install"]);
     let output = bounded::output(&mut copy, COPY);
     let output = output.map(|output| {
@@ -76,7 +77,6 @@ fn copied(bed: Bed) -> Result<()> {
             String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
         )
     });
-    std::fs::remove_dir_all(&folder)?;
     let (status, said) = output?;
     ensure!(status.success(), "it ended with {status}: {said}");
     ensure!(said.contains("no cargo here, so "), "it was built all the same: {said}");

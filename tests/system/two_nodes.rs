@@ -16,7 +16,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tests::nbd::{Action, NbdDisk, Recording, RequestKind, RequestLogEntry, Rule};
-use tests::scenario::ScenarioFolder;
+use tests::scenario::scenario_folder;
 use tests::seeded_runs::SeededRuns;
 use tests::several::{Member, Several};
 use tests::twin::judge::{Known, nothing_is_overtaken, old_owners_keep_away, tenures};
@@ -53,7 +53,7 @@ fn two_nodes(bed: Bed) -> Result<()> {
 }
 
 fn run(bed: Bed, plan: TwinPlan) -> Result<String> {
-    let folder = ScenarioFolder::new("two-nodes")?;
+    let folder = scenario_folder("two-nodes")?;
     let several = Several {
         pool_mib: 8,
         cpus: 1,

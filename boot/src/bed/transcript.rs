@@ -100,7 +100,8 @@ mod tests {
 
     #[test]
     fn the_newest_stay_without_their_archives_and_who_still_runs_is_left_alone() {
-        let all = std::env::temp_dir().join(format!("tidepool-transcripts-{}", std::process::id()));
+        let temporary = tempfile::tempdir().unwrap();
+        let all = temporary.path();
         let ended = u32::MAX - 1;
         let make = |name: String, age: u64| {
             let folder = all.join(name);
@@ -114,7 +115,7 @@ mod tests {
         let old: Vec<_> = (0..4).map(|run| make(format!("boot.{ended}.{run}"), run)).collect();
         let running = make(format!("boot.{}.0", std::process::id()), 100);
         let foreign = make("notes".to_owned(), 200);
-        prune(&all, 2);
+        prune(all, 2);
         let here = |folder: &PathBuf, file: &str| folder.join(file).exists();
         let said: Vec<_> = old.iter().map(|folder| here(folder, "console.txt")).collect();
         assert_eq!(said, [true, true, false, false]);
@@ -123,6 +124,5 @@ mod tests {
                 && here(&running, crate::bed::ARCHIVE)
                 && here(&foreign, crate::bed::ARCHIVE)
         );
-        fs::remove_dir_all(&all).unwrap();
     }
 }

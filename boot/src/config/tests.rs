@@ -2,23 +2,26 @@ use super::image::KernelFormat;
 use super::*;
 use kernel::config::{DumpBound, DumpOverflow, DumpPolicy, RestartLimit, RestartPolicy};
 use std::fs;
+use tempfile::TempDir;
 
 /// A folder with a kernel and an initrd of known format.
-struct ConfigFolder(PathBuf);
+struct ConfigFolder(TempDir);
 
 impl ConfigFolder {
-    fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("tidepool-config-{}-{name}", std::process::id()));
-        fs::create_dir_all(&path).unwrap();
-        fs::write(path.join("vmlinuz"), bzimage()).unwrap();
-        fs::write(path.join("initrd"), b"\x1f\x8b and so on").unwrap();
-        fs::write(path.join("text"), b"no kernel").unwrap();
-        Self(path)
+    fn new() -> Self {
+        let folder = Self(tempfile::tempdir().unwrap());
+        fs::write(folder.join("vmlinuz"), bzimage()).unwrap();
+        fs::write(folder.join("initrd"), b"\x1f\x8b and so on").unwrap();
+        fs::write(folder.join("text"), b"no kernel").unwrap();
+        folder
+    }
+
+    fn join(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
     }
 
     fn read(&self, text: &str) -> Result<BootPlan, String> {
-        read("demo.toml", text, &self.0, Bed::Qemu).map_err(|e| e.to_string())
+        read("demo.toml", text, self.0.path(), Bed::Qemu).map_err(|e| e.to_string())
     }
 }
 
@@ -41,12 +44,6 @@ fn bzimage() -> Vec<u8> {
     image
 }
 
-impl Drop for ConfigFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 const GOOD: &str = r#"
 [pool]
 memory = "128 MiB"
@@ -67,20 +64,20 @@ restart = "immediate"
 
 #[test]
 fn a_good_file_becomes_a_plan_and_its_image_is_made() {
-    let folder = ConfigFolder::new("good");
+    let folder = ConfigFolder::new();
     let plan = folder.read(GOOD).unwrap();
     let partition = &plan.config.partitions[0];
     assert_eq!((plan.config.pool_bytes, partition.memory_bytes), (128 << 20, 256 << 20));
     assert_eq!((partition.dump, partition.restart), (DumpPolicy::Aided, RestartPolicy::Immediate));
     assert_eq!(plan.config.memory_disks, [64 << 20]);
-    assert_eq!(plan.disks, [folder.0.join("a.img")]);
+    assert_eq!(plan.disks, [folder.join("a.img")]);
     assert_eq!(fs::metadata(&plan.disks[0]).unwrap().len(), 288 << 20);
     assert!(plan.machine_mib >= 128 + 64 + 64 && plan.cpus == 2 && plan.cpu.is_none());
 }
 
 #[test]
 fn a_disk_has_the_time_that_is_said_or_half_a_minute() {
-    let folder = ConfigFolder::new("patience");
+    let folder = ConfigFolder::new();
     assert_eq!(folder.read(GOOD).unwrap().config.disk_timeout_ns, 30_000_000_000);
     let plan =
         folder.read(&GOOD.replacen("[pool]", "disk_timeout = \"250 ms\"\n[pool]", 1)).unwrap();
@@ -89,18 +86,18 @@ fn a_disk_has_the_time_that_is_said_or_half_a_minute() {
 
 #[test]
 fn the_machine_grows_with_the_tables_of_frames_and_of_pages() {
-    let folder = ConfigFolder::new("tables");
+    let folder = ConfigFolder::new();
     let mib = |pool: &str, memory: &str, size: &str| {
         let text =
             GOOD.replace("128 MiB", pool).replacen("256 MiB", memory, 1).replace("288 MiB", size);
         folder.read(&text).map(|plan| plan.machine_mib)
     };
     let small = mib("128 MiB", "256 MiB", "288 MiB").unwrap();
-    fs::remove_file(folder.0.join("a.img")).unwrap();
+    fs::remove_file(folder.join("a.img")).unwrap();
     // 12 bytes a frame, and a heap of 1/32 of the machine up to 64 MiB.
     let pool = mib("16 GiB", "256 MiB", "288 MiB").unwrap();
     assert!((16384 + 48 + 48 + 128..16384 + 48 + 48 + 160).contains(&pool), "{pool} MiB");
-    fs::remove_file(folder.0.join("a.img")).unwrap();
+    fs::remove_file(folder.join("a.img")).unwrap();
     // 8 bytes a page plus the upper table levels, once for the live memory and once for memory that
     // is being taken apart.
     let partition = mib("128 MiB", "128 GiB", "132 GiB").unwrap();
@@ -109,7 +106,7 @@ fn the_machine_grows_with_the_tables_of_frames_and_of_pages() {
 
 #[test]
 fn a_machine_without_room_for_the_tables_is_refused() {
-    let folder = ConfigFolder::new("no-room");
+    let folder = ConfigFolder::new();
     let large = GOOD.replacen("256 MiB", "128 GiB", 1).replace("288 MiB", "132 GiB");
     let error = folder
         .read(&large.replacen("[pool]", "[machine]\nmemory = \"512 MiB\"\n[pool]", 1))
@@ -122,10 +119,7 @@ fn a_machine_without_room_for_the_tables_is_refused() {
         "{error}"
     );
     assert!(error.contains("tables of frames"), "{error}");
-    assert!(
-        !folder.0.join("a.img").exists(),
-        "nothing is made for a configuration that is refused"
-    );
+    assert!(!folder.join("a.img").exists(), "nothing is made for a configuration that is refused");
     // Sums beyond 64 bits are refused like any other.
     let error = folder.read(&GOOD.replacen(
         "[pool]\nmemory = \"128 MiB\"",
@@ -137,7 +131,7 @@ fn a_machine_without_room_for_the_tables_is_refused() {
 
 #[test]
 fn a_machine_shows_the_cpu_that_is_asked_for() {
-    let folder = ConfigFolder::new("model");
+    let folder = ConfigFolder::new();
     let plan = folder
         .read(&GOOD.replacen("[pool]", "[machine]\ncpu = \"corei7_ivy_bridge_3770k\"\n[pool]", 1))
         .unwrap();
@@ -146,10 +140,10 @@ fn a_machine_shows_the_cpu_that_is_asked_for() {
 
 #[test]
 fn the_console_of_a_partition_that_is_named_goes_to_programs() {
-    let folder = ConfigFolder::new("route");
+    let folder = ConfigFolder::new();
     let mut plan = folder.read(GOOD).unwrap();
     plan.route_consoles(["debian"].into_iter()).unwrap();
-    let path = folder.0.join("archive.tar");
+    let path = folder.join("archive.tar");
     plan.archive.write(&path).unwrap();
     let mut tar = tar::Archive::new(fs::File::open(&path).unwrap());
     let mut module = Vec::new();
@@ -168,9 +162,9 @@ fn the_console_of_a_partition_that_is_named_goes_to_programs() {
 
 #[test]
 fn the_archive_holds_what_the_configuration_names() {
-    let folder = ConfigFolder::new("archive");
+    let folder = ConfigFolder::new();
     let plan = folder.read(GOOD).unwrap();
-    let path = folder.0.join("archive.tar");
+    let path = folder.join("archive.tar");
     plan.archive.write(&path).unwrap();
     let mut tar = tar::Archive::new(fs::File::open(&path).unwrap());
     let names: Vec<_> =
@@ -182,7 +176,7 @@ fn the_archive_holds_what_the_configuration_names() {
 /// Each row: the text to replace in [`GOOD`], the replacement, and the expected error.
 #[test]
 fn every_mistake_names_file_line_and_key() {
-    let folder = ConfigFolder::new("mistakes");
+    let folder = ConfigFolder::new();
     let rows = [
         (
             "dump = \"aided\"",
@@ -281,7 +275,7 @@ fn every_mistake_names_file_line_and_key() {
 
 #[test]
 fn two_partitions_of_one_name_are_refused() {
-    let folder = ConfigFolder::new("names");
+    let folder = ConfigFolder::new();
     let second = &GOOD[GOOD.find("[[partition]]").unwrap()..];
     let error = folder.read(&format!("{GOOD}{second}")).unwrap_err();
     assert!(
@@ -292,27 +286,27 @@ fn two_partitions_of_one_name_are_refused() {
 
 #[test]
 fn without_a_paging_device_nothing_starts_and_nothing_is_made() {
-    let folder = ConfigFolder::new("none");
+    let folder = ConfigFolder::new();
     let start = GOOD.find("[[paging").unwrap();
     let partition = &GOOD[GOOD.find("[[partition]]").unwrap()..];
     let error = folder.read(&format!("{}{partition}", &GOOD[..start])).unwrap_err();
     assert!(error.contains("paging_device: none, but partition “debian” needs one"), "{error}");
     assert!(folder.read(&GOOD.replace("128 MiB", "1 MiB")).is_err());
-    assert!(!folder.0.join("a.img").exists());
+    assert!(!folder.join("a.img").exists());
 }
 
 #[test]
 fn foreign_data_is_named_and_stays() {
-    let folder = ConfigFolder::new("foreign");
+    let folder = ConfigFolder::new();
     let mut data = vec![0_u8; 288 << 20];
     data[0x438..0x43a].copy_from_slice(&[0x53, 0xef]);
-    fs::write(folder.0.join("a.img"), &data).unwrap();
+    fs::write(folder.join("a.img"), &data).unwrap();
     let error = folder.read(GOOD).unwrap_err();
     assert!(
         error.starts_with("demo.toml:5: paging_device.image: ") && error.contains("ext4"),
         "{error}"
     );
-    assert!(fs::read(folder.0.join("a.img")).unwrap() == data);
+    assert!(fs::read(folder.join("a.img")).unwrap() == data);
 }
 
 #[test]
@@ -323,8 +317,8 @@ fn a_missing_file_is_named() {
 
 #[test]
 fn what_is_no_text_is_told_with_its_line_and_what_never_ends_is_refused() {
-    let folder = ConfigFolder::new("no-text");
-    let path = folder.0.join("odd.toml");
+    let folder = ConfigFolder::new();
+    let path = folder.join("odd.toml");
     fs::write(&path, b"[pool]\nmemory = \xff\n").unwrap();
     let error = load(&path, Bed::Qemu).unwrap_err().to_string();
     assert!(error.ends_with("odd.toml:2: is no text: byte 0xff is not UTF-8"), "{error}");
@@ -334,7 +328,7 @@ fn what_is_no_text_is_told_with_its_line_and_what_never_ends_is_refused() {
 
 #[test]
 fn an_image_that_cannot_be_made_is_told_with_its_line() {
-    let folder = ConfigFolder::new("unmade");
+    let folder = ConfigFolder::new();
     for image in ["nofolder/a.img", "/proc/a.img"] {
         let error = folder.read(&GOOD.replace("a.img", image)).unwrap_err();
         assert!(
@@ -342,13 +336,13 @@ fn an_image_that_cannot_be_made_is_told_with_its_line() {
             "{error}"
         );
     }
-    assert!(!folder.0.join("nofolder").exists());
+    assert!(!folder.join("nofolder").exists());
 }
 
 #[test]
 fn bochs_has_no_virtio_disks() {
-    let folder = ConfigFolder::new("bochs");
-    let error = read("demo.toml", GOOD, &folder.0, Bed::Bochs).unwrap_err().to_string();
+    let folder = ConfigFolder::new();
+    let error = read("demo.toml", GOOD, folder.0.path(), Bed::Bochs).unwrap_err().to_string();
     assert!(
         error.starts_with("demo.toml:5: paging_device.image: Bochs has no virtio disks"),
         "{error}"
@@ -362,7 +356,7 @@ fn with_spaces(spaces: &str) -> String {
 
 #[test]
 fn an_image_with_spaces_is_made_once_and_then_has_to_be_as_described() {
-    let folder = ConfigFolder::new("spaces");
+    let folder = ConfigFolder::new();
     let text = with_spaces("\"272 MiB\", \"8 MiB\"");
     let plan = folder.read(&text).unwrap();
     assert_eq!(fs::metadata(&plan.disks[0]).unwrap().len(), 282 << 20);
@@ -379,7 +373,7 @@ fn an_image_with_spaces_is_made_once_and_then_has_to_be_as_described() {
 
 #[test]
 fn spaces_that_cannot_be_are_named_before_anything_is_made() {
-    let folder = ConfigFolder::new("no-spaces");
+    let folder = ConfigFolder::new();
     let rows = [
         ("\"272 MB\"", "demo.toml:6: paging_device.spaces: “272 MB” is no size"),
         ("\"1000 B\"", "demo.toml:6: paging_device.spaces: 1000 B is no multiple of 4 KiB"),
@@ -406,16 +400,16 @@ fn spaces_that_cannot_be_are_named_before_anything_is_made() {
         ));
         let error = error.err().unwrap_or_else(|| panic!("accepted: {spaces}"));
         assert!(error.starts_with(expected), "{spaces}\n  gave     {error}\n  expected {expected}");
-        assert!(!folder.0.join("a.img").exists());
+        assert!(!folder.join("a.img").exists());
     }
 }
 
 #[test]
 fn a_partition_table_that_is_not_ours_or_damaged_is_refused() {
     use std::os::unix::fs::FileExt;
-    let folder = ConfigFolder::new("tables");
+    let folder = ConfigFolder::new();
     folder.read(&with_spaces("\"272 MiB\"")).unwrap();
-    let file = fs::File::options().read(true).write(true).open(folder.0.join("a.img")).unwrap();
+    let file = fs::File::options().read(true).write(true).open(folder.join("a.img")).unwrap();
     let text = GOOD.replacen("size = \"288 MiB\"\n", "", 1);
     // The primary header is damaged, so the backup header counts. That is enough to start.
     file.write_all_at(b"x", 1024).unwrap();
@@ -436,7 +430,7 @@ fn two(second: &str) -> String {
 
 #[test]
 fn a_kernel_that_is_missing_keeps_only_its_own_partition_from_starting() {
-    let folder = ConfigFolder::new("one-missing");
+    let folder = ConfigFolder::new();
     let text = two("[[partition]]\nname = \"other\"\nmemory = \"64 MiB\"\nkernel = \"missing\"\n");
     let plan = folder.read(&text).unwrap();
     assert_eq!(plan.config.partitions.len(), 2);
@@ -457,14 +451,14 @@ fn a_kernel_that_is_missing_keeps_only_its_own_partition_from_starting() {
 
 #[test]
 fn more_partitions_than_spaces_are_refused_before_anything_starts() {
-    let folder = ConfigFolder::new("spaces");
+    let folder = ConfigFolder::new();
     let more = |name| {
         format!("[[partition]]\nname = \"{name}\"\nmemory = \"32 MiB\"\nkernel = \"vmlinuz\"\n")
     };
     let text = two(&(more("b") + &more("c")));
     let error = folder.read(&text).unwrap_err();
     assert!(error.contains("partition.name: 3 partitions, but only 2 paging spaces"), "{error}");
-    assert!(!folder.0.join("a.img").exists());
+    assert!(!folder.join("a.img").exists());
     let large = two(&more("b").replace("32 MiB", "256 MiB"))
         .replace("\"288 MiB\"\n[[partition]]", "\"64 MiB\"\n[[partition]]");
     let error = folder.read(&large).unwrap_err();
@@ -473,10 +467,10 @@ fn more_partitions_than_spaces_are_refused_before_anything_starts() {
 
 #[test]
 fn an_initrd_is_what_linux_takes_and_a_module_is_anything() {
-    let folder = ConfigFolder::new("initrds");
+    let folder = ConfigFolder::new();
     let check = |bytes: &[u8], format| {
-        fs::write(folder.0.join("i"), bytes).unwrap();
-        image::check_initrd(&folder.0.join("i"), format).is_ok()
+        fs::write(folder.join("i"), bytes).unwrap();
+        image::check_initrd(&folder.join("i"), format).is_ok()
     };
     let at = |offset: usize, magic: &[u8]| [&vec![0; offset], magic, &[0; 64]].concat();
     let ext4 = at(0x438, b"\x53\xef");
@@ -490,11 +484,11 @@ fn an_initrd_is_what_linux_takes_and_a_module_is_anything() {
 
 #[test]
 fn one_image_by_two_names_is_one_disk() {
-    let folder = ConfigFolder::new("names");
-    fs::create_dir_all(folder.0.join("sub")).unwrap();
-    fs::write(folder.0.join("there.img"), [0; 4096]).unwrap();
-    std::os::unix::fs::symlink("there.img", folder.0.join("link.img")).unwrap();
-    fs::hard_link(folder.0.join("there.img"), folder.0.join("hard.img")).unwrap();
+    let folder = ConfigFolder::new();
+    fs::create_dir_all(folder.join("sub")).unwrap();
+    fs::write(folder.join("there.img"), [0; 4096]).unwrap();
+    std::os::unix::fs::symlink("there.img", folder.join("link.img")).unwrap();
+    fs::hard_link(folder.join("there.img"), folder.join("hard.img")).unwrap();
     let two = |one: &str, other: &str| {
         let device =
             |name: &str| format!("[[paging_device]]\nimage = \"{name}\"\nsize = \"288 MiB\"\n");
@@ -507,7 +501,7 @@ fn one_image_by_two_names_is_one_disk() {
     };
     fs::File::options()
         .write(true)
-        .open(folder.0.join("there.img"))
+        .open(folder.join("there.img"))
         .unwrap()
         .set_len(288 << 20)
         .unwrap();
@@ -539,7 +533,7 @@ fn partitions(count: usize) -> String {
 
 #[test]
 fn what_the_hypervisor_has_no_room_for_names_file_line_and_key() {
-    let folder = ConfigFolder::new("limits");
+    let folder = ConfigFolder::new();
     let pool = "[pool]\nmemory = \"64 MiB\"\n";
     let spaces = |count: usize| {
         format!(
@@ -605,7 +599,7 @@ fn what_the_hypervisor_has_no_room_for_names_file_line_and_key() {
 
 #[test]
 fn a_restart_limit_is_a_number_and_a_time() {
-    let folder = ConfigFolder::new("restart-limit");
+    let folder = ConfigFolder::new();
     let read = |line: &str| {
         folder.read(&format!("{GOOD}{line}\n")).map(|plan| plan.config.partitions[0].restart_limit)
     };
@@ -634,7 +628,7 @@ fn a_restart_limit_is_a_number_and_a_time() {
 
 #[test]
 fn a_bound_of_dumps_is_at_least_one_and_skips() {
-    let folder = ConfigFolder::new("dumps");
+    let folder = ConfigFolder::new();
     let read = |lines: &str| {
         folder.read(&format!("{GOOD}{lines}\n")).map(|plan| plan.config.partitions[0].dump_bound)
     };
@@ -660,7 +654,7 @@ fn a_bound_of_dumps_is_at_least_one_and_skips() {
 
 #[test]
 fn too_few_spaces_to_keep_one_for_each_next_incarnation_are_a_warning() {
-    let folder = ConfigFolder::new("reserve");
+    let folder = ConfigFolder::new();
     let spare = "[[paging_device]]\nimage = \"spare.img\"\nsize = \"288 MiB\"\n[[partition]]";
     let warnings = |text: &str| folder.read(text).unwrap().warnings;
     let few = warnings(GOOD);

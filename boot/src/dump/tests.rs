@@ -5,24 +5,23 @@ use kernel::space::content::mark_block;
 use kernel::space::{
     CrashReason, DrainRecord, RecordFormat, RecordedCrash, Residue, SpaceOwner, Uuid,
 };
-use std::path::PathBuf;
+use tempfile::NamedTempFile;
 
 const CAPACITY: u64 = 8 << 20;
 const PAGES: u32 = 64;
 
 /// An image with a dump whose even pages have blocks. The drain has not reached the pages from
 /// `progress` on.
-struct SampleDump(PathBuf);
+struct SampleDump(NamedTempFile);
 
 impl SampleDump {
     fn new(name: &str, state: SpaceState, progress: u32) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("tidepool-dump-{}-{name}", std::process::id()));
-        std::fs::File::create(&path).unwrap().set_len(CAPACITY).unwrap();
+        let file = NamedTempFile::new().unwrap();
+        file.as_file().set_len(CAPACITY).unwrap();
         let contents =
             SpaceContents::new(CAPACITY, &RamLayout::new(u64::from(PAGES) * PAGE_SIZE).unwrap())
                 .unwrap();
-        let image = SpaceImage::open(&path, VolumeAccess::Write).unwrap();
+        let image = SpaceImage::open(file.path(), VolumeAccess::Write).unwrap();
         let mut bitmap = vec![0; PAGES as usize / 8];
         for n in (0..PAGES).step_by(2) {
             let block = [n as u8 + 1; PAGE_SIZE as usize];
@@ -56,11 +55,11 @@ impl SampleDump {
             ..free
         };
         image.put_record(&record).unwrap();
-        Self(path)
+        Self(file)
     }
 
     fn open(&self) -> Dump {
-        Dump::open(&self.0, VolumeAccess::Write).unwrap()
+        Dump::open(self.0.path(), VolumeAccess::Write).unwrap()
     }
 }
 
@@ -84,12 +83,6 @@ fn header_of(dump: &Dump) -> Vec<u8> {
     })
     .unwrap();
     header
-}
-
-impl Drop for SampleDump {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
 }
 
 #[test]
@@ -144,17 +137,18 @@ fn only_a_finished_dump_is_released() {
     assert!(sample.open().release().is_err());
     sample.open().finish().unwrap();
     sample.open().release().unwrap();
-    let error = Dump::open(&sample.0, VolumeAccess::Read).err().unwrap().to_string();
+    let error = Dump::open(sample.0.path(), VolumeAccess::Read).err().unwrap().to_string();
     assert!(error.ends_with("holds no dump, the space is releasing"), "{error}");
 }
 
 /// The second of two spaces holds the dump of [`SampleDump`], behind stale blocks.
 fn on_a_partition(name: &str, state: SpaceState, progress: u32) -> SampleDump {
     let sample = SampleDump::new(name, state, progress);
-    let whole = std::fs::read(&sample.0).unwrap();
-    std::fs::remove_file(&sample.0).unwrap();
-    crate::volume::create_spaces(&sample.0, 32 << 20, &[CAPACITY, CAPACITY]).unwrap();
-    let second = VolumeDisk::open(&sample.0, VolumeAccess::Write).unwrap().space(Some(2)).unwrap();
+    let whole = std::fs::read(sample.0.path()).unwrap();
+    std::fs::remove_file(sample.0.path()).unwrap();
+    crate::volume::create_spaces(sample.0.path(), 32 << 20, &[CAPACITY, CAPACITY]).unwrap();
+    let second =
+        VolumeDisk::open(sample.0.path(), VolumeAccess::Write).unwrap().space(Some(2)).unwrap();
     second.write(0, &whole).unwrap();
     let dump = Dump::of(second).unwrap();
     let blocks = dump.contents.layout.blocks().start;
@@ -166,13 +160,13 @@ fn on_a_partition(name: &str, state: SpaceState, progress: u32) -> SampleDump {
 
 impl SampleDump {
     fn disk(&self) -> VolumeDisk {
-        VolumeDisk::open(&self.0, VolumeAccess::Write).unwrap()
+        VolumeDisk::open(self.0.path(), VolumeAccess::Write).unwrap()
     }
 
     /// Returns the page at `address` according to the header at byte 0 of the whole image; `None`
     /// where no segment contains it.
     fn page_by_first_header(&self, index: u64) -> Option<Vec<u8>> {
-        let bytes = std::fs::read(&self.0).unwrap();
+        let bytes = std::fs::read(self.0.path()).unwrap();
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         assert!(bytes.starts_with(b"\x7fELF\x02\x01\x01") && word(32) == 64);
         let headers = (1..usize::from(bytes[56])).map(|n| 64 + 56 * n);
@@ -233,7 +227,7 @@ fn what_cannot_be_selected_is_refused_and_a_boot_loader_stays() {
             .contains("boot loader")
     );
     deselect(&sample.disk(), 2).unwrap();
-    assert!(std::fs::read(&sample.0).unwrap().starts_with(&[0xeb; 440]));
+    assert!(std::fs::read(sample.0.path()).unwrap().starts_with(&[0xeb; 440]));
     select(&sample.disk(), 2, BootLoader::Replace).unwrap();
     let whole = SampleDump::new("select-whole", SpaceState::Complete, PAGES);
     assert!(
@@ -263,7 +257,7 @@ fn of_first_release(state: &str) -> SampleDump {
         .map(|n| u8::from_str_radix(&hex[n..n + 2], 16).unwrap())
         .collect();
     let sample = SampleDump::new(&format!("first-{state}"), SpaceState::Draining, 10);
-    let image = SpaceImage::open(&sample.0, VolumeAccess::Write).unwrap();
+    let image = SpaceImage::open(sample.0.path(), VolumeAccess::Write).unwrap();
     image.write(CAPACITY - 8192, &[0; 8192]).unwrap();
     // All records have sequence number 8, which belongs in copy A.
     image.write(CAPACITY - 8192, &bytes[..508]).unwrap();
@@ -281,7 +275,7 @@ fn a_dump_of_the_first_release_is_finished_verified_and_released_in_its_own_form
         (32, 5, 27, true)
     );
     let format =
-        || SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().record().unwrap().format;
+        || SpaceImage::open(sample.0.path(), VolumeAccess::Read).unwrap().record().unwrap().format;
     assert_eq!(format(), RecordFormat::Original);
     sample.open().release().unwrap();
     assert_eq!(format(), RecordFormat::Original, "it is upgraded by its next activation");
@@ -308,14 +302,13 @@ fn a_crash_whose_pages_were_not_yet_described_has_none() {
 #[test]
 fn tables_of_many_gib_are_looked_at_in_pieces() {
     const MANY: u32 = (8 << 20) + 4096;
-    let path = std::env::temp_dir().join(format!("tidepool-dump-{}-windows", std::process::id()));
     let contents = |capacity| {
         SpaceContents::new(capacity, &RamLayout::new(u64::from(MANY) * PAGE_SIZE).unwrap())
     };
     let capacity = 36 << 30;
-    std::fs::File::create(&path).unwrap().set_len(capacity).unwrap();
-    let sample = SampleDump(path);
-    let image = SpaceImage::open(&sample.0, VolumeAccess::Write).unwrap();
+    let sample = SampleDump(NamedTempFile::new().unwrap());
+    sample.0.as_file().set_len(capacity).unwrap();
+    let image = SpaceImage::open(sample.0.path(), VolumeAccess::Write).unwrap();
     let contents = contents(capacity).unwrap();
     let layout = contents.layout;
     for n in [7, (8 << 20) - 1, 8 << 20, MANY - 1] {
@@ -393,8 +386,8 @@ fn a_dump_that_was_cut_or_grown_says_so() {
     let sample = SampleDump::new("resized", SpaceState::Complete, PAGES);
     sample.open().finish().unwrap();
     let described = |bytes: u64| {
-        std::fs::File::options().write(true).open(&sample.0).unwrap().set_len(bytes).unwrap();
-        SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().describe().unwrap()
+        std::fs::File::options().write(true).open(sample.0.path()).unwrap().set_len(bytes).unwrap();
+        SpaceImage::open(sample.0.path(), VolumeAccess::Read).unwrap().describe().unwrap()
     };
     let grown = described(CAPACITY + (1 << 20));
     assert!(
@@ -409,9 +402,10 @@ fn a_dump_that_was_cut_or_grown_says_so() {
         cut.starts_with("a dump that was cut: was ") && cut.contains("its record is gone"),
         "{cut}"
     );
-    std::fs::write(&sample.0, [b"\x7fELF\x02\x01\x01".as_slice(), &[1; 9000]].concat()).unwrap();
+    std::fs::write(sample.0.path(), [b"\x7fELF\x02\x01\x01".as_slice(), &[1; 9000]].concat())
+        .unwrap();
     assert_eq!(
-        SpaceImage::open(&sample.0, VolumeAccess::Read).unwrap().describe().unwrap(),
+        SpaceImage::open(sample.0.path(), VolumeAccess::Read).unwrap().describe().unwrap(),
         "no paging space: an ELF file"
     );
 }

@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn output_comes_byte_for_byte_and_keys_are_typed_until_they_are_taken() {
-        let path = std::env::temp_dir().join(format!("tidepool-console-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("console");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let hub =

@@ -92,30 +92,14 @@ fn remove_stale(path: &Path) -> Result<()> {
 mod tests {
     use super::*;
 
-    struct SocketFolder(PathBuf);
-
-    impl SocketFolder {
-        fn new(name: &str) -> Self {
-            let path = std::env::temp_dir().join(format!("tidepool-{name}-{}", std::process::id()));
-            fs::create_dir_all(&path).unwrap();
-            Self(path)
-        }
-    }
-
-    impl Drop for SocketFolder {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
-
     fn refusal(path: &Path) -> String {
         format!("{:#}", LocalSocket::bind(path).err().expect("it is refused"))
     }
 
     #[test]
     fn a_stale_file_is_replaced_and_the_socket_goes_with_its_owner() {
-        let folder = SocketFolder::new("stale");
-        let path = folder.0.join("s");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let socket = LocalSocket::bind(&path).unwrap();
@@ -126,17 +110,17 @@ mod tests {
 
     #[test]
     fn what_is_in_the_way_is_named_and_left() {
-        let folder = SocketFolder::new("refused");
-        let path = folder.0.join("s");
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
         let _living = LocalSocket::bind(&path).unwrap();
         assert!(refusal(&path).ends_with("another process listens there already"));
         assert!(path.exists());
-        let file = folder.0.join("file");
+        let file = folder.path().join("file");
         fs::write(&file, "data").unwrap();
         assert!(refusal(&file).contains("is no socket"));
         assert_eq!(fs::read(&file).unwrap(), b"data");
-        assert!(refusal(&folder.0.join("missing/s")).contains("No such file"));
-        let long = folder.0.join("x".repeat(LONGEST_PATH));
+        assert!(refusal(&folder.path().join("missing/s")).contains("No such file"));
+        let long = folder.path().join("x".repeat(LONGEST_PATH));
         assert!(refusal(&long).contains("at most 107"), "{}", refusal(&long));
     }
 }

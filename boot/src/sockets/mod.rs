@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn two_sockets_never_share_a_path_nor_a_partition() {
-        let path = std::env::temp_dir().join(format!("tidepool-twice-{}", std::process::id()));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("s");
         let refused = |events: Option<&Path>, consoles: &[(&str, &Path)]| {
             let consoles: Vec<_> = consoles
                 .iter()

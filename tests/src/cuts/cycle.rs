@@ -9,7 +9,7 @@
 
 use super::promises::DumpPromises;
 use super::truth::GuestTruth;
-use crate::scenario::ScenarioFolder;
+use crate::scenario::scenario_folder;
 use crate::seeds::Choices;
 use crate::{plan_machine, test_kernel};
 use anyhow::{Context, Result, bail, ensure};
@@ -19,6 +19,7 @@ use boot::volume;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// The partition.
 pub const PARTITION: &str = "p";
@@ -31,7 +32,7 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 
 /// The folder and the two images of a cycle.
 pub struct CycleDisks {
-    folder: ScenarioFolder,
+    folder: TempDir,
     /// The images.
     pub images: Vec<PathBuf>,
 }
@@ -42,7 +43,7 @@ impl CycleDisks {
     /// # Errors
     /// Where they cannot be written.
     pub fn new(name: &str) -> Result<Self> {
-        let folder = ScenarioFolder::new(name)?;
+        let folder = scenario_folder(name)?;
         let images: Vec<_> = (0..2).map(|n| folder.path().join(format!("{n}.img"))).collect();
         images.iter().try_for_each(|image| volume::create(image, DISK_BYTES))?;
         Ok(Self { folder, images })

@@ -1,6 +1,7 @@
 use super::*;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
+use tempfile::NamedTempFile;
 
 /// A client after the handshake, in the transmission phase.
 struct Peer(TcpStream);
@@ -53,23 +54,16 @@ impl Peer {
 
 const LEN: u64 = 8192;
 
-fn image(name: &str) -> (PathBuf, std::fs::File) {
-    let path = std::env::temp_dir().join(format!("nbd-{name}-{}", std::process::id()));
-    let file = std::fs::File::options()
-        .create(true)
-        .truncate(true)
-        .read(true)
-        .write(true)
-        .open(&path)
-        .expect("a file");
-    file.set_len(LEN).expect("its size");
-    (path, file)
+fn image() -> NamedTempFile {
+    let image = NamedTempFile::new().expect("a file");
+    image.as_file().set_len(LEN).expect("its size");
+    image
 }
 
 #[test]
 fn what_one_node_writes_another_one_reads() {
-    let (path, _) = image("shared");
-    let disk = NbdDisk::new(&path, Recording::Bytes).expect("a server");
+    let image = image();
+    let disk = NbdDisk::new(image.path(), Recording::Bytes).expect("a server");
     let mut peers = ["a", "b"].map(|node| Peer::new(&disk.serve(node).expect("a port"), LEN));
     peers[0].ask(1, 7, 512, 4, b"pool");
     assert_eq!(peers[0].answer(), (7, 0));
@@ -97,13 +91,12 @@ fn what_one_node_writes_another_one_reads() {
     );
     assert_eq!(log[0].data.as_deref(), Some(b"pool".as_slice()));
     assert!(log.iter().all(|entry| entry.answered.is_some()));
-    drop(std::fs::remove_file(path));
 }
 
 #[test]
 fn a_rule_may_decide_about_all_that_follows() {
-    let (path, _) = image("afterwards");
-    let disk = NbdDisk::new(&path, Recording::Places).expect("a server");
+    let image = image();
+    let disk = NbdDisk::new(image.path(), Recording::Places).expect("a server");
     let mut peer = Peer::new(&disk.serve("a").expect("a port"), LEN);
     let failure = Action::Fail(NbdError::Io);
     disk.rule(Rule {
@@ -120,13 +113,12 @@ fn a_rule_may_decide_about_all_that_follows() {
     peer.ask(6, 5, 0, 512, &[]);
     assert_eq!(peer.answer(), (5, 5));
     assert_eq!(disk.first_met().map(|entry| entry.kind), Some(RequestKind::Flush));
-    drop(std::fs::remove_file(path));
 }
 
 #[test]
 fn rules_fail_hold_and_keep_what_fits() {
-    let (path, file) = image("rules");
-    let disk = NbdDisk::new(&path, Recording::Places).expect("a server");
+    let image = image();
+    let disk = NbdDisk::new(image.path(), Recording::Places).expect("a server");
     let mut peer = Peer::new(&disk.serve("a").expect("a port"), LEN);
     let writes = Rule { kinds: &[RequestKind::Write], bytes: 0..512, ..Rule::all(Action::Keep) };
     disk.rule(Rule { node: Some("b"), ..Rule::all(Action::Fail(NbdError::Io)) });
@@ -144,7 +136,7 @@ fn rules_fail_hold_and_keep_what_fits() {
     });
     let byte = |at| {
         let mut byte = [0];
-        file.read_exact_at(&mut byte, at).map(|()| byte[0]).expect("the image")
+        image.as_file().read_exact_at(&mut byte, at).map(|()| byte[0]).expect("the image")
     };
     peer.ask(1, 1, 0, 1, b"1");
     peer.ask(1, 2, 0, 1, b"2");
@@ -163,5 +155,4 @@ fn rules_fail_hold_and_keep_what_fits() {
     assert_eq!(disk.log()[1].answered, None);
     disk.let_go();
     assert_eq!((peer.answer(), byte(0)), ((2, 0), b'2'));
-    drop(std::fs::remove_file(path));
 }

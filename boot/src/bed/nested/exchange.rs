@@ -130,9 +130,9 @@ mod tests {
 
     #[test]
     fn files_lie_one_after_the_other_and_nothing_of_earlier_ones_is_left() {
-        let folder = std::env::temp_dir().join(format!("tidepool-exchange-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let exchange = Exchange::new(&folder).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path();
+        let exchange = Exchange::new(folder).unwrap();
         let (first, second) = (folder.join("a"), folder.join("b"));
         fs::write(&first, vec![7; 3 << 20]).unwrap();
         fs::write(&second, vec![0; 5]).unwrap();
@@ -146,19 +146,16 @@ mod tests {
         };
         assert_eq!((byte(MIB), byte(2 * MIB), byte(5 * MIB - 1)), (0, 7, 7));
         assert_eq!((is_blank(&first).unwrap(), is_blank(&second).unwrap()), (false, true));
-        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
     fn what_is_brought_out_keeps_its_holes_and_its_length() {
-        let folder =
-            std::env::temp_dir().join(format!("tidepool-exchange-out-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let exchange = Exchange::new(&folder).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = temporary.path();
+        let exchange = Exchange::new(folder).unwrap();
         exchange.0.write_all_at(&[9], OUT_MIB * MIB + (1 << 16)).unwrap();
         exchange.fetch(5 << 16, &folder.join("out")).unwrap();
         let out = fs::read(folder.join("out")).unwrap();
         assert_eq!((out.len(), out[(1 << 16) - 1], out[1 << 16]), (5 << 16, 0, 9));
-        fs::remove_dir_all(&folder).unwrap();
     }
 }

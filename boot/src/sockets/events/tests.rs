@@ -2,8 +2,8 @@ use super::*;
 use crate::sockets::SocketHub;
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::time::Duration;
+use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -11,23 +11,22 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Bench {
     hub: SocketHub,
     machine: BufReader<TcpStream>,
-    path: PathBuf,
+    folder: TempDir,
 }
 
 impl Bench {
-    fn new(name: &str) -> Self {
-        let path =
-            std::env::temp_dir().join(format!("tidepool-events-{name}-{}", std::process::id()));
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let sockets = crate::sockets::Sockets::bind(Some(&path), &[]).unwrap();
+        let sockets = crate::sockets::Sockets::bind(Some(&folder.path().join("s")), &[]).unwrap();
         let hub = sockets.start(ours).unwrap();
         hub.event(&json!({"t": 1, "event": "boot"}));
-        Self { hub, machine: BufReader::new(listener.accept().unwrap().0), path }
+        Self { hub, machine: BufReader::new(listener.accept().unwrap().0), folder }
     }
 
     fn client(&self) -> TestClient {
-        let stream = UnixStream::connect(&self.path).unwrap();
+        let stream = UnixStream::connect(self.folder.path().join("s")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         TestClient(BufReader::new(stream))
     }
@@ -56,7 +55,7 @@ fn next(reader: &mut impl BufRead) -> Value {
 
 #[test]
 fn everybody_gets_events_and_who_comes_late_those_before() {
-    let bench = Bench::new("late");
+    let bench = Bench::new();
     let mut early = bench.client();
     assert_eq!(early.next()["event"], "boot");
     bench.hub.event(&json!({"t": 2, "event": "crash", "partition": "web"}));
@@ -68,7 +67,7 @@ fn everybody_gets_events_and_who_comes_late_those_before() {
 
 #[test]
 fn an_answer_goes_to_the_client_that_asked_with_its_own_id() {
-    let mut bench = Bench::new("ids");
+    let mut bench = Bench::new();
     let (mut one, mut two) = (bench.client(), bench.client());
     for client in [&mut one, &mut two] {
         client.next();
@@ -112,7 +111,7 @@ fn an_answer_goes_to_the_client_that_asked_with_its_own_id() {
 
 #[test]
 fn what_is_no_command_is_answered_here() {
-    let bench = Bench::new("wrong");
+    let bench = Bench::new();
     let mut client = bench.client();
     client.next();
     let long = format!("{{\"id\":4,\"command\":\"{}\"}}\n", "x".repeat(2 * LONGEST));
@@ -133,7 +132,7 @@ fn what_is_no_command_is_answered_here() {
 
 #[test]
 fn a_slow_client_loses_whole_lines_and_is_told_how_many() {
-    let bench = Bench::new("slow");
+    let bench = Bench::new();
     let mut slow = bench.client();
     slow.next();
     let count = 20_000u64;
@@ -158,7 +157,7 @@ fn a_slow_client_loses_whole_lines_and_is_told_how_many() {
 
 #[test]
 fn the_last_events_reach_a_client_before_the_connection_ends() {
-    let bench = Bench::new("last");
+    let bench = Bench::new();
     let mut client = bench.client();
     client.next();
     bench.hub.event(&json!({"t": 9, "event": "end", "status": 0}));
