@@ -9,7 +9,10 @@
 use super::apic_words::{InterruptCommand, LocalVector, delivery, shorthand, timer_mode};
 use super::{direct_map, instr};
 use crate::addr::Hpa;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::num::NonZero;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use volatile::VolatilePtr;
 
 const IA32_APIC_BASE: u32 = 0x1b;
 const BASE_ENABLE: u64 = 1 << 11;
@@ -42,7 +45,7 @@ const SOFTWARE_ENABLE: u32 = 1 << 8;
 const DIVIDE_BY_1: u32 = 0b1011;
 
 /// Virtual address of the registers, or 0 for x2APIC.
-static REGISTERS: AtomicU64 = AtomicU64::new(0);
+static REGISTERS: AtomicUsize = AtomicUsize::new(0);
 
 /// Enables this CPU's APIC with everything masked.
 pub fn init() {
@@ -51,7 +54,8 @@ pub fn init() {
     let x2apic = instr::cpuid(1, 0).ecx & 1 << 21 != 0;
     let wanted = base | BASE_ENABLE | if x2apic { BASE_X2APIC } else { 0 };
     if !x2apic {
-        REGISTERS.store(direct_map::hva(Hpa::new(base & BASE_ADDRESS)).as_u64(), Ordering::Release);
+        let registers = direct_map::pointer::<u8>(Hpa::new(base & BASE_ADDRESS));
+        REGISTERS.store(registers.expose_provenance(), Ordering::Release);
     }
     // SAFETY: enabling, and from enabled to x2APIC, are legal transitions.
     unsafe { instr::wrmsr(IA32_APIC_BASE, wanted) };
@@ -178,23 +182,35 @@ fn command(command: InterruptCommand) {
 }
 
 fn is_x2apic() -> bool {
-    REGISTERS.load(Ordering::Acquire) == 0
+    registers().is_none()
+}
+
+/// Returns the address of the registers in memory; `None` in x2APIC mode.
+fn registers() -> Option<NonZero<usize>> {
+    NonZero::new(REGISTERS.load(Ordering::Acquire))
+}
+
+/// Returns a register in memory. Each CPU reaches its own APIC there.
+fn in_memory(base: NonZero<usize>, register: ApicRegister) -> VolatilePtr<'static, u32> {
+    // The sum never saturates: the page is in the direct map.
+    let register = NonNull::with_exposed_provenance(base.saturating_add(register as usize));
+    // SAFETY: the APIC's page in the direct map, uncached by the firmware's MTRRs; it is mapped for
+    // ever, and no other CPU reaches this CPU's registers.
+    unsafe { VolatilePtr::new(register) }
 }
 
 fn read(register: ApicRegister) -> u32 {
-    match REGISTERS.load(Ordering::Acquire) {
+    match registers() {
         // SAFETY: the APIC is in x2APIC mode and has the register.
-        0 => unsafe { instr::rdmsr(X2APIC_MSRS + register as u32 / 16) as u32 },
-        // SAFETY: the APIC's page in the direct map, uncached by the firmware's MTRRs.
-        base => unsafe { ((base + register as u64) as *const u32).read_volatile() },
+        None => unsafe { instr::rdmsr(X2APIC_MSRS + register as u32 / 16) as u32 },
+        Some(base) => in_memory(base, register).read(),
     }
 }
 
 fn write(register: ApicRegister, value: u32) {
-    match REGISTERS.load(Ordering::Acquire) {
+    match registers() {
         // SAFETY: the APIC is in x2APIC mode and has the register; it reaches no memory.
-        0 => unsafe { instr::wrmsr(X2APIC_MSRS + register as u32 / 16, u64::from(value)) },
-        // SAFETY: as in `read`.
-        base => unsafe { ((base + register as u64) as *mut u32).write_volatile(value) },
+        None => unsafe { instr::wrmsr(X2APIC_MSRS + register as u32 / 16, u64::from(value)) },
+        Some(base) => in_memory(base, register).write(value),
     }
 }

@@ -2,23 +2,35 @@
 //!
 //! ```text
 //!  table entry (16 bytes, in a BAR)
-//!   0   message address   MessageAddress
-//!   8   message data      MessageData
-//!  12   vector control    VectorControl
+//!   0   message address
+//!   8   message data
+//!  12   vector control
 //! ```
 
 use bitfield_struct::bitfield;
 use virtio_drivers::transport::pci::bus::{ConfigurationAccess, DeviceFunction};
+use volatile::{VolatileFieldAccess, VolatilePtr};
+use zerocopy::{FromBytes, IntoBytes};
 
 use super::capability::{self, PciCapability};
 use super::window::DeviceWindow;
 
 /// Bytes of a table entry.
-pub const ENTRY_SIZE: usize = 16;
+pub const ENTRY_SIZE: usize = size_of::<MsixEntry>();
+
+/// A table entry.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, VolatileFieldAccess)]
+#[repr(C)]
+struct MsixEntry {
+    address: MessageAddress,
+    address_high: u32,
+    data: MessageData,
+    control: VectorControl,
+}
 
 /// The lower half of an entry's address: SDM 3A "Message Address Register Format".
 #[bitfield(u32)]
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, FromBytes, IntoBytes)]
 struct MessageAddress {
     #[bits(2)]
     __: u8,
@@ -33,7 +45,7 @@ struct MessageAddress {
 
 /// An entry's data: SDM 3A "Message Data Register Format". Zeros mean fixed and edge.
 #[bitfield(u32)]
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, FromBytes, IntoBytes)]
 struct MessageData {
     vector: u8,
     #[bits(3)]
@@ -47,7 +59,7 @@ struct MessageData {
 
 /// An entry's vector control: PCI Local Bus 3.0 "Vector Control for MSI-X Table Entries".
 #[bitfield(u32)]
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, FromBytes, IntoBytes)]
 struct VectorControl {
     masked: bool,
     #[bits(31)]
@@ -67,9 +79,6 @@ struct CapabilityWord {
     mask_all: bool,
     enable: bool,
 }
-
-const MASKED: u32 = VectorControl::new().with_masked(true).into_bits();
-const UNMASKED: u32 = VectorControl::new().into_bits();
 
 /// Destination of an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,13 +138,13 @@ impl MsixCapability {
     ) {
         self.control(access, |word| word.with_enable(true).with_mask_all(true));
         for n in 0..self.entries {
-            table.write(usize::from(n) * ENTRY_SIZE + 12, MASKED);
+            entry_of(table, n).control().write(VectorControl::new().with_masked(true));
         }
-        let at = usize::from(entry) * ENTRY_SIZE;
-        table.write(at, MessageAddress::new().with_destination(target.apic_id).into_bits());
-        table.write(at + 4, 0u32);
-        table.write(at + 8, MessageData::new().with_vector(target.vector).into_bits());
-        table.write(at + 12, UNMASKED);
+        let entry = entry_of(table, entry);
+        entry.address().write(MessageAddress::new().with_destination(target.apic_id));
+        entry.address_high().write(0);
+        entry.data().write(MessageData::new().with_vector(target.vector));
+        entry.control().write(VectorControl::new());
         self.control(access, |word| word.with_enable(true).with_mask_all(false));
     }
 
@@ -148,6 +157,10 @@ impl MsixCapability {
         let word = CapabilityWord::from_bits(access.read_word(self.at, self.offset));
         access.write_word(self.at, self.offset, change(word).into_bits());
     }
+}
+
+fn entry_of(table: &DeviceWindow, number: u16) -> VolatilePtr<'_, MsixEntry> {
+    table.at(usize::from(number) * ENTRY_SIZE)
 }
 
 #[cfg(test)]

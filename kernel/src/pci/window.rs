@@ -1,12 +1,14 @@
 //! A window onto registers or memory that a device may change at any time.
 //!
-//! Every access is volatile, aligned and checked against the window's length; no reference into it
-//! is ever made.
+//! Every access is volatile, aligned and checked against the window's length: a window gives
+//! [`VolatilePtr`]s, and no reference into it is ever made.
 
 // UNSAFETY: device memory can only be reached by raw, volatile accesses.
 #![expect(unsafe_code)]
 
 use core::ptr::NonNull;
+use volatile::VolatilePtr;
+use zerocopy::{FromBytes, IntoBytes};
 
 /// A range of device memory.
 #[derive(Debug)]
@@ -57,26 +59,27 @@ impl DeviceWindow {
         self.base.addr().get()
     }
 
-    /// Returns a pointer to a `T` at `offset`.
+    /// Returns the `T` at `offset`: a register, or a structure of registers.
     ///
     /// # Panics
     /// If the value is not inside the window or not aligned (our bug: layouts are computed, and the
     /// device's numbers are checked before).
-    fn pointer<T>(&self, offset: usize) -> *mut T {
+    pub fn at<T: RegisterWord>(&self, offset: usize) -> VolatilePtr<'_, T> {
         let end = offset.checked_add(size_of::<T>());
         assert!(end.is_some_and(|end| end <= self.len), "access within the window");
         // SAFETY: the offset is inside (asserted above) the window, which is one range (promise to
         // `new`).
-        let pointer: *mut T = unsafe { self.base.as_ptr().add(offset) }.cast();
+        let pointer: NonNull<T> = unsafe { self.base.add(offset) }.cast();
         assert!(pointer.is_aligned(), "aligned access to the window");
-        pointer
+        // SAFETY: bounds and alignment are checked above, and every bit pattern is a
+        // `RegisterWord`. The bytes are valid as long as the window lives (promise to `new`); its
+        // user's protocol with the device keeps other CPUs from them.
+        unsafe { VolatilePtr::new(pointer) }
     }
 
     /// Reads one value.
     pub fn read<T: RegisterWord>(&self, offset: usize) -> T {
-        let pointer = self.pointer::<T>(offset);
-        // SAFETY: `pointer` checked bounds and alignment; every bit pattern is a `RegisterWord`.
-        unsafe { pointer.read_volatile() }
+        self.at(offset).read()
     }
 
     /// Copies bytes out.
@@ -91,23 +94,14 @@ impl DeviceWindow {
 
     /// Writes one value.
     pub fn write<T: RegisterWord>(&self, offset: usize, value: T) {
-        let pointer = self.pointer::<T>(offset);
-        // SAFETY: as in `read`.
-        unsafe { pointer.write_volatile(value) }
+        self.at(offset).write(value);
     }
 }
 
-/// Integers: every bit pattern is valid.
-pub trait RegisterWord: Copy + private::Sealed {}
+/// Integers and structures of them without gaps: every bit pattern is valid.
+pub trait RegisterWord: Copy + FromBytes + IntoBytes {}
 
-mod private {
-    pub trait Sealed {}
-}
-
-macro_rules! word {
-    ($($t:ty),*) => { $(impl private::Sealed for $t {} impl RegisterWord for $t {})* };
-}
-word!(u8, u16, u32, u64);
+impl<T: Copy + FromBytes + IntoBytes> RegisterWord for T {}
 
 #[cfg(test)]
 mod tests {
