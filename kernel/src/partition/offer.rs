@@ -11,8 +11,7 @@
 //! any change that may have made an event due. Pure.
 
 use super::devices::Platform;
-use crate::virt::face::WindowRequest;
-use crate::virt::{EventSink, InjectedEvent};
+use crate::virt::{EventSink, InjectedEvent, WindowRequest};
 
 /// Injects the event that is due, or requests an exit for when the guest can take one.
 #[inline(always)]

@@ -22,53 +22,16 @@
 //! * The root frame of the second-level table lives as long as a vCPU points to it.
 
 use super::breakpoints::Breakpoints;
-use super::exit::{InjectedEvent, IoAccess, ShadowSource, SystemMove, VmExit};
+use super::contract::{
+    self, BackendCapabilities, BackendVcpu, ControlRegisters, MissingFeatureError, RawExit,
+    WindowRequest,
+};
+use super::exit::{InjectedEvent, ShadowSource, SystemMove, VmExit};
 use super::frame::ControlFrame;
-use super::sink::EventSink;
 use super::state::{CpuState, Gpr, Regs};
 use super::tag::TlbTag;
 use super::{svm, vmx};
-use crate::addr::{Gpa, Hpa};
-use core::fmt;
-
-/// The feature that the CPU lacks, as text for the operator: "AMD-V: nested paging (CPUID 8000000A
-/// EDX bit 0)".
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MissingFeatureError(pub &'static str);
-
-impl fmt::Display for MissingFeatureError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-/// Properties of a back end that depend on the CPU. They are the same on all CPUs of a node.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BackendCapabilities {
-    /// Number of TLB tags, including the host's 0: for [`TlbTags::new`](super::tag::TlbTags::new).
-    pub tags: u32,
-    /// Whether second-level leaves have accessed and dirty bits.
-    pub accessed_dirty: AccessedDirty,
-}
-
-/// How reads and writes of guest pages are detected.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AccessedDirty {
-    /// The CPU sets bits in the leaf.
-    Hardware,
-    /// Not at all: pages are unmapped to detect an access, and mapped read-only to detect a write.
-    Absent,
-}
-
-impl AccessedDirty {
-    /// Returns the name for reports.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Hardware => "cpu",
-            Self::Absent => "software",
-        }
-    }
-}
+use crate::addr::Hpa;
 
 /// The kind of virtualisation that this machine uses; chosen once at start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,40 +51,9 @@ pub enum EnabledCpu {
     Svm(svm::SvmCpu),
 }
 
-/// Whether [`VmExit::InterruptWindow`] (or [`VmExit::NmiWindow`]) is requested.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WindowRequest {
-    /// Exit as soon as the guest can take the event.
-    Open,
-    /// No such exit.
-    None,
-}
-
-/// The registers that control the guest's address translation. Cheap to read, unlike [`CpuState`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the CPU's names")]
-pub struct ControlRegisters {
-    pub cr0: u64,
-    pub cr3: u64,
-    pub cr4: u64,
-    /// As the guest sees it.
-    pub efer: u64,
-}
-
-/// The vendor's raw words about the last exit, by the manual's names, for reports of an entry
-/// failure or an unknown exit.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RawExit(pub [(&'static str, u64); 6]);
-
-impl fmt::Display for RawExit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(name, value)| write!(f, " {name}={value:#x}"))
-    }
-}
-
 impl Backend {
     /// Frames that [`Self::enable_cpu`] takes.
-    pub const FRAMES_PER_CPU: usize = 2;
+    pub const FRAMES_PER_CPU: usize = contract::FRAMES_PER_CPU;
 
     /// Returns the back end that this CPU supports.
     ///
@@ -185,104 +117,7 @@ pub enum Vcpu {
     Svm(svm::SvmVcpu),
 }
 
-/// The registers on which an exited instruction is carried out: of either back end's vCPU, or of
-/// the enum.
-pub trait VcpuRegisters {
-    /// See [`Vcpu::regs`].
-    fn regs(&self) -> &Regs;
-    /// See [`Vcpu::set`].
-    fn set(&mut self, gpr: Gpr, value: u64);
-    /// Returns the guest's CR3.
-    fn cr3(&self) -> u64;
-    /// See [`Vcpu::next_rip`].
-    fn next_rip(&self, exit: VmExit) -> Option<u64>;
-    /// See [`Vcpu::advance_to`].
-    fn advance_to(&mut self, rip: u64);
-}
-
-/// The vendor's number of the exit reason: enough for exits that are answered at once.
-pub type RawReason = u64;
-
-/// RDMSR or WRMSR.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the CPU's names")]
-pub enum MsrAccess {
-    Read,
-    Write,
-}
-
-/// The registers on which a fetch of 64-bit code depends.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[expect(missing_docs, reason = "the CPU's names")]
-pub struct FetchRegisters {
-    pub cr3: u64,
-    pub cr4: u64,
-    pub cpl: u8,
-}
-
-/// A back end's vCPU: [`Vcpu::run`] in two steps.
-pub trait BackendVcpu: EventSink {
-    /// The reason of [`VmExit::Cpuid`].
-    const CPUID: RawReason;
-    /// The reason of [`VmExit::Io`].
-    const PORT: RawReason;
-    /// The reason of [`VmExit::Halt`].
-    const HALT: RawReason;
-    /// The reason of [`VmExit::SecondLevelFault`].
-    const FAULT: RawReason;
-    /// The reason of [`VmExit::InterruptWindow`].
-    const WINDOW: RawReason;
-
-    /// Returns the kind of access if `reason` is for RDMSR or WRMSR.
-    fn msr_access(&self, reason: RawReason) -> Option<MsrAccess>;
-
-    /// Runs the guest until its next exit. [`Vcpu::exit`] names the exit, unless it is answered
-    /// without that.
-    fn enter(&mut self) -> RawReason;
-    /// Returns the access of an exit for [`BackendVcpu::PORT`].
-    fn port_access(&self) -> Option<IoAccess>;
-    /// Returns the address of the access in an exit for [`BackendVcpu::FAULT`].
-    fn fault_address(&self) -> Gpa;
-    /// Returns whether that access is an instruction's own access to data: not a fetch, not a walk
-    /// of the guest's tables, not part of an event's delivery or of the return from an NMI.
-    fn is_data_access(&self) -> bool;
-    /// Returns the registers on which a fetch depends, if the guest runs 64-bit code.
-    fn long_code(&self) -> Option<FetchRegisters>;
-    /// Handles an exit for [`BackendVcpu::WINDOW`] in place of [`Vcpu::exit`].
-    fn take_up_window(&mut self);
-}
-
-/// Forwards [`VcpuRegisters`] to a type's own methods.
-macro_rules! registers {
-    ($vcpu:ty) => {
-        impl VcpuRegisters for $vcpu {
-            #[inline(always)]
-            fn regs(&self) -> &Regs {
-                self.regs()
-            }
-            #[inline(always)]
-            fn set(&mut self, gpr: Gpr, value: u64) {
-                self.set(gpr, value)
-            }
-            #[inline(always)]
-            fn cr3(&self) -> u64 {
-                self.control_registers().cr3
-            }
-            #[inline(always)]
-            fn next_rip(&self, exit: VmExit) -> Option<u64> {
-                self.next_rip(exit)
-            }
-            #[inline(always)]
-            fn advance_to(&mut self, rip: u64) {
-                self.advance_to(rip)
-            }
-        }
-    };
-}
-
-registers!(vmx::VmxVcpu);
-registers!(svm::SvmVcpu);
-registers!(Vcpu);
+contract::forward_contract!(Vcpu);
 
 /// Calls the same method of either back end.
 macro_rules! each {

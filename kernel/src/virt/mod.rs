@@ -19,6 +19,7 @@
 //! * The kernel is soft-float: guest FPU state stays in the registers across exits.
 
 pub mod breakpoints;
+pub mod contract;
 mod cr0;
 mod cr4;
 mod debug;
@@ -28,22 +29,20 @@ pub mod face;
 pub mod frame;
 #[cfg(target_os = "none")]
 pub mod selftest;
-pub mod sink;
 pub mod state;
 pub mod svm;
 pub mod tag;
 pub mod vmx;
 
+pub use contract::{
+    AccessedDirty, BackendCapabilities, BackendVcpu, ControlRegisters, EventSink, FetchRegisters,
+    MissingFeatureError, MsrAccess, RawExit, RawReason, VcpuRegisters, WindowRequest,
+};
 pub use exit::{
     AccessWidth, InjectedEvent, InjectionKind, IoAccess, IoDirection, PageAccess, ShadowSource,
     SystemMove, TaskSource, TaskSwitch, VmExit,
 };
-pub use face::{
-    AccessedDirty, Backend, BackendCapabilities, BackendVcpu, ControlRegisters, EnabledCpu,
-    FetchRegisters, MissingFeatureError, MsrAccess, RawExit, RawReason, Vcpu, VcpuRegisters,
-    WindowRequest,
-};
+pub use face::{Backend, EnabledCpu, Vcpu};
 pub use frame::ControlFrame;
-pub use sink::EventSink;
 pub use state::{CpuState, DescriptorTable, Gpr, Regs, SegmentRegister};
 pub use tag::{TlbTag, TlbTags};

@@ -5,10 +5,11 @@ use super::{SelftestBench, guest, modes};
 use crate::addr::Gpa;
 use crate::arch::instr::rdtsc;
 use crate::arch::{interrupts, time};
+use crate::virt::contract::WindowRequest;
 use crate::virt::exit::{
     AccessWidth, InjectedEvent, IoAccess, IoDirection, PageAccess, ShadowSource, VmExit,
 };
-use crate::virt::face::{EnabledCpu, WindowRequest};
+use crate::virt::face::EnabledCpu;
 use crate::virt::state::Gpr;
 use log::info;
 

@@ -9,8 +9,9 @@ mod guest;
 mod modes;
 mod other_cpu;
 
+use super::contract::MissingFeatureError;
 use super::exit::VmExit;
-use super::face::{Backend, MissingFeatureError, Vcpu};
+use super::face::{Backend, Vcpu};
 use super::frame::ControlFrame;
 use super::state::{Gpr, Regs};
 use super::tag::{TlbTag, TlbTags};

@@ -8,8 +8,9 @@
 use super::{CheckOutcome, Score, SelftestBench, checks};
 use crate::arch::percpu::{self, CpuId};
 use crate::arch::{instr, interrupts, smp, time};
+use crate::virt::contract::MissingFeatureError;
 use crate::virt::exit::VmExit;
-use crate::virt::face::{Backend, MissingFeatureError};
+use crate::virt::face::Backend;
 use crate::virt::frame::ControlFrame;
 use core::sync::atomic::{AtomicU8, Ordering};
 use log::info;

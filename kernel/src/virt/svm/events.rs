@@ -25,8 +25,8 @@ use super::vcpu::SvmVcpu;
 use super::vmcb::{INTERRUPT_SHADOW, V_INTR_VECTOR_SHIFT, V_IRQ};
 use super::{controls, event};
 use crate::arch::quirks::GuestHazards;
+use crate::virt::contract::WindowRequest;
 use crate::virt::exit::{InjectedEvent, InjectionKind, ShadowSource, VmExit};
-use crate::virt::face::WindowRequest;
 use crate::virt::state::{DR6_SINGLE_STEP, RFLAGS_INTERRUPT, RFLAGS_RESUME, RFLAGS_TRAP};
 
 /// State of events that the VMCB does not hold.

@@ -9,7 +9,9 @@ use super::efer::SVME;
 use crate::addr::Hpa;
 use crate::arch::instr::svm::vmsave;
 use crate::arch::instr::{cpuid, rdmsr, wrmsr};
-use crate::virt::face::{AccessedDirty, Backend, BackendCapabilities, MissingFeatureError};
+use crate::virt::contract::{
+    AccessedDirty, BackendCapabilities, FRAMES_PER_CPU, MissingFeatureError,
+};
 use crate::virt::frame::ControlFrame;
 
 const LEAF_EXTENDED: u32 = 0x8000_0000;
@@ -115,7 +117,7 @@ impl SvmCpu {
     /// # Errors
     /// The missing feature.
     pub fn enable(
-        [save_area, host_state]: [ControlFrame; Backend::FRAMES_PER_CPU],
+        [save_area, host_state]: [ControlFrame; FRAMES_PER_CPU],
     ) -> Result<Self, MissingFeatureError> {
         detect()?;
         // SAFETY: every CPU in long mode has EFER.

@@ -19,11 +19,11 @@ use crate::addr::{Gpa, Hpa, Hva};
 use crate::arch::direct_map::image_hpa;
 use crate::arch::quirks;
 use crate::virt::breakpoints::DebugUse;
+use crate::virt::contract::{
+    BackendVcpu, ControlRegisters, FetchRegisters, MsrAccess, RawExit, RawReason, forward_contract,
+};
 use crate::virt::debug::DebugAddresses;
 use crate::virt::exit::{InjectedEvent, IoAccess, SystemMove, VmExit};
-use crate::virt::face::{
-    BackendVcpu, ControlRegisters, FetchRegisters, MsrAccess, RawExit, RawReason,
-};
 use crate::virt::frame::ControlFrame;
 use crate::virt::state::{CpuState, Gpr, RFLAGS_RESUME, RFLAGS_TRAP, Regs};
 use crate::virt::tag::{TagSharing, TlbTag};
@@ -300,6 +300,8 @@ impl SvmVcpu {
         ])
     }
 }
+
+forward_contract!(SvmVcpu);
 
 impl BackendVcpu for SvmVcpu {
     const CPUID: RawReason = code::CPUID;

@@ -13,7 +13,7 @@ use super::controls::{
     AllowedControls, ControlError, ControlGroup, PinControls, PrimaryControls, SecondaryControls,
     adjust, requests,
 };
-use crate::virt::face::{AccessedDirty, MissingFeatureError};
+use crate::virt::contract::{AccessedDirty, MissingFeatureError};
 
 /// Numbers of the capability MSRs (SDM 3D "VMX Capability Reporting Facility").
 mod msr {

@@ -21,7 +21,7 @@ use super::host_state::HostState;
 use super::msrs::number as msr;
 use crate::addr::Hpa;
 use crate::arch::instr::{self, rdmsr, vmx, wrmsr};
-use crate::virt::face::MissingFeatureError;
+use crate::virt::contract::MissingFeatureError;
 use crate::virt::frame::ControlFrame;
 use x86_64::registers::control::{Cr0, Cr4};
 

@@ -15,7 +15,7 @@
 
 use crate::addr::Hpa;
 use crate::arch::instr::vmx;
-use crate::virt::face::AccessedDirty;
+use crate::virt::contract::AccessedDirty;
 use crate::virt::tag::TlbTag;
 
 /// The EPT pointer: a table of 4 levels, walked through write-back memory, with accessed and dirty

@@ -10,8 +10,8 @@ use super::control::CurrentVmcs;
 use super::control_register::{cr0, cr4, guest_view, real_cr0, real_cr4};
 use super::controls::EntryControls;
 use super::field::{SegmentFields, control, guest};
+use crate::virt::contract::{ControlRegisters, FetchRegisters};
 use crate::virt::efer;
-use crate::virt::face::{ControlRegisters, FetchRegisters};
 use crate::virt::state::{CpuState, DescriptorTable, SegmentRegister};
 
 /// SDM 3C "Guest Register State": the defined bits of the access rights.

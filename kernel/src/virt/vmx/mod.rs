@@ -38,7 +38,7 @@ mod vcpu;
 pub use control::VmxCpu;
 pub use vcpu::VmxVcpu;
 
-use super::face::{BackendCapabilities, MissingFeatureError};
+use super::contract::{BackendCapabilities, MissingFeatureError};
 use capability::VmxProperties;
 use spin::Once;
 

@@ -35,9 +35,9 @@ use super::setup;
 use crate::addr::{Gpa, Hpa};
 use crate::arch::instr::vmx::{read_cr2, read_dr6, write_cr2, write_dr6};
 use crate::virt::breakpoints::DebugUse;
+use crate::virt::contract::{BackendVcpu, FetchRegisters, MsrAccess, RawReason, forward_contract};
 use crate::virt::debug::DebugAddresses;
 use crate::virt::exit::{IoAccess, VmExit};
-use crate::virt::face::{BackendVcpu, FetchRegisters, MsrAccess, RawReason};
 use crate::virt::frame::ControlFrame;
 use crate::virt::state::Gpr;
 use crate::virt::tag::{TagSharing, TlbTag};
@@ -303,6 +303,8 @@ impl VmxVcpu {
         }
     }
 }
+
+forward_contract!(VmxVcpu);
 
 impl BackendVcpu for VmxVcpu {
     const CPUID: RawReason = reason::CPUID as RawReason;

@@ -3,9 +3,9 @@
 use super::VmxVcpu;
 use crate::arch::instr::vmx::{read_dr6, write_dr6};
 use crate::virt::breakpoints::{self, Breakpoints, DR7_GENERAL_DETECT, DebugUse};
+use crate::virt::contract::WindowRequest;
 use crate::virt::debug::DebugAddresses;
 use crate::virt::exit::InjectedEvent;
-use crate::virt::face::WindowRequest;
 use crate::virt::vmx::controls::PrimaryControls;
 use crate::virt::vmx::event::EntryEvent;
 use crate::virt::vmx::field::guest;

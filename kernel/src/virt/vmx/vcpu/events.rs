@@ -3,8 +3,8 @@
 
 use super::VmxVcpu;
 use super::exits::PENDING_SINGLE_STEP;
+use crate::virt::contract::WindowRequest;
 use crate::virt::exit::InjectedEvent;
-use crate::virt::face::WindowRequest;
 use crate::virt::vmx::control_register::cr0;
 use crate::virt::vmx::controls::PrimaryControls;
 use crate::virt::vmx::decode::reason;

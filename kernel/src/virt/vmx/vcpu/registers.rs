@@ -3,9 +3,9 @@
 use super::{Pointers, Residency, VmxVcpu};
 use crate::arch::instr::vmx::write_cr2;
 use crate::virt::breakpoints::DebugUse;
+use crate::virt::contract::{ControlRegisters, RawExit};
 use crate::virt::efer;
 use crate::virt::exit::InjectedEvent;
-use crate::virt::face::{ControlRegisters, RawExit};
 use crate::virt::state::{CpuState, Gpr, Regs};
 use crate::virt::vmx::field::{guest, info};
 use crate::virt::vmx::guest_state;
