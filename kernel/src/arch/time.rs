@@ -6,6 +6,9 @@
 // UNSAFETY: arms the timer in TSC-deadline mode, for CPUs that have it.
 #![expect(unsafe_code)]
 
+#[cfg(test)]
+pub mod test_clock;
+
 use super::apic::Countdown;
 use super::calibrate::{ClockFrequencies, Yardstick, frequencies};
 use super::{apic, instr, interrupts, pit, quirks, repeats};
@@ -186,11 +189,19 @@ pub fn now_ns() -> u64 {
 
 /// Returns the counter's value at `ns` since [`calibrate`].
 pub fn tsc_at(ns: u64) -> u64 {
+    #[cfg(test)]
+    if test_clock::read().is_some() {
+        return ns;
+    }
     CLOCKS.get().map_or(u64::MAX, |clocks| clocks.start.saturating_add(clocks.tsc.ticks(ns)))
 }
 
 /// Returns the time since [`calibrate`] for a value of the counter.
 pub fn ns_at(tsc: u64) -> u64 {
+    #[cfg(test)]
+    if test_clock::read().is_some() {
+        return tsc;
+    }
     CLOCKS.get().map_or(u64::MAX, |clocks| clocks.tsc.ns(tsc.saturating_sub(clocks.start)))
 }
 
@@ -209,6 +220,10 @@ pub fn arm(deadline_ns: u64) {
 
 /// As [`arm`], for a value of the counter: needs no conversion.
 pub fn arm_at(deadline: u64) {
+    #[cfg(test)]
+    if test_clock::arm_at(deadline) {
+        return;
+    }
     let Some(clocks) = CLOCKS.get() else { return };
     match clocks.timer {
         // SAFETY: only a CPU with this mode has no ratio. Zero would disarm the timer.
@@ -248,30 +263,6 @@ pub fn disarm() {
         // SAFETY: as in `arm`.
         Some(None) => unsafe { apic::start_deadline_timer(interrupts::TIMER, 0) },
         Some(Some(_)) => apic::start_timer(interrupts::TIMER, 0, Countdown::Once),
-    }
-}
-
-/// A clock set by a test, for its own thread.
-#[cfg(test)]
-pub mod test_clock {
-    use core::cell::Cell;
-
-    std::thread_local! {
-        static NOW_NS: Cell<Option<u64>> = const { Cell::new(None) };
-    }
-
-    /// Sets the time to `ns` since the start, until it is set again.
-    pub fn set(ns: u64) {
-        NOW_NS.set(Some(ns));
-    }
-
-    /// Advances the clock by a millisecond if it is set: a loop that waits for a time then ends.
-    pub fn pass() {
-        NOW_NS.set(NOW_NS.get().map(|ns| ns + 1_000_000));
-    }
-
-    pub(super) fn read() -> Option<u64> {
-        NOW_NS.get()
     }
 }
 

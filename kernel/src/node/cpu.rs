@@ -44,23 +44,34 @@ pub fn run(
         if ended() {
             return;
         }
-        let now = time::now_ns();
-        let next = node.host.run_queue.lock().next(cpu, now);
-        match next {
-            Some(turn) => {
-                let until = match rest {
-                    IdleLimit::None | IdleLimit::Short => turn.until.min(now + BUSY_TURN_NS),
-                    IdleLimit::Long => turn.until,
-                };
-                take(node.host, &on, runners, VcpuTurn { until, ..turn });
-            }
-            None => match rest {
-                IdleLimit::None => {}
-                IdleLimit::Short => idle(node, cpu, services::FLUSH_INTERVAL_NS),
-                IdleLimit::Long => idle(node, cpu, services::CONSOLE_INTERVAL_NS),
-            },
+        if give_turn(node.host, &on, runners, rest) {
+            continue;
+        }
+        match rest {
+            IdleLimit::None => {}
+            IdleLimit::Short => idle(node, cpu, services::FLUSH_INTERVAL_NS),
+            IdleLimit::Long => idle(node, cpu, services::CONSOLE_INTERVAL_NS),
         }
     }
+}
+
+/// Gives the next vCPU of the queue its turn, a short one if the services have more work. Returns
+/// whether a vCPU was ready.
+pub(super) fn give_turn(
+    host: &'static Host,
+    on: &HostCpu<'_>,
+    runners: &Runners,
+    rest: IdleLimit,
+) -> bool {
+    let now = time::now_ns();
+    let next = host.run_queue.lock().next(on.cpu, now);
+    let Some(turn) = next else { return false };
+    let until = match rest {
+        IdleLimit::None | IdleLimit::Short => turn.until.min(now + BUSY_TURN_NS),
+        IdleLimit::Long => turn.until,
+    };
+    take(host, on, runners, VcpuTurn { until, ..turn });
+    true
 }
 
 /// Gives a vCPU its turn.

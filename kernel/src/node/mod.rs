@@ -10,7 +10,6 @@
 
 #[cfg(target_os = "none")]
 pub mod build;
-#[cfg(target_os = "none")]
 pub mod cpu;
 pub mod measure;
 pub mod monitor;

@@ -9,24 +9,20 @@ pub mod devices;
 pub mod emulate;
 pub mod ending;
 pub mod exit_counts;
-#[cfg(target_os = "none")]
 mod exits;
 pub mod fetch;
 pub mod hang;
 pub mod last_words;
 pub mod lead;
 pub mod loaders;
-#[cfg(target_os = "none")]
 pub mod machine;
 pub mod msr;
 pub mod offer;
 pub mod restarts;
-#[cfg(target_os = "none")]
 pub mod runner;
 pub mod shadow;
 pub mod shared;
 pub mod shutdown;
-#[cfg(target_os = "none")]
 pub mod skip;
 pub mod stall;
 pub mod walk;

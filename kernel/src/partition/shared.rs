@@ -182,12 +182,10 @@ impl SharedPartition {
         u16::try_from(self.object.load(Ordering::Acquire)).ok()
     }
 
-    #[cfg(any(target_os = "none", test))] // only runners publish
     pub(super) fn publish_phase(&self, phase: LifecycleView) {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    #[cfg(any(target_os = "none", test))] // only runners publish
     pub(super) fn publish_incarnation(&self, number: u64, object: u16) {
         self.object.store(u32::from(object), Ordering::Release);
         self.incarnation.store(number, Ordering::Release);

@@ -7,6 +7,8 @@
 #![expect(unsafe_code)]
 
 mod checksum;
+#[cfg(test)]
+mod hosted;
 #[cfg(miri)]
 mod miri;
 mod port;
@@ -17,11 +19,15 @@ pub mod vmx;
 mod zero;
 
 pub use checksum::{crc32c, crc32c_page};
+#[cfg(test)]
+pub use hosted::{interrupt_window, xgetbv, xrstor, xsave, xsetbv};
 #[cfg(miri)]
 pub use miri::{copy_words, rdtsc, zero_page};
 pub use port::{in8, in32, out8, out32};
 pub use random::random;
-pub use state::{rdmsr, wrmsr, xgetbv, xrstor, xsave, xsetbv};
+pub use state::{rdmsr, wrmsr};
+#[cfg(not(test))]
+pub use state::{xgetbv, xrstor, xsave, xsetbv};
 pub use zero::is_zero_page;
 
 use core::arch::asm;
@@ -33,6 +39,10 @@ pub use core::arch::x86_64::CpuidResult;
 /// SDM 2B "RDTSC": LFENCE orders it; AMD makes LFENCE so by default since Zen.
 #[cfg(not(miri))]
 pub fn rdtsc() -> u64 {
+    #[cfg(test)]
+    if let Some(ticks) = super::time::test_clock::look() {
+        return ticks;
+    }
     let (low, high): (u32, u32);
     // SAFETY: reads a counter.
     unsafe {
@@ -65,6 +75,7 @@ pub fn cli() {
 ///
 /// # Safety
 /// This CPU's interrupt table and per-CPU area are loaded.
+#[cfg(not(test))]
 pub unsafe fn interrupt_window() {
     // SAFETY: the caller's promise. The first NOP is in STI's shadow; interrupts are taken before
     // CLI.

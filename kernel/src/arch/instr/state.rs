@@ -36,6 +36,7 @@ pub unsafe fn wrmsr(msr: u32, value: u64) {
 ///
 /// # Safety
 /// CR4.OSXSAVE is set and the register exists.
+#[cfg(not(test))]
 pub unsafe fn xgetbv(register: u32) -> u64 {
     let (low, high): (u32, u32);
     // SAFETY: the caller's promise.
@@ -52,6 +53,7 @@ pub unsafe fn xgetbv(register: u32) -> u64 {
 ///
 /// # Safety
 /// CR4.OSXSAVE is set and the CPU accepts the value (SDM 1 "XCR0": x87 always, AVX with SSE).
+#[cfg(not(test))]
 pub unsafe fn xsetbv(register: u32, value: u64) {
     let (low, high) = (value as u32, (value >> 32) as u32);
     // SAFETY: the caller's promise.
@@ -68,6 +70,7 @@ pub unsafe fn xsetbv(register: u32, value: u64) {
 /// # Safety
 /// CR4.OSXSAVE is set; `area` is 64-byte aligned and writable for the size that CPUID leaf 0Dh
 /// gives for XCR0.
+#[cfg(not(test))]
 pub unsafe fn xsave(area: *mut u8) {
     // SAFETY: the caller's promise. The hypervisor is soft-float: no register of its own is
     // touched.
@@ -83,6 +86,7 @@ pub unsafe fn xsave(area: *mut u8) {
 ///
 /// # Safety
 /// As for [`xsave`], and the area's header was written by XSAVE or is all zeros.
+#[cfg(not(test))]
 pub unsafe fn xrstor(area: *const u8) {
     // SAFETY: the caller's promise.
     unsafe {
