@@ -30,16 +30,11 @@ use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::mm::zeros;
 use crate::paging::{Landmark, Pager, PagerEnv};
-use crate::partition::cpuid::{self, FixedAnswers, Vendor};
-use crate::partition::devices::Platform;
+use crate::partition::cpuid;
 use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
-use crate::partition::devices::lapic::ApicMode;
-use crate::partition::lead::TimerLead;
-use crate::partition::machine::{ShortWay, VirtualMachine};
-use crate::partition::msr::Msrs;
+use crate::partition::machine::VirtualMachine;
 use crate::partition::runner::Runner;
 use crate::partition::shared::SharedPartition;
-use crate::partition::skip::InsnLengthCache;
 use crate::pool::needs::{FRAME_BYTES, dump_buffers, table_pages};
 use crate::pool::{SharesPolicy, terms};
 use crate::sched::queue::RunQueue;
@@ -418,16 +413,7 @@ fn runner(
         GuestClock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.host.unix_ns() };
     let mut vcpu = node.host.backend.new_vcpu(frame);
     vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
-    let machine = VirtualMachine {
-        vcpu,
-        platform: Platform::new(clock, &layout, ApicMode::XApic),
-        msrs: Msrs::new(Vendor::of(&cpuid::host), cpuid::physical_bits(&cpuid::host)),
-        lengths: InsnLengthCache::new(),
-        cpuid: FixedAnswers::new(&cpuid::host, rate),
-        rate,
-        lead: TimerLead::new(),
-        short_way: ShortWay::Closed,
-    };
+    let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
     let tag = node.host.tags.lock().allocate();
     let mut runner = Runner::new(index, shared.clone(), layout, machine, tag, needs_space);
     if node.partitions.len() > 1 {

@@ -14,9 +14,10 @@
 //! neither can make an interrupt pend, and a deadline ends the guest's stay through the host's
 //! timer.
 
-use super::cpuid::FixedAnswers;
+use super::cpuid::{self, CpuidLeaf, FixedAnswers, Vendor};
 use super::decision::ExitDecision;
-use super::devices::clock::{Tsc, TscRate};
+use super::devices::clock::{GuestClock, Tsc, TscRate};
+use super::devices::lapic::ApicMode;
 use super::devices::{DeviceEffect, Platform};
 use super::exit_counts::ExitKind;
 use super::exits::quick::QuickExit;
@@ -31,6 +32,7 @@ use crate::arch::{instr, interrupts, time};
 use crate::crash::record::CrashCause;
 use crate::host::{Host, NodePager};
 use crate::mm::guest_bytes::GuestBytes;
+use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::DirectMap;
 use crate::mm::resident::ResidentBytes;
@@ -87,6 +89,27 @@ pub struct VirtualMachine {
 }
 
 impl VirtualMachine {
+    /// Makes a vCPU's machine with its devices as after reset, on a host CPU with these answers of
+    /// CPUID.
+    pub fn new(
+        vcpu: Vcpu,
+        layout: &RamLayout,
+        clock: GuestClock,
+        host: &dyn Fn(u32, u32) -> CpuidLeaf,
+    ) -> Self {
+        let rate = clock.rate;
+        Self {
+            vcpu,
+            platform: Platform::new(clock, layout, ApicMode::XApic),
+            msrs: Msrs::new(Vendor::of(host), cpuid::physical_bits(host)),
+            lengths: InsnLengthCache::new(),
+            cpuid: FixedAnswers::new(host, rate),
+            rate,
+            lead: TimerLead::new(),
+            short_way: ShortWay::Closed,
+        }
+    }
+
     /// Runs the guest until something else needs the CPU; at most until `slice_end`.
     pub fn run(
         &mut self,

@@ -1,6 +1,6 @@
 //! The common interface of both back ends. The machine's choice, the enabled CPU and the vCPU are
 //! enums of two variants, so that dispatch is a predictable branch and never a `dyn` call on the
-//! exit path.
+//! exit path. Unit tests have a third variant, the scripted one of `super::fake` (decision 0063).
 //!
 //! ```text
 //!   Backend::detect ─> Backend ─ enable_cpu (each CPU) ─> EnabledCpu
@@ -49,6 +49,9 @@ pub enum EnabledCpu {
     Vmx(vmx::VmxCpu),
     /// EFER.SVME and the save areas.
     Svm(svm::SvmCpu),
+    /// A thread of a test.
+    #[cfg(test)]
+    Fake(super::fake::ScriptedCpu),
 }
 
 impl Backend {
@@ -115,6 +118,9 @@ pub enum Vcpu {
     Vmx(vmx::VmxVcpu),
     /// On SVM.
     Svm(svm::SvmVcpu),
+    /// In a test, by a script.
+    #[cfg(test)]
+    Fake(super::fake::ScriptedVcpu),
 }
 
 contract::forward_contract!(Vcpu);
@@ -125,6 +131,8 @@ macro_rules! each {
         match $vcpu {
             Vcpu::Vmx($inner) => $call,
             Vcpu::Svm($inner) => $call,
+            #[cfg(test)]
+            Vcpu::Fake($inner) => $call,
         }
     };
 }
@@ -157,6 +165,8 @@ impl Vcpu {
         match self {
             Self::Vmx(_) => panic!("VMX names the registers of such a MOV"),
             Self::Svm(vcpu) => vcpu.move_system(access, gpr),
+            #[cfg(test)]
+            Self::Fake(_) => panic!("no script has such a MOV"),
         }
     }
 
@@ -169,6 +179,8 @@ impl Vcpu {
         match (self, cpu) {
             (Self::Vmx(vcpu), EnabledCpu::Vmx(cpu)) => vcpu.load(cpu),
             (Self::Svm(vcpu), EnabledCpu::Svm(cpu)) => vcpu.load(cpu),
+            #[cfg(test)]
+            (Self::Fake(vcpu), EnabledCpu::Fake(cpu)) => vcpu.load(cpu),
             _ => panic!("a node has one back end"),
         }
     }
@@ -355,6 +367,8 @@ impl Vcpu {
         match self {
             Self::Vmx(_) => panic!("VMX keeps shadows"),
             Self::Svm(vcpu) => vcpu.leave_shadow(source),
+            #[cfg(test)]
+            Self::Fake(_) => panic!("no script has shadows"),
         }
     }
 

@@ -26,6 +26,8 @@ mod debug;
 mod efer;
 pub mod exit;
 pub mod face;
+#[cfg(test)]
+pub mod fake;
 pub mod frame;
 #[cfg(target_os = "none")]
 pub mod selftest;

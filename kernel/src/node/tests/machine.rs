@@ -8,6 +8,7 @@ use crate::arch::time::test_clock;
 use crate::archive::BootArchive;
 use crate::block::any::{AnyDisk, FoundDisk};
 use crate::block::dma::fake::region;
+use crate::config::PartitionConfig;
 use crate::console::fake as events;
 use crate::host::Host;
 use crate::host::reaper::Reaper;
@@ -21,6 +22,7 @@ use crate::mm::table::TableReserve;
 use crate::node::monitor::notices;
 use crate::node::{Node, services};
 use crate::paging::{Landmark, Pager, PagerEnv};
+use crate::partition::shared::SharedPartition;
 use crate::pool::SharesPolicy;
 use crate::sched::queue::RunQueue;
 use crate::space::Uuid;
@@ -78,8 +80,20 @@ fn leak<T>(value: T) -> &'static T {
 impl SimMachine {
     /// Makes a node over these disks. It is never freed, like the real one.
     pub fn new(ram: &SimRam, disks: Vec<&'static SimDisk>, uuid_seed: u64) -> Self {
+        let archive = BootArchive::new(leak([0; 10240])).expect("an empty archive");
+        Self::with(ram, disks, uuid_seed, archive, &[])
+    }
+
+    /// As [`Self::new`], with partitions and the archive that has their kernels.
+    pub fn with(
+        ram: &SimRam,
+        disks: Vec<&'static SimDisk>,
+        uuid_seed: u64,
+        archive: BootArchive,
+        partitions: &[PartitionConfig],
+    ) -> Self {
         test_clock::set(START_NS);
-        let _ = events::take();
+        let _ = (events::take(), events::take_printed());
         let found = |disk: &&'static SimDisk| {
             leak(NodeDisk::new(FoundDisk { disk: leak(AnyDisk::Host(*disk)), base: None }))
         };
@@ -106,6 +120,10 @@ impl SimMachine {
             landmark,
         };
         let pager = Pager::new(env, node_disks, SharesPolicy::new());
+        let mut run_queue = RunQueue::new();
+        partitions.iter().for_each(|_| {
+            run_queue.add();
+        });
         let host = leak(Host {
             backend: Backend::Svm,
             words,
@@ -119,13 +137,14 @@ impl SimMachine {
             tasks,
             reaper: Reaper::new(),
             tags: RankedLock::new(TlbTags::new(8)),
-            run_queue: RankedLock::new(RunQueue::new()),
+            run_queue: RankedLock::new(run_queue),
             console: AtomicUsize::new(0),
-            archive: BootArchive::new(leak([0; 10240])).expect("an empty archive"),
+            archive,
             unix_ns_at_start: 0,
             ending: AtomicBool::new(false),
         });
-        let node = leak(Node { host, partitions: Vec::new() });
+        let shared = |config: &PartitionConfig| Arc::new(SharedPartition::new(config.clone()));
+        let node = leak(Node { host, partitions: partitions.iter().map(shared).collect() });
         Self { node, disks, now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 
@@ -139,6 +158,11 @@ impl SimMachine {
         // Called directly: the static due time in `services` belongs to whichever simulated machine
         // ran before.
         notices::report_disks(self.node);
+        self.listen();
+    }
+
+    /// Takes the events that the node has reported.
+    pub fn listen(&mut self) {
         for event in events::take() {
             self.mark(&event);
             self.told.push(event);

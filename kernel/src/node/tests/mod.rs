@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   SimGuest, SimGuest      write, read and check pages, crash, start again
+//!   Life                    instead of them: the partitions' own runners, and vCPUs that execute scripts
 //!        │
 //!   SimMachine              pager, spaces, dumps, tasks, reaper: as on the bare machine; a clock set by tests
 //!        │
@@ -22,6 +23,7 @@ mod faults;
 mod guest;
 mod image;
 mod late_writes;
+mod life;
 mod machine;
 mod power_cuts;
 mod windows;

@@ -68,6 +68,8 @@ impl VirtualMachine {
         match vcpu {
             Vcpu::Vmx(vcpu) => answers.run(vcpu),
             Vcpu::Svm(vcpu) => answers.run(vcpu),
+            #[cfg(test)]
+            Vcpu::Fake(vcpu) => answers.run(vcpu),
         }
     }
 
@@ -76,6 +78,8 @@ impl VirtualMachine {
         match &mut self.vcpu {
             Vcpu::Vmx(vcpu) => vcpu.enter(),
             Vcpu::Svm(vcpu) => vcpu.enter(),
+            #[cfg(test)]
+            Vcpu::Fake(vcpu) => vcpu.enter(),
         };
         (QuickExit::Exit, 1)
     }

@@ -21,6 +21,8 @@ pub mod plan;
 mod pvh;
 
 #[cfg(test)]
+pub mod fake;
+#[cfg(test)]
 mod tests;
 
 use crate::archive::BootArchive;
