@@ -73,6 +73,8 @@ pub fn print(bytes: &[u8]) {
 /// Prints a whole line of a partition with its name before it, or holds it back while another
 /// partition has the line in raw mode.
 pub fn print_line(partition: &str, text: &[u8]) {
+    #[cfg(test)]
+    super::fake::note_printed(&tagged::whole_line(partition, text));
     let Outputs { screen, held, people, .. } = &mut *OUTPUTS.lock();
     if is_raw() {
         return held.push(&tagged::whole_line(partition, text));

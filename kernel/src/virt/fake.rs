@@ -25,7 +25,7 @@ use super::exit::{
 use super::state::{CpuState, Gpr, RFLAGS_INTERRUPT, Regs};
 use super::tag::TlbTag;
 use crate::addr::{Gpa, Hpa};
-use crate::arch::instr::rdtsc;
+use crate::arch::instr::{is_kicked, rdtsc};
 use crate::arch::time::test_clock;
 
 /// Length of every instruction.
@@ -80,7 +80,8 @@ impl ScriptedVcpu {
             if self.nmi_window == WindowRequest::Open && self.can_take_nmi() {
                 return VmExit::NmiWindow;
             }
-            if test_clock::armed().is_some_and(|deadline| deadline <= rdtsc()) {
+            let is_due = |deadline| deadline <= rdtsc();
+            if is_kicked() || test_clock::armed().is_some_and(is_due) {
                 return VmExit::HostInterrupt;
             }
             let step = self.script.state().steps.front().copied();
@@ -98,6 +99,7 @@ impl ScriptedVcpu {
             GuestStep::Sti => self.regs.rflags |= RFLAGS_INTERRUPT,
             GuestStep::Cli => self.regs.rflags &= !RFLAGS_INTERRUPT,
             GuestStep::Jump(rip) => self.regs.rip = rip,
+            GuestStep::LoadTable(limit) => self.state.idtr.limit = limit,
             GuestStep::Work(ns) => return self.work(ns),
             GuestStep::Read(gpa) => {
                 let value = self.memory.read(root, gpa);

@@ -20,7 +20,7 @@ mod zero;
 
 pub use checksum::{crc32c, crc32c_page};
 #[cfg(test)]
-pub use hosted::{interrupt_window, xgetbv, xrstor, xsave, xsetbv};
+pub use hosted::{interrupt_window, is_kicked, raise_kick, xgetbv, xrstor, xsave, xsetbv};
 #[cfg(miri)]
 pub use miri::{copy_words, rdtsc, zero_page};
 pub use port::{in8, in32, out8, out32};

@@ -32,7 +32,7 @@ use crate::partition::shared::{LifecycleView, SharedPartition};
 use crate::virt::fake::{
     GuestScript, GuestStep, ScriptRecord, ScriptedCpu, ScriptedMemory, ScriptedVcpu,
 };
-use crate::virt::{EnabledCpu, PageAccess, Vcpu};
+use crate::virt::{EnabledCpu, PageAccess, Vcpu, VmExit};
 use std::sync::Arc;
 
 const SECOND_NS: u64 = 1_000_000_000;
@@ -49,6 +49,22 @@ const ENTRY: u64 = 0x10_0010;
 const INT3: u64 = 0x10_0030;
 /// A page that the loader does not touch; more follow.
 const FREE: u64 = 0x14_0000;
+
+/// Bytes of the initrd: it is loaded in several steps.
+const INITRD_BYTES: usize = 600 << 10;
+/// COM1's data register.
+const COM1: u16 = 0x3f8;
+/// pvpanic's register, and what a kernel writes there.
+const PVPANIC: u16 = 0x505;
+const PANICKED: GuestStep = GuestStep::Out(PVPANIC, 1);
+/// The guest resets the machine.
+const RESET: GuestStep = GuestStep::Out(0x602, 1);
+/// The guest switches itself off.
+const POWER_OFF: GuestStep = GuestStep::Out(0x600, 1 << 5 | 5 << 2);
+/// All tables lost.
+const TRIPLE_FAULT: GuestStep = GuestStep::Exit(VmExit::TripleFault);
+/// MSR of KVM's system time.
+const SYSTEM_TIME: u32 = 0x4b56_4d01;
 
 /// The free page with this number.
 fn page(n: u64) -> Gpa {
@@ -134,7 +150,9 @@ impl Life {
     fn with(disks: u8, frames: u32, partitions: &[(PartitionConfig, &GuestScript)]) -> Self {
         let ram = SimRam::new(frames);
         let disk = |n| &*Box::leak(Box::new(SimDisk::new(n, DISK_BYTES, ram.map(), 1)));
-        let archive = BootArchive::new(tar(&[("kernel", &kernel())])).expect("an archive");
+        let archive =
+            BootArchive::new(tar(&[("kernel", &kernel()), ("initrd", &[0x5a; INITRD_BYTES])]))
+                .expect("an archive");
         let configs: Vec<_> = partitions.iter().map(|(config, _)| config.clone()).collect();
         let disks = (0..disks).map(disk).collect();
         let mut machine = SimMachine::with(&ram, disks, 1, archive, &configs);
@@ -143,7 +161,14 @@ impl Life {
         host.spaces.resume();
         let scripts: Vec<_> = partitions.iter().map(|(_, script)| (*script).clone()).collect();
         let shared = machine.node.partitions.iter().cloned().enumerate();
-        let runner = |(index, shared): (usize, _)| runner(host, index, &shared, &scripts[index]);
+        let is_shared = partitions.len() > 1;
+        let runner = |(index, shared): (usize, _)| {
+            let mut runner = runner(host, index, &shared, &scripts[index]);
+            if is_shared {
+                runner.share_console();
+            }
+            runner
+        };
         let runners = Runners::new(shared.map(runner).collect::<Vec<_>>());
         let enabled = EnabledCpu::Fake(ScriptedCpu);
         Self { machine, runners, enabled, scripts, heard: 0, printed: String::new() }
@@ -151,7 +176,7 @@ impl Life {
 
     /// Makes a node with one partition and enough disks for its dumps.
     fn alone(config: PartitionConfig, programs: &[&[GuestStep]]) -> Self {
-        Self::new(3, &[(config, &GuestScript::of(programs))])
+        Self::new(2, &[(config, &GuestScript::of(programs))])
     }
 
     fn host(&self) -> &'static Host {
@@ -217,6 +242,12 @@ impl Life {
             life.heard = at + 1;
             Some(event)
         })
+    }
+
+    /// Returns the operator's view of the spaces: states and owners.
+    fn spaces(&self) -> Vec<(&'static str, Option<(String, u64)>)> {
+        let spaces = self.host().spaces.summaries().into_iter();
+        spaces.map(|space| (space.state, space.owner.map(|(n, e)| (n.to_string(), e)))).collect()
     }
 
     /// Returns whether an event of this kind has been reported at any time.

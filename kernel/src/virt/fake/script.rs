@@ -32,6 +32,8 @@ pub enum GuestStep {
     Cli,
     /// The guest goes on at another address.
     Jump(u64),
+    /// LIDT of a table with this limit.
+    LoadTable(u16),
     /// Work without exits for this many nanoseconds of the guest's own time.
     Work(u64),
     /// Any other exit. It is over when the hypervisor has advanced RIP or injected an exception.
