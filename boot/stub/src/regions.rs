@@ -32,7 +32,9 @@ impl MemoryMap {
         if kind != 1 {
             return self.take(start..end, MemoryRegionKind::UnknownBios(kind));
         }
-        let whole = start.next_multiple_of(PAGE)..end & !(PAGE - 1);
+        // An entry that begins within the last page of all has no whole page.
+        let Some(first) = start.checked_next_multiple_of(PAGE) else { return };
+        let whole = first..end & !(PAGE - 1);
         if whole.is_empty() {
             return;
         }
@@ -162,6 +164,7 @@ mod tests {
     fn partial_pages_and_absurd_lengths_are_not_usable() {
         let mut map = MemoryMap::new();
         map.add_firmware_entry(0x1001, 0x1ffe, 1);
+        map.add_firmware_entry(u64::MAX - 1, 1, 1);
         map.add_firmware_entry(0x10_0000, u64::MAX, 1);
         map.cut_at(0x20_0000);
         assert_eq!(usable(map), [(0x10_0000, 0x20_0000)]);
