@@ -138,6 +138,7 @@ pub struct LoadRequest<'a> {
 pub fn plan(source: &dyn ImageSource, request: &LoadRequest<'_>) -> Result<LoadPlan, LoadError> {
     let kernel =
         source.module(&request.kernel.image).ok_or(LoadError::Missing(ImageRole::Kernel))?;
+    place::check_memory(request.layout)?;
     let initrd = match &request.kernel.initrd {
         Some(name) => {
             Some(source.module(name).ok_or(LoadError::Missing(ImageRole::Initrd))?.len() as u64)

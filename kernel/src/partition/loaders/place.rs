@@ -23,9 +23,16 @@ pub const GDT: u64 = 0x3000;
 pub const PAGE_TABLES: u64 = 0x4000;
 const LOADER_END: u64 = 0xa000;
 
-/// Returns the end of the RAM from 1 MiB on that kernel and initrd may use.
+/// Returns the end of the RAM from 1 MiB on that kernel and initrd may use; [`check_memory`] has
+/// passed.
 pub fn usable_end(layout: &RamLayout) -> u64 {
-    erst_buffer(layout).as_u64().max(FIRST_MIB)
+    erst_buffer(layout).as_u64()
+}
+
+/// Checks that the memory holds the first MiB, where the loader and the firmware have their areas,
+/// and the exchange buffer behind it.
+pub fn check_memory(layout: &RamLayout) -> Result<(), LoadError> {
+    if erst_buffer(layout).as_u64() < FIRST_MIB { Err(too_small(FIRST_MIB)) } else { Ok(()) }
 }
 
 /// Checks that `base..base + bytes` is RAM that a kernel may use: above 1 MiB, or between the

@@ -1,6 +1,7 @@
 //! A plan to load a kernel, and its execution in bounded steps.
 
 use alloc::{string::String, vec::Vec};
+use core::ops::Range;
 
 use super::{ImageRole, ImageSource};
 use crate::addr::{Gpa, PAGE_SIZE};
@@ -32,6 +33,14 @@ pub struct LoadCopy {
     pub to: Gpa,
     /// The content.
     pub content: CopyContent,
+}
+
+impl LoadCopy {
+    /// Returns the addresses of its bytes in the partition's memory.
+    pub fn range(&self) -> Range<u64> {
+        let start = self.to.as_u64();
+        start..start.saturating_add(self.content.len() as u64)
+    }
 }
 
 /// The state in which a partition starts.

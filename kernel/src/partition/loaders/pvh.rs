@@ -128,7 +128,18 @@ fn segments(
         }
         copies.push(LoadCopy { to: Gpa::new(header.p_paddr), content });
     }
-    if copies.is_empty() { Err(LoadError::Damaged) } else { Ok((copies, kernel_end)) }
+    let overlap =
+        |(n, copy): (usize, &LoadCopy)| copies[..n].iter().any(|other| share(other, copy));
+    if copies.is_empty() || copies.iter().enumerate().any(overlap) {
+        return Err(LoadError::Damaged);
+    }
+    Ok((copies, kernel_end))
+}
+
+/// Returns whether two copies write the same byte.
+fn share(one: &LoadCopy, other: &LoadCopy) -> bool {
+    let (one, other) = (one.range(), other.range());
+    one.start.max(other.start) < one.end.min(other.end)
 }
 
 /// Makes `start_info`, the module list and the memory map, one behind the other.

@@ -242,6 +242,27 @@ fn a_bzimage_without_a_64_bit_entry_starts_in_protected_mode() {
     }
 }
 
+#[test]
+fn memory_without_room_for_the_first_mib_and_the_exchange_buffer_is_too_small() {
+    // All of the kernel lies low.
+    let mut image = pvh_elf();
+    image[64 + 24..64 + 32].copy_from_slice(&0x1_0000_u64.to_le_bytes());
+    let planned = |bytes| make(&image, None, bytes, "").map(|_| ());
+    for bytes in [4096, 0x1_0000, MIB, MIB + 4096] {
+        assert_eq!(planned(bytes), Err(LoadError::MemoryTooSmall(MIB + 8192)), "{bytes:#x}");
+    }
+    assert_eq!(planned(MIB + 8192), Ok(()));
+}
+
+#[test]
+fn segments_that_overlap_are_damage() {
+    let planned = |at| make(&pvh_elf32(at), None, 4 * MIB, "").map(|_| ());
+    for at in [MIB, MIB + 0xff, MIB + 1] {
+        assert_eq!(planned(at as u32), Err(LoadError::Damaged), "{at:#x}");
+    }
+    assert_eq!(planned(MIB as u32 + 0x100), Ok(()), "it begins where the other ends");
+}
+
 /// The same as [`pvh_elf`] in 32 bits, with a second segment at `low`.
 fn pvh_elf32(low: u32) -> Vec<u8> {
     let mut f = b"\x7fELF\x01\x01\x01".to_vec();
