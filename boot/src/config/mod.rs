@@ -111,7 +111,15 @@ pub fn load(path: &Path, bed: Bed) -> Result<BootPlan> {
 pub fn check(path: &Path, bed: Bed) -> Result<BootPlan> {
     let text = text_of(path)?;
     let base = path.parent().unwrap_or(Path::new(""));
-    Ok(plan(&path.display().to_string(), &text, base, bed)?.0)
+    check_text(&path.display().to_string(), &text, base, bed)
+}
+
+/// As [`check`], from text. `name` is the file's name in errors; file names are relative to `base`.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_text(name: &str, text: &str, base: &Path, bed: Bed) -> Result<BootPlan> {
+    Ok(plan(name, text, base, bed)?.0)
 }
 
 /// As [`load`], from text. `name` is the file's name in errors; file names are relative to `base`.

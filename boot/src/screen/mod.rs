@@ -2,7 +2,7 @@
 //! terminal that accepts no output holds up only the console, never events or commands.
 
 mod notice;
-mod painter;
+pub mod painter;
 mod tracker;
 
 pub use notice::{Notice, NoticeWriter};

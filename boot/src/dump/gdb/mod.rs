@@ -9,9 +9,9 @@
 //!                                           └───────> notes: registers, KASLR offset
 //! ```
 
-mod memory;
-mod notes;
-mod protocol;
+pub mod memory;
+pub mod notes;
+pub mod protocol;
 
 use super::Dump;
 use anyhow::{Context, Result};
