@@ -23,7 +23,7 @@ pub fn note_printed(bytes: &[u8]) {
     PRINTED.with(|printed| printed.borrow_mut().extend(bytes));
 }
 
-/// Takes what was printed since the last call.
+/// Takes the text printed since the last call.
 pub fn take_printed() -> String {
     String::from_utf8_lossy(&PRINTED.with(|printed| printed.take())).into_owned()
 }

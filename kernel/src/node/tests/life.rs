@@ -10,7 +10,7 @@ mod start;
 
 use super::disk::SimDisk;
 use super::machine::{SimMachine, SimRam};
-use crate::addr::{Gpa, Hpa, PAGE_SIZE};
+use crate::addr::{Gpa, Hfn, Hpa, PAGE_SIZE};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
 use crate::archive::BootArchive;
@@ -54,7 +54,7 @@ const FREE: u64 = 0x14_0000;
 const INITRD_BYTES: usize = 600 << 10;
 /// COM1's data register.
 const COM1: u16 = 0x3f8;
-/// pvpanic's register, and what a kernel writes there.
+/// pvpanic's register, and the report of a panic.
 const PVPANIC: u16 = 0x505;
 const PANICKED: GuestStep = GuestStep::Out(PVPANIC, 1);
 /// The guest resets the machine.
@@ -104,7 +104,7 @@ struct NodeMemory {
 
 impl NodeMemory {
     /// Returns the frame and the offset of a word, if the second-level table has it.
-    fn touch(&self, root: Hpa, gpa: Gpa, access: PageAccess) -> Option<(crate::addr::Hfn, usize)> {
+    fn touch(&self, root: Hpa, gpa: Gpa, access: PageAccess) -> Option<(Hfn, usize)> {
         let object = self.host.objects.by_number(self.shared.object()?)?;
         assert_eq!(object.root().base(), root, "the vCPU has the table of the live memory");
         let index = object.layout().index_of(gpa.number())?;
