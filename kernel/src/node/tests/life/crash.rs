@@ -1,4 +1,4 @@
-//! Crashes: their reasons, what is left of them, and what comes after.
+//! Crashes: their reasons, their dumps, and the restart behind them.
 
 use super::*;
 use crate::addr::PageIndex;
