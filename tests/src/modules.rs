@@ -16,6 +16,7 @@ pub const ROOTS: &[&str] = &[
     "boot/stub/src/lib.rs",
     "boot/worker/src/lib.rs",
     "tests/src/lib.rs",
+    "tests/dependencies.rs",
     "tests/house_rules.rs",
 ];
 

@@ -289,8 +289,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         found
     }
 
-    /// Fills a batch from the sweep's place on. A function of its own, so that the loop of visits has
-    /// all of the CPU's registers.
+    /// Fills a batch from the sweep's place on. A function of its own, so that the loop of visits
+    /// has all of the CPU's registers.
     #[inline(never)]
     fn fill(&self, slot: &mut PagedObject, batch: &mut Batch, budget: &mut PollBudget) {
         let most = slot.pages_in_batch();
