@@ -330,7 +330,11 @@ fn segments_are_planned_up_to_a_bound() {
         image[32..40].copy_from_slice(&table);
         image[56..58].copy_from_slice(&(segments + 1).to_le_bytes());
         image.extend(note);
-        (0..segments).for_each(|_| image.extend(&load));
+        for n in 0..u64::from(segments) {
+            image.extend(&load[..24]);
+            image.extend((MIB + n * 0x100).to_le_bytes());
+            image.extend(&load[32..]);
+        }
         make(&image, None, 4 * MIB, "").map(|_| ())
     };
     assert_eq!((planned(1), planned(64)), (Ok(()), Ok(())));
