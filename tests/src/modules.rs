@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 /// libtest's harness.
 pub const ROOTS: &[&str] = &[
     "kernel/src/lib.rs",
+    "kernel/cluster/src/lib.rs",
     "boot/src/lib.rs",
     "boot/stub/src/lib.rs",
     "boot/worker/src/lib.rs",

@@ -1,0 +1,86 @@
+//! Rules that a test can switch off one by one, to see that the simulation misses them. Programs
+//! have no switch: `mutant!` is `false` there.
+
+/// A rule that is switched off.
+#[cfg(test)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mutant {
+    /// Splitter: Y is not read after the write of X.
+    SkipY,
+    /// Splitter: X is not read again after the write of Y.
+    SkipX,
+    /// A write that was sent several times counts from the first completion on.
+    FirstCopyCounts,
+    /// A registration ends although its decree may still be decided.
+    GiveUpLate,
+    /// A slot is cleared and given out again while nodes run.
+    ReuseSlot,
+    /// Log: the second phase does not read the other blocks.
+    BlindSecondPhase,
+    /// Log: the value of the highest ballot is not taken over.
+    OwnValue,
+    /// A fence is proposed without a second read after the suspicion.
+    NoSecondRead,
+    /// A suspect does not look.
+    SuspectBlind,
+    /// A lease counts from the completion of the beat.
+    LeaseFromCompletion,
+    /// The watch is a beat shorter than the lease.
+    ShortWatch,
+    /// The watch begins at the submission of the read that saw the beat.
+    WatchFromSubmission,
+    /// A suspicion is withdrawn while its proposal is open.
+    WithdrawOpen,
+    /// A lease is extended although another member knows a later decree.
+    ExtendBehind,
+    /// The heir goes on in the space of the dead member.
+    InPlace,
+    /// Time alone counts as proof of quiet.
+    QuietByAge,
+    /// A member signs off, and gives spaces away, although a request was abandoned.
+    AbandonedRequest,
+    /// A space is taken back by its record alone.
+    TakeBackByRecord,
+    /// SUSPENDED is written before the pages have completed.
+    EarlySuspended,
+    /// A space is given away by a message instead of a decree.
+    Gift,
+    /// A record of an older epoch than the log's is believed.
+    OldRecord,
+    /// A joiner recovers spaces that the log does not give to it.
+    JoinerRecovers,
+    /// A space is given away before its record has completed.
+    LateRecord,
+}
+
+#[cfg(test)]
+std::thread_local! {
+    static ACTIVE: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
+}
+
+/// Switches a rule off in this thread.
+#[cfg(test)]
+pub(crate) fn set(mutant: Option<Mutant>) {
+    ACTIVE.set(mutant);
+}
+
+#[cfg(test)]
+pub(crate) fn is_active(mutant: Mutant) -> bool {
+    ACTIVE.get() == Some(mutant)
+}
+
+/// Tells whether a rule is switched off.
+#[cfg(test)]
+macro_rules! mutant {
+    ($name:ident) => {
+        $crate::mutant::is_active($crate::mutant::Mutant::$name)
+    };
+}
+
+/// Tells whether a rule is switched off: never.
+#[cfg(not(test))]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}
