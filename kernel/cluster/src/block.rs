@@ -64,7 +64,7 @@ impl LogBlock {
         Ok(Self { member, sequence, number, begun, accepted })
     }
 
-    /// Decodes both copies of a slot and returns the newer one that is whole.
+    /// Decodes both copies of a slot and returns the newer of the whole ones.
     ///
     /// # Errors
     /// If neither is: a newer program's copy is reported first, then a torn one.

@@ -1,4 +1,4 @@
-//! The rules by which Tidepool's nodes share disks: who is a member, who is alive, who owns what.
+//! The rules by which Tidepool's nodes share disks: membership, leases, ownership.
 //!
 //! The crate computes; it does no I/O, reads no clock and allocates nothing. The kernel and a
 //! simulation (`sim`, in the tests) drive the same rules. `docs/cluster.md` has the safety
@@ -9,7 +9,6 @@
 //!     └────> round                                              superblock ──> timing
 //! ```
 #![cfg_attr(not(test), no_std)]
-#![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
 #[macro_use]
@@ -21,10 +20,19 @@ pub mod block;
 mod codec_tests;
 pub mod crc;
 pub mod decree;
+pub mod duty;
 pub mod id;
+pub mod inherit;
+pub mod join;
 pub mod layout;
+pub mod node;
+pub mod proposal;
+pub mod round;
 pub mod sector;
+#[cfg(test)]
+mod sim;
 pub mod state;
 mod state_codec;
 pub mod superblock;
 pub mod timing;
+pub mod watch;

@@ -47,6 +47,8 @@ pub(crate) enum Mutant {
     Gift,
     /// A record of an older epoch than the log's is believed.
     OldRecord,
+    /// A space that comes back is taken for a space that was never away.
+    KeepMemory,
     /// A joiner recovers spaces that the log does not give to it.
     JoinerRecovers,
     /// A space is given away before its record has completed.
@@ -64,16 +66,17 @@ pub(crate) fn set(mutant: Option<Mutant>) {
     ACTIVE.set(mutant);
 }
 
+/// Returns the rule that is switched off in this thread.
 #[cfg(test)]
-pub(crate) fn is_active(mutant: Mutant) -> bool {
-    ACTIVE.get() == Some(mutant)
+pub(crate) fn active() -> Option<Mutant> {
+    ACTIVE.get()
 }
 
 /// Tells whether a rule is switched off.
 #[cfg(test)]
 macro_rules! mutant {
     ($name:ident) => {
-        $crate::mutant::is_active($crate::mutant::Mutant::$name)
+        ($crate::mutant::active() == Some($crate::mutant::Mutant::$name))
     };
 }
 

@@ -154,12 +154,12 @@ impl<'a> FieldReader<'a> {
     /// # Errors
     /// If it is empty, torn, of another kind, or of a newer version.
     pub fn open(bytes: &'a [u8], kind: SectorKind) -> Result<(MemberId, Self), SectorError> {
-        if bytes.iter().all(|byte| *byte == 0) {
-            return Err(SectorError::Empty);
-        }
         let (body, crc) = bytes.split_last_chunk::<CRC_LEN>().ok_or(SectorError::Torn)?;
         let mut fields = Self::new(body);
-        if crc32c(body).to_le_bytes() != *crc || fields.raw() != kind.magic() {
+        if fields.raw() != kind.magic() {
+            return Err(if is_zero(bytes) { SectorError::Empty } else { SectorError::Torn });
+        }
+        if crc32c(body).to_le_bytes() != *crc {
             return Err(SectorError::Torn);
         }
         match fields.u16() {
@@ -208,4 +208,10 @@ impl<'a> FieldReader<'a> {
     pub fn member(&mut self) -> MemberId {
         MemberId { slot: self.u16(), incarnation: Incarnation(self.u128()) }
     }
+}
+
+/// Returns whether all bytes are zeros.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<16>();
+    words.iter().all(|word| *word == [0; 16]) && rest.iter().all(|byte| *byte == 0)
 }

@@ -1,5 +1,5 @@
-//! The state after a decree: who is a member, who owns what. Every member computes it by the same
-//! rules, so equal numbers mean equal states.
+//! The state after a decree: members, owners, epochs. Every member computes it by the same rules,
+//! so equal numbers mean equal states.
 //!
 //! ```text
 //!   member:  used slot ── member ──> Up ── fence ──> Fenced ── quiet ──> Quiet (dropped when it owns nothing)
@@ -173,7 +173,10 @@ impl ClusterState {
             Decree::Take { partition, space, by } => self.take(partition, space, by),
             Decree::HandOver { partition, space, from, to, sealed } => {
                 self.may_hand_over(partition, space, from, to)?;
-                if self.row(Thing::Space(space)).epoch != sealed && !mutant!(OldRecord) {
+                let row = self.row(Thing::Space(space));
+                // The hand-over that made a space cold has counted its epoch up.
+                let current = if from == Owner::Unowned { row.before } else { row.epoch };
+                if current != sealed && !mutant!(OldRecord) {
                     return Err(VoidError::OldRecord);
                 }
                 self.give(Thing::Partition(partition), to, 0)?;
@@ -294,10 +297,10 @@ impl ClusterState {
         let thing = Thing::Space(space);
         self.may_give(thing, from, Owner::Unowned)?;
         let may = match from {
-            Owner::Slot(slot) => match self.member(slot).map(|row| row.status) {
-                Some(MemberStatus::Fenced { .. }) => false,
-                _ => true,
-            },
+            Owner::Slot(slot) => {
+                let status = self.member(slot).map(|row| row.status);
+                !matches!(status, Some(MemberStatus::Fenced { .. }))
+            }
             Owner::Unowned => return Err(VoidError::OtherOwner),
         };
         if !may {

@@ -41,7 +41,7 @@ impl ClusterState {
         let mut out = FieldWriter::frame(bytes, SectorKind::State, writer);
         out.u64(sequence);
         out.u64(self.number);
-        self.used.map(|word| out.u64(word));
+        self.used.iter().for_each(|word| out.u64(*word));
         out.u16(self.members.len() as u16);
         out.u16(self.things.len() as u16);
         for row in &self.members {

@@ -85,9 +85,10 @@ fn a_hand_over_needs_the_record_of_the_log_s_epoch() {
     let other = Decree::Take { partition: 8, space: 9, by: 1 };
     state.apply(&Decree::Own { partition: 8, from: Owner::Unowned, to: b }).unwrap();
     assert_eq!(state.apply(&other), Err(VoidError::Bound), "a cold space is not free");
-    state.apply(&hand_over(Owner::Unowned, b, 9)).unwrap();
+    assert_eq!(state.apply(&hand_over(Owner::Unowned, b, 9)), Err(VoidError::OldRecord));
+    state.apply(&hand_over(Owner::Unowned, b, 7)).unwrap();
     let row = state.row(Thing::Space(9));
-    assert_eq!((row.owner, row.epoch, row.before, row.bound), (b, 12, 9, 7));
+    assert_eq!((row.owner, row.epoch, row.before, row.bound), (b, 13, 9, 7));
     let own = Decree::Own { partition: 7, from: b, to: a };
     assert_eq!(state.apply(&own), Err(VoidError::Bound), "a partition does not leave its space");
 }

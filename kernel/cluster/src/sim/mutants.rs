@@ -1,0 +1,86 @@
+//! Each rule is switched off in turn, and the simulation must notice it.
+
+use super::{number, world::World};
+use crate::mutant::{Mutant, active, set};
+use std::ops::Range;
+use std::sync::Once;
+
+/// The mutants, and the first seed that notices each.
+const ALL: [(Mutant, u64); 24] = [
+    (Mutant::SkipY, 6),
+    (Mutant::SkipX, 2),
+    (Mutant::FirstCopyCounts, 9),
+    (Mutant::GiveUpLate, 1),
+    (Mutant::ReuseSlot, 1),
+    (Mutant::BlindSecondPhase, 11),
+    (Mutant::OwnValue, 1),
+    (Mutant::NoSecondRead, 4),
+    (Mutant::SuspectBlind, 8),
+    (Mutant::LeaseFromCompletion, 10),
+    (Mutant::ShortWatch, 301),
+    (Mutant::WatchFromSubmission, 3),
+    (Mutant::WithdrawOpen, 2354),
+    (Mutant::ExtendBehind, 2),
+    (Mutant::InPlace, 31),
+    (Mutant::QuietByAge, 32),
+    (Mutant::AbandonedRequest, 17),
+    (Mutant::TakeBackByRecord, 15),
+    (Mutant::EarlySuspended, 15),
+    (Mutant::Gift, 2),
+    (Mutant::OldRecord, 53),
+    (Mutant::KeepMemory, 613),
+    (Mutant::JoinerRecovers, 1),
+    (Mutant::LateRecord, 5),
+];
+
+/// Keeps the expected panics of threads with a mutant silent.
+fn be_silent() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if active().is_none() {
+                usual(info);
+            }
+        }));
+    });
+}
+
+/// Returns the first seed that fails, and why.
+fn caught(mutant: Mutant, mut seeds: Range<u64>) -> Option<(u64, String)> {
+    be_silent();
+    set(Some(mutant));
+    let found = seeds.find_map(|seed| {
+        let why = std::panic::catch_unwind(|| World::new(seed).run()).err()?;
+        let text = why.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| why.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Some((seed, text.unwrap_or_default().replace('\n', " ")))
+    });
+    set(None);
+    found
+}
+
+#[test]
+fn a_seed_notices_each_rule_that_is_switched_off() {
+    let missed: Vec<_> = ALL
+        .into_iter()
+        .filter(|(mutant, seed)| caught(*mutant, *seed..seed + 1).is_none())
+        .collect();
+    assert!(missed.is_empty(), "the simulation has changed, run the long form: {missed:?}");
+}
+
+#[test]
+#[ignore = "a minute in release; docs/testing.md has the command"]
+fn every_rule_that_is_switched_off_is_missed() {
+    let seeds = number("TIDEPOOL_RUNS", 20_000);
+    let only = std::env::var("TIDEPOOL_MUTANT").ok();
+    let is_chosen = |name: String| only.as_ref().is_none_or(|only| *only == name);
+    let mut missed = Vec::new();
+    for (mutant, _) in ALL.into_iter().filter(|(mutant, _)| is_chosen(format!("{mutant:?}"))) {
+        match caught(mutant, 1..seeds + 1) {
+            Some((seed, why)) => println!("{mutant:?}: seed {seed}: {why}"),
+            None => missed.push(mutant),
+        }
+    }
+    assert!(missed.is_empty(), "not noticed within {seeds} seeds: {missed:?}");
+}

@@ -1,0 +1,172 @@
+//! What a read of all beats tells: who may be suspected, and whether the own lease goes on.
+//!
+//! ```text
+//!   sighting of a member:  new beat ── since := completion of this read
+//!                          the same ── submission of this read >= since + W ──> may be suspected
+//!   own lease:             no suspicion of me, no later decree known elsewhere ──> goes on
+//! ```
+//!
+//! A beat that is half written or of a newer program is "unchanged" for its member's life, and
+//! "suspects everyone" for the reader's lease. Beats of members that the log has fenced say
+//! nothing: they know no decree as late as the reader's.
+
+use crate::beat::{Beat, BeatMode};
+use crate::id::{Incarnation, MemberId};
+use crate::sector::{SECTOR, SectorError};
+use crate::state::{ClusterState, MemberStatus};
+use crate::timing::ClusterTiming;
+
+#[derive(Clone, Copy)]
+struct Sighting {
+    /// The newest beat.
+    mark: (Incarnation, u64),
+    since_ns: u64,
+    is_up: bool,
+}
+
+/// The beats that were seen last.
+pub struct Watch<const SLOTS: usize> {
+    seen: [Sighting; SLOTS],
+}
+
+/// Times of a turn.
+#[derive(Clone, Copy, Debug)]
+pub struct TurnTimes {
+    /// Submission of the own beat.
+    pub asked_ns: u64,
+    /// Submission of the first read.
+    pub read_ns: u64,
+    /// Completion of the last one.
+    pub seen_ns: u64,
+}
+
+/// What a turn has found.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct TurnFound {
+    /// The own sector has other bytes than were written: the area or the machine is a copy.
+    pub is_foreign: bool,
+    /// Slot of the member that knows the latest decree, if it is later than the reader's.
+    pub behind: Option<u16>,
+    /// Another member suspects the reader, or may do so.
+    pub is_suspected: bool,
+    /// A suspicion for the open decree stands in another member's beat.
+    pub stands: bool,
+    /// A member that may be suspected.
+    pub want: Option<MemberId>,
+    /// A fenced member that has signed off.
+    pub left: Option<u16>,
+}
+
+impl<const SLOTS: usize> Default for Watch<SLOTS> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const SLOTS: usize> Watch<SLOTS> {
+    /// Returns a watch that has seen nothing.
+    pub const fn new() -> Self {
+        let never = Sighting { mark: (Incarnation(0), 0), since_ns: 0, is_up: false };
+        Self { seen: [never; SLOTS] }
+    }
+
+    /// Judges the reads of all beats, one a majority's area. `mine` is the beat that was written
+    /// before them.
+    pub fn look(
+        &mut self,
+        mine: &Beat,
+        state: &ClusterState,
+        timing: &ClusterTiming,
+        times: &TurnTimes,
+        reads: &[&[u8]],
+    ) -> TurnFound {
+        let mut found = TurnFound::default();
+        let mut latest = state.number();
+        for slot in 0..SLOTS as u16 {
+            let sectors = reads.iter().map(|read| sector(read, slot));
+            if slot == mine.member.slot {
+                found.is_foreign = sectors.clone().any(|bytes| bytes != mine.encode());
+                continue;
+            }
+            let mut newest: Option<Beat> = None;
+            for beat in sectors.map(Beat::decode) {
+                match beat {
+                    Ok(beat) => {
+                        if beat.known > latest {
+                            (latest, found.behind) = (beat.known, Some(slot));
+                        }
+                        note_suspicion(&mut found, mine, state, &beat);
+                        if newest.is_none_or(|other| other.sequence < beat.sequence) {
+                            newest = Some(beat);
+                        }
+                    }
+                    Err(SectorError::Empty) => {}
+                    Err(SectorError::Torn | SectorError::Newer(_)) => {
+                        // A slot that was used and is not up is a fenced member's.
+                        found.is_suspected |= state.is_up(slot) || !state.was_used(slot);
+                    }
+                }
+            }
+            self.sight(slot, newest.as_ref(), state, times);
+            self.judge(&mut found, mine, slot, newest.as_ref(), state, timing, times);
+        }
+        found
+    }
+
+    /// Notes whether the beat has changed.
+    fn sight(&mut self, slot: u16, newest: Option<&Beat>, state: &ClusterState, times: &TurnTimes) {
+        let seen = &mut self.seen[usize::from(slot)];
+        let since_ns = if mutant!(WatchFromSubmission) { times.read_ns } else { times.seen_ns };
+        let mark = newest.map_or(seen.mark, |beat| (beat.member.incarnation, beat.sequence));
+        let is_new = mark.0 != seen.mark.0 || mark.1 > seen.mark.1;
+        let is_up = state.is_up(slot);
+        if is_new {
+            seen.mark = mark;
+        }
+        if is_new || is_up && !seen.is_up {
+            seen.since_ns = since_ns;
+        }
+        seen.is_up = is_up;
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the whole of a turn")]
+    fn judge(
+        &self,
+        found: &mut TurnFound,
+        mine: &Beat,
+        slot: u16,
+        newest: Option<&Beat>,
+        state: &ClusterState,
+        timing: &ClusterTiming,
+        times: &TurnTimes,
+    ) {
+        let Some(row) = state.member(slot) else { return };
+        let has_left = newest.is_some_and(|beat| {
+            beat.mode == BeatMode::Leaving && !beat.is_tainted && beat.member == row.id
+        });
+        match row.status {
+            MemberStatus::Up => {
+                let seen = &self.seen[usize::from(slot)];
+                let is_old = times.read_ns >= seen.since_ns.saturating_add(timing.watch_ns());
+                // The present suspect comes first, so that a suspicion can come to its end.
+                let is_present = mine.suspicion.is_some_and(|suspicion| suspicion.who == row.id);
+                if (is_old || has_left) && (found.want.is_none() || is_present) {
+                    found.want = Some(row.id);
+                }
+            }
+            MemberStatus::Fenced { .. } if has_left => found.left = Some(slot),
+            MemberStatus::Fenced { .. } | MemberStatus::Quiet(_) => {}
+        }
+    }
+}
+
+fn sector(read: &[u8], slot: u16) -> &[u8] {
+    let at = SECTOR * usize::from(slot);
+    read.get(at..at + SECTOR).unwrap_or(&[])
+}
+
+fn note_suspicion(found: &mut TurnFound, mine: &Beat, state: &ClusterState, beat: &Beat) {
+    let Some(suspicion) = beat.suspicion.filter(|one| one.known >= state.number()) else { return };
+    found.stands = true;
+    found.is_suspected |= suspicion.who == mine.member && !mutant!(SuspectBlind);
+}
