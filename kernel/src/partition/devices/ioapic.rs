@@ -20,7 +20,7 @@ const EOI: u16 = 0x40;
 const VERSION: u32 = 0x20 | ((PINS as u32 - 1) << 16);
 const FIRST_ENTRY: u8 = 0x10;
 
-/// A redirection entry: 82093AA "IOREDTBL[23:0]".
+/// A redirection entry: 82093AA "IOREDTBL\[23:0\]".
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 struct RedirectionEntry {
