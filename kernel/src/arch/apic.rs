@@ -159,6 +159,8 @@ const fn fixed(to: u32, vector: u8) -> InterruptCommand {
     InterruptCommand::new().with_destination(to).with_vector(vector).with_assert(true)
 }
 
+// Out of line, so that loops over CPUs of which none is kicked stay short.
+#[inline(never)]
 fn command(command: InterruptCommand) {
     if is_x2apic() {
         // WRMSR to the APIC is not ordered after earlier stores. The fence makes them visible
