@@ -176,7 +176,12 @@ impl EventStream {
     pub fn last_named(&mut self, name: &str, limit: Duration) -> Result<Option<Event>> {
         let deadline = Instant::now() + limit;
         while self.next(deadline)?.is_some() {}
-        Ok(self.all.iter().rev().find(|event| event.name() == name).cloned())
+        Ok(self.newest(name).cloned())
+    }
+
+    /// Returns the newest event of this name among those that have come and are kept.
+    pub fn newest(&self, name: &str) -> Option<&Event> {
+        self.all.iter().rev().find(|event| event.name() == name)
     }
 
     /// Sends a command and waits for the answer with its `id`.

@@ -134,13 +134,7 @@ fn live_through(running: &mut boot::bed::RunningMachine, image: &Path) -> Result
     ensure!(verified(running)? == pages, "the second incarnation has other memory");
 
     running.events.command(SHORT, json!({"command": "stats"}))?;
-    let stats = running
-        .events
-        .all()
-        .iter()
-        .rev()
-        .find(|event| event.name() == "pool")
-        .context("no counters came")?;
+    let stats = running.events.newest("pool").context("no counters came")?;
     println!("{}", stats.0);
     let count = |member| stats.number(member);
     ensure!(

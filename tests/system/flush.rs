@@ -106,13 +106,7 @@ fn judge(running: &mut RunningMachine, measure: &Measure) -> Result<()> {
     let outcome = drive(running, measure)?;
     ensure!(matches!(outcome, GuestOutcome::Passed), "{outcome:?}");
     running.events.command(GRACE, json!({"command": "stats"}))?;
-    let stats = running
-        .events
-        .all()
-        .iter()
-        .rev()
-        .find(|event| event.name() == "pool")
-        .context("no counters came")?;
+    let stats = running.events.newest("pool").context("no counters came")?;
     let number = |member| stats.number(member);
     let evicted = number("page_outs")? + number("clean_evictions")? + number("rescues")?;
     println!("{}", stats.0);

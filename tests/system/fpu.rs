@@ -53,8 +53,7 @@ fn judge(running: &mut RunningMachine) -> Result<()> {
         passed.push(verdict.text("partition")?.to_owned());
     }
     running.events.command(ANSWER, json!({"command": "stats"}))?;
-    let pool =
-        running.events.all().iter().rev().find(|e| e.name() == "pool").context("no counters")?;
+    let pool = running.events.newest("pool").context("no counters")?;
     let pages_read = pool.number("page_ins")? + pool.number("read_around")?;
     ensure!(pages_read > 1000, "too few pages were read: {}", pool.0);
     Ok(())

@@ -102,7 +102,7 @@ const fn memory_mib(bed: Bed) -> u64 {
 
 fn stats(started: &mut StartedScenario) -> Result<Event> {
     started.running.events.command(ANSWER, json!({"command": "stats"}))?;
-    let last = started.running.events.all().iter().rev().find(|event| event.name() == "stats");
+    let last = started.running.events.newest("stats");
     last.cloned().context("an answer without counters")
 }
 
@@ -119,14 +119,7 @@ fn overcommit(bed: Bed) -> Result<()> {
     // Use the pool's counters: the partition's own are removed with its memory, right after the
     // verdict.
     stats(&mut started)?;
-    let pool = started
-        .running
-        .events
-        .all()
-        .iter()
-        .rev()
-        .find(|event| event.name() == "pool")
-        .context("no counters of the pool")?;
+    let pool = started.running.events.newest("pool").context("no counters of the pool")?;
     ensure!(pool.number("page_ins")? > 0 && pool.number("page_outs")? > 0, "{}", pool.0);
     started.running.passed();
     Ok(())

@@ -228,13 +228,7 @@ fn metadata(bed: Bed, images: &BenchImages<'_>) -> Result<f64> {
         .events
         .wait_for(LIMIT, "the guest to touch its memory", |event| event.0["text"] == "touched")?;
     running.events.command(LIMIT, json!({"command": "stats"}))?;
-    let pool = running
-        .events
-        .all()
-        .iter()
-        .rev()
-        .find(|event| event.name() == "pool")
-        .context("no counters of the pool")?;
+    let pool = running.events.newest("pool").context("no counters of the pool")?;
     let metadata = pool.number("metadata_per_page_milli")? as f64 / 1000.0;
     running.passed();
     Ok(metadata)
@@ -248,15 +242,7 @@ fn evict(running: &mut RunningMachine, pages: u64) -> Result<()> {
     let mut last = 0;
     loop {
         running.events.command(LIMIT, json!({"command": "stats"}))?;
-        let last_of = |name| {
-            running
-                .events
-                .all()
-                .iter()
-                .rev()
-                .find(move |event| event.name() == name)
-                .context("no counters")
-        };
+        let last_of = |name| running.events.newest(name).context("no counters");
         let (stats, pool) = (last_of("stats")?, last_of("pool")?);
         let left = pool.number("page_outs")?
             + pool.number("clean_evictions")?

@@ -167,13 +167,7 @@ fn work(machine: &BedMachine) -> Result<(RunningMachine, ScaleCost)> {
         last = verdict.number("t")?;
     }
     running.events.command(LIMIT, json!({"command": "stats"}))?;
-    let pool = running
-        .events
-        .all()
-        .iter()
-        .rev()
-        .find(|event| event.name() == "pool")
-        .context("no counters of the pool")?;
+    let pool = running.events.newest("pool").context("no counters of the pool")?;
     let (page_ins, read_around, page_outs) =
         (pool.number("page_ins")?, pool.number("read_around")?, pool.number("page_outs")?);
     let cost = ScaleCost {

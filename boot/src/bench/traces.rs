@@ -174,12 +174,9 @@ struct Traffic {
 
 fn traffic(running: &mut RunningMachine) -> Result<Traffic> {
     running.events.command(LIMIT, json!({"command": "stats"}))?;
-    let last = |name: &'static str| {
-        running.events.all().iter().rev().find(move |event| event.name() == name)
-    };
     let (pool, stats) = (
-        last("pool").context("no counters of the pool")?,
-        last("stats").context("no counters of the guest")?,
+        running.events.newest("pool").context("no counters of the pool")?,
+        running.events.newest("stats").context("no counters of the guest")?,
     );
     let page_ins = pool.number("page_ins")?;
     Ok(Traffic {

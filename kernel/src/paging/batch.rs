@@ -31,8 +31,8 @@ pub(super) const BATCHES_OF_ONE: usize = 8;
 /// takes frames from elsewhere.
 const STUCK_NS: u64 = 500_000_000;
 
-/// How long an idle disk refuses a batch before the batch counts as stalled. Longer than a disk's
-/// usual pause between two requests; faulters wait for so long.
+/// How long an idle disk refuses a batch before the batch counts as stalled: longer than the usual
+/// pause between two requests. Faulters of other objects wait at most this long for its frames.
 const REFUSED_NS: u64 = 50_000_000;
 
 /// Purpose of a batch.

@@ -4,7 +4,7 @@
 //! ```text
 //!   a write fails, disk dead ──> Failing ──┐         ┌ below its share: no limit
 //!   the disk is silent, refuses ─> Stuck ──┤ guarded ┤ at its share: faulters wait
-//!   its space is prepared ─────> Expected ─┤         └ Failing for PATIENCE_NS: Loss::Unwritable
+//!   its space is prepared ─────> Expected ─┤         └ Failing for PATIENCE_NS: PageLossError::Unwritable
 //!   a write succeeds, a store is given ────┘ free
 //! ```
 //!

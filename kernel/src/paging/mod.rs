@@ -14,7 +14,7 @@
 //!   zeroed   rescue (going out)                   ├─ batches: limbo ─ticket─> scan, checksum ─> write ─> free
 //!   frame                                         ├─ reclaim: clock hand ──> new batch
 //!                                                 └─ idle disk: clean old dirty pages in place
-//!   Drain::step ──> new batches of a dump image, ascending
+//!   ImageDrain::step ──> new batches of a dump image, ascending
 //! ```
 //!
 //! Invariants:

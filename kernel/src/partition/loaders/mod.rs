@@ -1,7 +1,7 @@
 //! From images to a vCPU at its kernel's entry point.
 //!
 //! ```text
-//!   ImageSource ──recognise──> linux::plan | pvh::plan ──> LoadPlan ──> Loading::step ... step ──> vCPU runs
+//!   ImageSource ──recognise──> linux::plan | pvh::plan ──> LoadPlan ──> LoadJob::step ... step ──> vCPU runs
 //!   (boot archive)             by content                  copies, registers   a few pages a step
 //! ```
 //!

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   BEGIN_{WRITE,READ,CLEAR} ──> SET_OFFSET, SET_ID ──> EXECUTE ──> STATUS ──> END
-//!                                                         │                     └─ a panic's log: Effect::PanicRecorded
+//!                                                         │                     └─ a panic's log: DeviceEffect::PanicRecorded
 //!                                                         └─ copies a record between exchange buffer and store
 //! ```
 //!
