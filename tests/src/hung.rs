@@ -10,7 +10,7 @@ const OURS: [&str; 3] = ["boot::", "tests::", "system::"];
 
 /// Describes the children of this process and, where gdb is installed and may attach, the calls of
 /// its threads.
-pub fn describe() -> String {
+pub(crate) fn describe() -> String {
     format!("processes:\n{}calls, the innermost first:\n{}", children(), calls(&backtraces()))
 }
 

@@ -13,7 +13,7 @@ use tests::faulty::{FaultyMachine, LIMIT, TimeBase, VICTIM, VICTIMS};
 use tests::nbd::{Action, NbdDisk, NbdError, RequestKind, Rule};
 use tests::{Case, expect_success};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_full_host_disk_stops_nothing_but_its_own_partition",
         beds: &[Bed::Qemu],

@@ -6,7 +6,7 @@ use boot::bench::{BenchImages, restart};
 use boot::kernel_build::{self, Variant};
 use tests::{Case, test_kernel};
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "restart_does_not_wait_for_ram",
     beds: &[Bed::Qemu],
     needs: &[],

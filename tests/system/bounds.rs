@@ -11,7 +11,7 @@ use std::path::Path;
 use tests::scene::{PARTITION, Play, Scene, Setting};
 use tests::{Case, plan_machine, test_kernel};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "at_the_bound_of_dumps_a_crash_leaves_none_and_says_so",
         beds: &[Bed::Qemu],

@@ -19,7 +19,7 @@ const fn lines(bed: Bed) -> (u32, u32) {
 /// The character End of Transmission.
 const END: &[u8] = b"\x04";
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "nothing_typed_or_printed_is_lost",
     beds: &[Bed::Qemu, Bed::Bochs],
     needs: &[],

@@ -8,7 +8,7 @@ use tests::scenario::Scenario;
 
 const LIMIT: Duration = Duration::from_secs(240);
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "the_cpu_is_as_the_manuals_say",
         beds: &[Bed::Qemu, Bed::Bochs, Bed::Kvm, Bed::Nested],

@@ -12,7 +12,7 @@ use tests::cuts::{CrashCycle, CycleDisks, GuestTruth, LIMIT, NextStart, SLOW_DIS
 use tests::seeded_runs::SeededRuns;
 use tests::seeds::Choices;
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "a_kill_at_any_moment_loses_no_promised_dump",
     beds: &[Bed::Qemu],
     needs: &[],

@@ -30,7 +30,7 @@ const SHORT: Duration = Duration::from_secs(60);
 /// The kernel's panic message, without level and time.
 const PANIC: &str = "Kernel panic - not syncing: sysrq triggered crash";
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "debian_pages_panics_restarts_and_its_dump_is_read",
         beds: &[Bed::Qemu, Bed::Kvm],

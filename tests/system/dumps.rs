@@ -13,7 +13,7 @@ use tests::core_file::{CoreFile, PageIn};
 use tests::scene::{Play, Scene, Setting};
 use worker::PageIdentity;
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "pages_on_disk_and_zero_pages_cost_no_write_in_a_dump",
         beds: &[Bed::Qemu],

@@ -21,7 +21,7 @@ use tests::seeded_runs::SeededRuns;
 use tests::seeds::Choices;
 use tests::{Case, expect_success, pace};
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "a_fault_at_any_request_of_one_disk_harms_no_neighbour",
     beds: &[Bed::Qemu],
     needs: &[],

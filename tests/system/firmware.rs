@@ -11,7 +11,7 @@ use boot::volume::VolumeAccess;
 use tests::Case;
 use tests::scene::{Play, Scene, Setting};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_stick_starts_on_bios_and_its_partition_dumps_to_a_disk",
         beds: &[Bed::Qemu],

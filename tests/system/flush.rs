@@ -17,7 +17,7 @@ use tests::{Case, plan_machine, test_kernel};
 
 const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs];
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "two_cpus_evict_while_a_guest_writes",
         beds: BOTH,

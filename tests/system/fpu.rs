@@ -7,7 +7,7 @@ use std::time::Duration;
 use tests::several::{Member, Several};
 use tests::{Case, expect_success};
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "partitions_on_one_cpu_keep_their_extended_state",
     beds: &[Bed::Qemu, Bed::Bochs],
     needs: &[],

@@ -19,7 +19,7 @@ use tests::scene::{LIMIT, Play};
 use tests::{plan_machine, test_kernel};
 use worker::PageIdentity;
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "each_partition_gets_the_smallest_space_that_fits",
         beds: &[Bed::Qemu],

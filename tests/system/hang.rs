@@ -23,7 +23,7 @@ const HANGS: &[(u32, &str)] = &[
 /// hang is not detected there.
 const SILENT: &[(u32, &str)] = &[(3, "watchdog")];
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_guest_that_hangs_crashes_and_no_other_does",
         beds: &[Bed::Qemu],

@@ -13,7 +13,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// A guest without an event for this long counts as looping.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_hostile_guest_harms_only_itself",
         beds: &[Bed::Qemu, Bed::Kvm],

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use tests::{Case, test_kernel};
 
 /// First argument of this program to run as the command itself.
-pub const AS_TIDEPOOL: &str = "as-tidepool";
+pub(crate) const AS_TIDEPOOL: &str = "as-tidepool";
 const LIMIT: Duration = Duration::from_secs(60);
 /// Time limit that includes building the hypervisor.
 const BUILT_AND_STARTED: Duration = Duration::from_secs(600);
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "ctrl_c_ends_the_emulator",
         beds: &[Bed::Qemu, Bed::Bochs],

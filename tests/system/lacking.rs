@@ -10,7 +10,7 @@ use tests::{Case, expect_success, machine};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case { name: "a_cpu_without_xsave_is_refused", beds: &[Bed::Bochs], needs: &[], run: xsave },
     Case {
         name: "a_cpu_without_dirty_bits_is_taken_and_named",

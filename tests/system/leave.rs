@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tests::{Case, expect_success, plan_machine};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "linux_leaves_by_every_way_as_documented",
         beds: &[Bed::Qemu, Bed::Kvm],

@@ -9,7 +9,7 @@ use boot::demo::nested::demonstrate;
 use boot::setup::{Permission, SetupJob};
 use tests::Case;
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "debian_and_a_test_kernel_crash_and_come_back_and_their_dumps_are_read",
     beds: &[Bed::Nested, Bed::Kvm],
     needs: &[SetupJob::Guest, SetupJob::Readers],

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(240);
 const ANSWER: Duration = Duration::from_secs(60);
 const KEY: u64 = 0x5eed;
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_pvh_kernel_runs_and_passes",
         beds: BOTH,

@@ -19,7 +19,7 @@ use tests::seeded_runs::SeededRuns;
 use tests::seeds::Choices;
 use tests::{Case, expect_success};
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "a_prefix_of_all_writes_loses_no_promised_dump",
     beds: &[Bed::Qemu],
     needs: &[],

@@ -18,7 +18,7 @@ use tests::{Case, test_kernel};
 const LIMIT: Duration = Duration::from_secs(120);
 const TICK: Duration = Duration::from_millis(10);
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "the_example_harness_crashes_a_partition_and_checks_its_dump",
         beds: &[Bed::Qemu],

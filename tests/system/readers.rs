@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use tests::scene::{LIMIT, Play};
 use tests::{Case, plan_machine};
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "crash_gdb_makedumpfile_drgn_and_readelf_open_whole_and_selected_dumps",
     beds: &[Bed::Qemu],
     needs: &[SetupJob::Guest, SetupJob::Readers],

@@ -8,7 +8,7 @@ use tests::{Case, expect_success, machine};
 const LIMIT: Duration = Duration::from_secs(180);
 const DISK_BYTES: u64 = 64 << 20;
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "guest_mode_behaves_as_the_manuals_say",
         beds: &[Bed::Qemu, Bed::Bochs, Bed::Nested],

@@ -24,7 +24,7 @@ const SERVER: Case = Case {
 
 /// The case, on Bochs too where a long run is asked for: the boot and two passes alone take minutes
 /// there.
-pub fn cases() -> &'static [Case] {
+pub(crate) fn cases() -> &'static [Case] {
     if long().is_some() { &[SERVER, Case { beds: &[Bed::Bochs], ..SERVER }] } else { &[SERVER] }
 }
 

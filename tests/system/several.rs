@@ -11,7 +11,7 @@ use tests::{Case, expect_success};
 
 const BOTH: &[Bed] = &[Bed::Qemu, Bed::Bochs];
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "each_console_line_names_its_partition_and_keys_go_where_they_are_sent",
         beds: BOTH,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tests::Case;
 use tests::scene::{LIMIT, Play, Scene, Setting};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_second_hypervisor_leaves_a_running_ones_disk_alone",
         beds: &[Bed::Qemu],

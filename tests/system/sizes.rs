@@ -26,7 +26,7 @@ use tests::several::{Member, Several};
 use tests::{Case, expect_success, plan_machine, test_kernel};
 use worker::PageIdentity;
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_large_pool_costs_next_to_nothing_at_the_start",
         beds: &[Bed::Qemu],

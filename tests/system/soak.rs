@@ -21,7 +21,7 @@ use tests::several::{Member, Several};
 use tests::{Case, expect_success};
 use worker::turmoil::Turmoil;
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "eight_that_crash_at_random_lose_no_page_and_no_frame",
     beds: &[Bed::Qemu, Bed::Kvm],
     needs: &[],

@@ -11,7 +11,7 @@ use std::path::Path;
 use tests::Case;
 use tests::scene::{LIMIT, PARTITION, Play, Scene, Setting};
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_partition_waits_until_the_only_dump_is_released",
         beds: &[Bed::Qemu],

@@ -14,7 +14,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 /// Time limit of a whole run of the command, on a busy machine.
 const COPY: Duration = Duration::from_secs(300);
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "two_cpus_for_guests_come_up",
         beds: &[Bed::Qemu, Bed::Bochs, Bed::Kvm],

@@ -18,7 +18,7 @@ const SHORT: Duration = Duration::from_secs(30);
 const KEY: u64 = 0x7ea5;
 const TRIPLE_FAULT: u32 = 1;
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     Case {
         name: "a_partition_is_back_at_once_on_one_cpu",
         beds: &[Bed::Bochs],

@@ -24,7 +24,7 @@ use tests::twin::plan::{Disturbance, TwinPlan};
 use tests::twin::submitted::{self, Submitted};
 use tests::{Case, plan_machine};
 
-pub const CASES: &[Case] = &[Case {
+pub(crate) const CASES: &[Case] = &[Case {
     name: "two_nodes_keep_apart_on_a_slow_path",
     beds: &[Bed::Qemu],
     needs: &[],

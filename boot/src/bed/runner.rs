@@ -16,7 +16,7 @@ pub(super) enum Runner {
 
 impl Runner {
     /// Waits for the emulator to end, at most `limit`.
-    pub fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
+    pub(super) fn wait(&mut self, limit: Duration) -> Result<Option<ExitStatus>> {
         match self {
             Self::Process(emulator) => emulator.wait(limit),
             Self::Nested(session) => session.wait(limit),
@@ -25,7 +25,7 @@ impl Runner {
 
     /// Ends the emulator where its disks are not needed any more: asks, waits, then kills.
     /// (Otherwise, drop it.)
-    pub fn discard(&mut self) {
+    pub(super) fn discard(&mut self) {
         match self {
             Self::Process(emulator) => emulator.end(),
             Self::Nested(session) => session.discard(),
@@ -33,7 +33,7 @@ impl Runner {
     }
 
     /// Kills the emulator at once, as a power cut would.
-    pub fn kill(&mut self) {
+    pub(super) fn kill(&mut self) {
         match self {
             Self::Process(emulator) => emulator.kill(),
             Self::Nested(session) => session.kill(),
@@ -41,7 +41,7 @@ impl Runner {
     }
 
     /// Returns the process, for operations that need a process on this host.
-    pub fn process(&mut self) -> Result<&mut Emulator> {
+    pub(super) fn process(&mut self) -> Result<&mut Emulator> {
         match self {
             Self::Process(emulator) => Some(emulator),
             Self::Nested(_) => None,
@@ -50,7 +50,7 @@ impl Runner {
     }
 
     /// Returns the nested session, for operations that need the Linux within Bochs.
-    pub fn nested(&mut self) -> Result<&mut Session> {
+    pub(super) fn nested(&mut self) -> Result<&mut Session> {
         match self {
             Self::Nested(session) => Some(session),
             Self::Process(_) => None,

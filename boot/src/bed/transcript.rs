@@ -30,7 +30,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// Names the folder that cannot be created.
-    pub fn new(name: &str) -> Result<Self> {
+    pub(super) fn new(name: &str) -> Result<Self> {
         static RUN: AtomicU32 = AtomicU32::new(0);
         let run = RUN.fetch_add(1, Ordering::Relaxed);
         let name = name.replace(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_', "-");
@@ -44,12 +44,12 @@ impl RunFolder {
     }
 
     /// Returns the folder's path.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
     /// Removes the folder with its contents.
-    pub fn discard(&self) {
+    pub(super) fn discard(&self) {
         let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -31,7 +31,7 @@ pub struct Instructions {
 ///
 /// # Errors
 /// Where there is no C compiler, or it fails.
-pub fn plugin() -> Result<PathBuf> {
+pub(super) fn plugin() -> Result<PathBuf> {
     let folder = paths::tidepool().join("plugin");
     std::fs::create_dir_all(&folder).with_context(|| format!("{}", folder.display()))?;
     let (source, built) = (folder.join("count.c"), folder.join("count.so"));
@@ -49,7 +49,7 @@ pub fn plugin() -> Result<PathBuf> {
 }
 
 /// Returns QEMU's argument that loads `plugin` with the output file `out`.
-pub fn argument(plugin: &Path, out: &Path) -> String {
+pub(super) fn argument(plugin: &Path, out: &Path) -> String {
     format!("{},out={}", plugin.display(), out.display())
 }
 
@@ -57,7 +57,7 @@ pub fn argument(plugin: &Path, out: &Path) -> String {
 ///
 /// # Errors
 /// Where a file is missing, has no symbols, or is incomplete.
-pub fn read(out: &Path, hypervisor: &Path) -> Result<Instructions> {
+pub(super) fn read(out: &Path, hypervisor: &Path) -> Result<Instructions> {
     let text = std::fs::read_to_string(out)
         .with_context(|| format!("{}: no count of the plugin", out.display()))?;
     let elf = std::fs::read(hypervisor).with_context(|| format!("{}", hypervisor.display()))?;

@@ -13,7 +13,7 @@ impl Scratch {
     ///
     /// # Errors
     /// Where the system refuses it.
-    pub fn new(name: &str) -> Result<Self> {
+    pub(super) fn new(name: &str) -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let path = paths::tidepool().join("bench").join(format!(
             "{name}.{}.{}",
@@ -25,7 +25,7 @@ impl Scratch {
     }
 
     /// Returns the folder's path.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.0
     }
 }

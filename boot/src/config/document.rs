@@ -68,7 +68,7 @@ impl Text<'_> {
 }
 
 /// A parsed document.
-pub struct Document<'t> {
+pub(super) struct Document<'t> {
     text: Text<'t>,
     table: Spanned<DeTable<'t>>,
 }
@@ -78,7 +78,7 @@ impl<'t> Document<'t> {
     ///
     /// # Errors
     /// Where it is no TOML.
-    pub fn parse(name: &'t str, text: &'t str) -> Result<Self, ConfigError> {
+    pub(super) fn parse(name: &'t str, text: &'t str) -> Result<Self, ConfigError> {
         let place = Text { name, text };
         let table = DeTable::parse(text).map_err(|e| ConfigError {
             file: name.to_owned(),
@@ -90,13 +90,13 @@ impl<'t> Document<'t> {
     }
 
     /// Returns the section of the top-level keys.
-    pub fn root(&self) -> Section<'_> {
+    pub(super) fn root(&self) -> Section<'_> {
         Section { text: &self.text, path: String::new(), table: self.table.get_ref(), at: 0..0 }
     }
 }
 
 /// A table of a document.
-pub struct Section<'d> {
+pub(super) struct Section<'d> {
     text: &'d Text<'d>,
     path: String,
     table: &'d DeTable<'d>,
@@ -105,7 +105,7 @@ pub struct Section<'d> {
 
 impl<'d> Section<'d> {
     /// Returns an error about `key`, at its line, or at the section's where the key is missing.
-    pub fn error(&self, key: &str, message: &str) -> ConfigError {
+    pub(super) fn error(&self, key: &str, message: &str) -> ConfigError {
         let at = self.table.get_key_value(key).map_or(self.at.start, |(key, _)| key.span().start);
         ConfigError {
             file: self.text.name.to_owned(),
@@ -127,7 +127,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Names the first key that is not among `known`.
-    pub fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), ConfigError> {
         let unknown =
             self.table.keys().map(Spanned::get_ref).find(|key| !known.contains(&key.as_ref()));
         unknown.map_or(Ok(()), |key| {
@@ -143,7 +143,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is something else.
-    pub fn text(&self, key: &str) -> Result<Option<&'d str>, ConfigError> {
+    pub(super) fn text(&self, key: &str) -> Result<Option<&'d str>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         value.as_str().map(Some).ok_or_else(|| self.wrong_type(key, value, "text in quotes"))
     }
@@ -152,7 +152,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is missing, empty, or something else.
-    pub fn required_text(&self, key: &str) -> Result<&'d str, ConfigError> {
+    pub(super) fn required_text(&self, key: &str) -> Result<&'d str, ConfigError> {
         let text = self.text(key)?.ok_or_else(|| self.error(key, "missing"))?;
         if text.is_empty() { Err(self.error(key, "must not be empty")) } else { Ok(text) }
     }
@@ -161,7 +161,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is something else.
-    pub fn texts(&self, key: &str) -> Result<Vec<String>, ConfigError> {
+    pub(super) fn texts(&self, key: &str) -> Result<Vec<String>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let array =
             value.as_array().ok_or_else(|| self.wrong_type(key, value, "a list of texts"))?;
@@ -178,7 +178,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is something else.
-    pub fn number(&self, key: &str) -> Result<Option<u64>, ConfigError> {
+    pub(super) fn number(&self, key: &str) -> Result<Option<u64>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let number =
             value.as_integer().and_then(|n| u64::from_str_radix(n.as_str(), n.radix()).ok());
@@ -189,7 +189,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is something else.
-    pub fn pages(&self, key: &str) -> Result<Option<u64>, ConfigError> {
+    pub(super) fn pages(&self, key: &str) -> Result<Option<u64>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let text =
             value.as_str().ok_or_else(|| self.wrong_type(key, value, "a size like \"256 MiB\""))?;
@@ -212,7 +212,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is something else.
-    pub fn duration(
+    pub(super) fn duration(
         &self,
         key: &str,
         bounds: RangeInclusive<Duration>,
@@ -234,7 +234,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is missing or something else.
-    pub fn required_pages(&self, key: &str) -> Result<u64, ConfigError> {
+    pub(super) fn required_pages(&self, key: &str) -> Result<u64, ConfigError> {
         self.pages(key)?.ok_or_else(|| self.error(key, "missing"))
     }
 
@@ -242,7 +242,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Names the allowed words where the value is none of them.
-    pub fn choice<T: Copy>(
+    pub(super) fn choice<T: Copy>(
         &self,
         key: &str,
         words: &[(&str, T)],
@@ -260,7 +260,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is something else.
-    pub fn section(&self, key: &str) -> Result<Option<Section<'d>>, ConfigError> {
+    pub(super) fn section(&self, key: &str) -> Result<Option<Section<'d>>, ConfigError> {
         let Some(value) = self.table.get(key) else { return Ok(None) };
         self.below(key, value).map(Some)
     }
@@ -269,7 +269,7 @@ impl<'d> Section<'d> {
     ///
     /// # Errors
     /// Where it is something else.
-    pub fn sections(&self, key: &str) -> Result<Vec<Section<'d>>, ConfigError> {
+    pub(super) fn sections(&self, key: &str) -> Result<Vec<Section<'d>>, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(Vec::new()) };
         let array = value
             .as_array()

@@ -10,7 +10,7 @@ const UNITS: &[(&str, u64)] = &[("min", 60_000), ("s", 1_000), ("ms", 1)];
 ///
 /// # Errors
 /// The fault as text, to be placed behind the key.
-pub fn parse(text: &str) -> Result<Duration, String> {
+pub(super) fn parse(text: &str) -> Result<Duration, String> {
     let Some((number, scale)) = quantity::split(text, UNITS) else {
         return Err(format!("“{text}” is no time: write a whole number and ms, s or min"));
     };
@@ -21,7 +21,7 @@ pub fn parse(text: &str) -> Result<Duration, String> {
 }
 
 /// Formats a time of whole milliseconds in the largest unit that needs no fraction.
-pub fn format(time: Duration) -> String {
+pub(super) fn format(time: Duration) -> String {
     let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
     let fits = |scale: u64| millis != 0 && millis.is_multiple_of(scale);
     let (unit, scale) = UNITS.iter().find(|(_, scale)| fits(*scale)).unwrap_or(&("ms", 1));

@@ -39,7 +39,7 @@ const INITRD_HEAD: u64 = 0x440;
 
 /// The formats of kernels.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KernelFormat {
+pub(super) enum KernelFormat {
     /// Linux's boot protocol.
     BzImage,
     /// An ELF file with a PVH note.
@@ -50,7 +50,7 @@ pub enum KernelFormat {
 ///
 /// # Errors
 /// The fault as text, to be placed behind the key.
-pub fn check_kernel(path: &Path) -> Result<KernelFormat, String> {
+pub(super) fn check_kernel(path: &Path) -> Result<KernelFormat, String> {
     crate::regular::check(path).map_err(|e| format!("{e:#}"))?;
     let bytes = std::fs::read(path).map_err(|e| format!("{}: {e}", path.display()))?;
     if is_bzimage(&bytes) {
@@ -69,7 +69,7 @@ pub fn check_kernel(path: &Path) -> Result<KernelFormat, String> {
 ///
 /// # Errors
 /// The fault as text, to be placed behind the key.
-pub fn check_initrd(path: &Path, kernel: KernelFormat) -> Result<(), String> {
+pub(super) fn check_initrd(path: &Path, kernel: KernelFormat) -> Result<(), String> {
     crate::regular::check(path).map_err(|e| format!("{e:#}"))?;
     let mut head = Vec::new();
     let read = File::open(path).and_then(|file| file.take(INITRD_HEAD).read_to_end(&mut head));

@@ -27,11 +27,11 @@ pub(super) struct Panel {
 
 impl Panel {
     /// Returns a panel for a span of time and a number of pages; `None` where either is empty.
-    pub fn of(edges: Edges, time: (f64, f64), pages: u64) -> Option<Self> {
+    pub(super) fn of(edges: Edges, time: (f64, f64), pages: u64) -> Option<Self> {
         (time.1 > time.0 && pages > 0).then_some(Self { edges, time, pages: pages as f64 })
     }
 
-    pub fn x(&self, seconds: f64) -> f64 {
+    pub(super) fn x(&self, seconds: f64) -> f64 {
         self.edges.left
             + (seconds - self.time.0) / (self.time.1 - self.time.0)
                 * (self.edges.right - self.edges.left)
@@ -42,7 +42,7 @@ impl Panel {
     }
 
     /// Returns a clip path that hides everything outside the edges.
-    pub fn clip(&self) -> String {
+    pub(super) fn clip(&self) -> String {
         let Edges { left, right, top, base } = self.edges;
         let (width, height) = (right - left, base - top);
         format!(
@@ -60,7 +60,7 @@ impl Panel {
     }
 
     /// Draws the area between two lines, which have a value for each of the ascending times.
-    pub fn area(&self, times: &[f64], below: &[f64], above: &[f64], colour: &str) -> String {
+    pub(super) fn area(&self, times: &[f64], below: &[f64], above: &[f64], colour: &str) -> String {
         let point = |(at, pages): (&f64, &f64)| format!("{:.1},{:.1}", self.x(*at), self.y(*pages));
         let seen = self.seen(times);
         let upper = times[seen.clone()].iter().zip(&above[seen.clone()]).map(point);
@@ -76,7 +76,7 @@ impl Panel {
 
     /// Draws the promised memory beyond the pool of `pages` pages: an empty area with its size,
     /// above the line of the pool.
-    pub fn promise(&self, pages: u64, name: &str) -> String {
+    pub(super) fn promise(&self, pages: u64, name: &str) -> String {
         let (Edges { left, right, top, .. }, line) = (self.edges, self.y(pages as f64));
         let mut text = String::new();
         if line - top < 1.0 {
@@ -102,7 +102,7 @@ impl Panel {
     }
 
     /// Draws lines and labels.
-    pub fn axes(&self) -> String {
+    pub(super) fn axes(&self) -> String {
         let (Edges { left, right, top, base }, mut text) = (self.edges, String::new());
         for quarter in 0..=4 {
             let pages = self.pages * f64::from(quarter) / 4.0;
@@ -144,7 +144,7 @@ impl Panel {
 
     /// Draws marks as lines with their names, if any, above the frame. The first mark's name is the
     /// highest, so no line crosses the name of another mark.
-    pub fn marks(&self, marks: &[(f64, String)]) -> String {
+    pub(super) fn marks(&self, marks: &[(f64, String)]) -> String {
         let (Edges { right, top, base, .. }, mut text) = (self.edges, String::new());
         let mut rows = marks.iter().filter(|(_, name)| !name.is_empty()).count();
         for (seconds, name) in marks {

@@ -8,40 +8,40 @@ use cpio::newc::{Builder, ModeFileType, trailer};
 use std::io::{Result, Write};
 
 /// An archive that is being written.
-pub struct CpioArchive<W> {
+pub(super) struct CpioArchive<W> {
     out: W,
     inode: u32,
 }
 
 impl<W: Write> CpioArchive<W> {
     /// Begins an archive.
-    pub fn new(out: W) -> Self {
+    pub(super) fn new(out: W) -> Self {
         Self { out, inode: 0 }
     }
 
     /// Adds a folder.
-    pub fn folder(&mut self, name: &str) -> Result<()> {
+    pub(super) fn folder(&mut self, name: &str) -> Result<()> {
         self.entry(Builder::new(name).mode(0o755).set_mode_file_type(ModeFileType::Directory), &[])
     }
 
     /// Adds a program.
-    pub fn program(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn program(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.entry(Builder::new(name).mode(0o755).set_mode_file_type(ModeFileType::Regular), bytes)
     }
 
     /// Adds a file.
-    pub fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+    pub(super) fn file(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         self.entry(Builder::new(name).mode(0o644).set_mode_file_type(ModeFileType::Regular), bytes)
     }
 
     /// Adds a character device.
-    pub fn character_device(&mut self, name: &str, major: u32, minor: u32) -> Result<()> {
+    pub(super) fn character_device(&mut self, name: &str, major: u32, minor: u32) -> Result<()> {
         let node = Builder::new(name).rdev_major(major).rdev_minor(minor);
         self.entry(node.mode(0o600).set_mode_file_type(ModeFileType::Char), &[])
     }
 
     /// Ends the archive.
-    pub fn finish(self) -> Result<W> {
+    pub(super) fn finish(self) -> Result<W> {
         let mut out = trailer(self.out)?;
         out.flush()?;
         Ok(out)

@@ -19,14 +19,14 @@ const FOLDERS: &[&str] = &["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu"]
 
 /// Files by the path at which the dynamic linker looks for them.
 #[derive(Default)]
-pub struct Libraries(BTreeMap<PathBuf, Vec<u8>>);
+pub(super) struct Libraries(BTreeMap<PathBuf, Vec<u8>>);
 
 impl Libraries {
     /// Adds the libraries that the ELF file `bytes` needs, and their own dependencies.
     ///
     /// # Errors
     /// Names the missing library.
-    pub fn add_for(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(super) fn add_for(&mut self, bytes: &[u8]) -> Result<()> {
         let mut next: Vec<PathBuf> = interpreter(bytes)?.into_iter().collect();
         for name in needed(bytes)? {
             next.push(find(&name).with_context(|| format!("{name}: no such library"))?);
@@ -46,7 +46,7 @@ impl Libraries {
     ///
     /// # Errors
     /// Where the archive cannot be written.
-    pub fn put<W: Write>(&self, archive: &mut CpioArchive<W>) -> Result<()> {
+    pub(super) fn put<W: Write>(&self, archive: &mut CpioArchive<W>) -> Result<()> {
         MERGED.iter().try_for_each(|name| archive.folder(name))?;
         for (path, bytes) in self.files() {
             let name = path.strip_prefix("/").unwrap_or(path).to_string_lossy();
@@ -56,7 +56,7 @@ impl Libraries {
     }
 
     /// Returns all libraries.
-    pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
+    pub(super) fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
         self.0.iter().map(|(path, bytes)| (path.as_path(), bytes.as_slice()))
     }
 }

@@ -27,7 +27,7 @@ enum Within {
 
 /// Follows output byte by byte.
 #[derive(Debug, Default)]
-pub struct OutputTracker {
+pub(super) struct OutputTracker {
     within: Within,
     parameters: Vec<u8>,
     line: Vec<u8>,
@@ -37,7 +37,7 @@ pub struct OutputTracker {
 
 impl OutputTracker {
     /// Takes a byte that is written to the terminal.
-    pub fn feed(&mut self, byte: u8) {
+    pub(super) fn feed(&mut self, byte: u8) {
         if byte == b'\n' {
             self.line.clear();
             self.is_too_long = false;
@@ -79,28 +79,28 @@ impl OutputTracker {
     }
 
     /// Returns whether the cursor stands at the start of a line.
-    pub fn is_at_start(&self) -> bool {
+    pub(super) fn is_at_start(&self) -> bool {
         self.line.iter().all(|&byte| byte == b'\r')
     }
 
     /// Returns whether the output is outside any escape sequence.
-    pub fn is_between(&self) -> bool {
+    pub(super) fn is_between(&self) -> bool {
         self.within == Within::Text
     }
 
     /// Returns whether a program uses the second screen.
-    pub fn is_full_screen(&self) -> bool {
+    pub(super) fn is_full_screen(&self) -> bool {
         self.is_full_screen
     }
 
     /// Leaves the second screen, because its program is gone.
-    pub fn leave_full_screen(&mut self) {
+    pub(super) fn leave_full_screen(&mut self) {
         self.is_full_screen = false;
         self.line.clear();
     }
 
     /// Returns the unfinished line, to be shown again; empty where it is too long.
-    pub fn unfinished(&self) -> &[u8] {
+    pub(super) fn unfinished(&self) -> &[u8] {
         if self.is_too_long { &[] } else { &self.line }
     }
 }

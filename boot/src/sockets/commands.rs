@@ -14,7 +14,7 @@ const EARLY: usize = 64;
 
 /// The destination of an answer.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Asker {
+pub(super) enum Asker {
     /// A client of the event socket, with the id that it gave.
     Client {
         /// Its number.
@@ -35,7 +35,7 @@ struct Pending {
 }
 
 /// The machine's line for commands.
-pub struct MachineCommands {
+pub(super) struct MachineCommands {
     line: Mutex<TcpStream>,
     pending: Mutex<Pending>,
 }
@@ -46,13 +46,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl MachineCommands {
     /// Creates the line; commands are sent on `line` only after [`Self::listens`] was called.
-    pub fn new(line: TcpStream) -> Self {
+    pub(super) fn new(line: TcpStream) -> Self {
         let pending = Pending { next_id: 1, early: Some(Vec::new()), ..Pending::default() };
         Self { line: Mutex::new(line), pending: Mutex::new(pending) }
     }
 
     /// Notes that the hypervisor listens, and sends the waiting commands.
-    pub fn listens(&self) {
+    pub(super) fn listens(&self) {
         // Lock the line first: a command that arrives now is sent after those that waited.
         let mut line = lock(&self.line);
         let early = lock(&self.pending).early.take().unwrap_or_default();
@@ -63,7 +63,7 @@ impl MachineCommands {
     ///
     /// # Errors
     /// The fault in the command as text, for the reply.
-    pub fn send(&self, asker: Asker, command: &Value) -> Result<(), String> {
+    pub(super) fn send(&self, asker: Asker, command: &Value) -> Result<(), String> {
         let (id, text) = self.register(asker, command)?;
         let Some(text) = text else { return Ok(()) };
         let sent = lock(&self.line).write_all(text.as_bytes());
@@ -100,7 +100,7 @@ impl MachineCommands {
 
     /// Returns the asker of the command that an event with `id` answers. A reply is the last of its
     /// answers.
-    pub fn asker(&self, id: u64, is_last: bool) -> Option<Asker> {
+    pub(super) fn asker(&self, id: u64, is_last: bool) -> Option<Asker> {
         let askers = &mut lock(&self.pending).askers;
         if is_last { askers.remove(&id) } else { askers.get(&id).cloned() }
     }

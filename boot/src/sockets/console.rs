@@ -72,7 +72,7 @@ struct ConsoleShared {
 }
 
 /// The console socket of one partition.
-pub struct ConsoleServer {
+pub(super) struct ConsoleServer {
     shared: Arc<ConsoleShared>,
     _socket: LocalSocket,
 }
@@ -82,7 +82,7 @@ impl ConsoleServer {
     ///
     /// # Errors
     /// Where the system refuses a thread.
-    pub fn start(
+    pub(super) fn start(
         partition: String,
         socket: LocalSocket,
         commands: Arc<MachineCommands>,
@@ -97,12 +97,12 @@ impl ConsoleServer {
     }
 
     /// Returns the partition's name.
-    pub fn partition(&self) -> &str {
+    pub(super) fn partition(&self) -> &str {
         &self.shared.partition
     }
 
     /// Passes an `output` event to all clients.
-    pub fn output(&self, event: &Value) {
+    pub(super) fn output(&self, event: &Value) {
         let text = event["bytes"].as_str().unwrap_or("");
         let pieces = text
             .as_bytes()
@@ -118,14 +118,14 @@ impl ConsoleServer {
     }
 
     /// Takes the hypervisor's answer to a command that typed input.
-    pub fn answer(&self, event: &Value) {
+    pub(super) fn answer(&self, event: &Value) {
         let error = event["error"].as_str().unwrap_or("").to_owned();
         self.shared.lock().answer = Some(if event["ok"] == true { Ok(()) } else { Err(error) });
         self.shared.changed.notify_all();
     }
 
     /// Sends all queued output to the clients until `deadline`, and closes.
-    pub fn finish(&self, deadline: Instant) {
+    pub(super) fn finish(&self, deadline: Instant) {
         let clients = std::mem::take(&mut self.shared.lock().clients);
         clients.iter().for_each(|client| client.outbox.finish(deadline));
     }

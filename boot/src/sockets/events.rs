@@ -87,7 +87,7 @@ struct EventShared {
 }
 
 /// The event socket.
-pub struct EventServer {
+pub(super) struct EventServer {
     shared: Arc<EventShared>,
     _socket: LocalSocket,
 }
@@ -97,7 +97,7 @@ impl EventServer {
     ///
     /// # Errors
     /// Where the system refuses a thread.
-    pub fn start(socket: LocalSocket, commands: Arc<MachineCommands>) -> Result<Self> {
+    pub(super) fn start(socket: LocalSocket, commands: Arc<MachineCommands>) -> Result<Self> {
         let shared = Arc::new(EventShared { clients: Mutex::default(), commands });
         let theirs = Arc::clone(&shared);
         socket.serve(move |stream| theirs.take_in(stream))?;
@@ -105,7 +105,7 @@ impl EventServer {
     }
 
     /// Passes an event to all clients.
-    pub fn broadcast(&self, event: &Value) {
+    pub(super) fn broadcast(&self, event: &Value) {
         let line = piece(event);
         let mut clients = self.shared.lock();
         clients.remember(&line);
@@ -114,12 +114,12 @@ impl EventServer {
     }
 
     /// Passes an answer to the client that asked, with that client's own id.
-    pub fn answer(&self, client: u64, id: Value, event: &Value) {
+    pub(super) fn answer(&self, client: u64, id: Value, event: &Value) {
         self.shared.answer(client, id, event);
     }
 
     /// Sends all queued lines to the clients until `deadline`, and closes.
-    pub fn finish(&self, deadline: Instant) {
+    pub(super) fn finish(&self, deadline: Instant) {
         let clients = std::mem::take(&mut self.shared.lock().all);
         clients.values().for_each(|client| client.outbox.finish(deadline));
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 const LONGEST_PATH: usize = 107;
 
 /// A listening socket; dropping it removes its file.
-pub struct LocalSocket {
+pub(super) struct LocalSocket {
     listener: UnixListener,
     path: PathBuf,
     _on_signal: OnSignal,
@@ -24,7 +24,7 @@ impl LocalSocket {
     /// # Errors
     /// Names the path: it is too long, a file of another kind is there, another process listens
     /// there, or the system refuses it.
-    pub fn bind(path: &Path) -> Result<Self> {
+    pub(super) fn bind(path: &Path) -> Result<Self> {
         let name = path.display();
         let length = path.as_os_str().len();
         if length > LONGEST_PATH {
@@ -44,7 +44,7 @@ impl LocalSocket {
     ///
     /// # Errors
     /// Where the system refuses a thread.
-    pub fn serve(&self, mut take: impl FnMut(UnixStream) + Send + 'static) -> Result<()> {
+    pub(super) fn serve(&self, mut take: impl FnMut(UnixStream) + Send + 'static) -> Result<()> {
         let listener = self.listener.try_clone()?;
         std::thread::Builder::new().name("socket".into()).spawn(move || {
             loop {

@@ -9,10 +9,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Bytes that may wait for one client.
-pub const ROOM: usize = 1 << 20;
+pub(super) const ROOM: usize = 1 << 20;
 
 /// A line, or a piece of output, shared by the clients that get it.
-pub type OutboxPiece = Arc<[u8]>;
+pub(super) type OutboxPiece = Arc<[u8]>;
 
 #[derive(Default)]
 struct Waiting {
@@ -30,14 +30,14 @@ struct OutboxShared {
 
 /// The output queue of one client.
 #[derive(Clone, Default)]
-pub struct Outbox(Arc<OutboxShared>);
+pub(super) struct Outbox(Arc<OutboxShared>);
 
 impl Outbox {
     /// Starts the thread that writes to `stream`.
     ///
     /// # Errors
     /// Where the system refuses a thread.
-    pub fn start(stream: UnixStream) -> std::io::Result<Self> {
+    pub(super) fn start(stream: UnixStream) -> std::io::Result<Self> {
         let outbox = Self::default();
         let theirs = outbox.clone();
         std::thread::Builder::new().name("client".into()).spawn(move || theirs.write_to(stream))?;
@@ -45,7 +45,7 @@ impl Outbox {
     }
 
     /// Queues a piece if there is room; returns whether it was queued.
-    pub fn push(&self, piece: &OutboxPiece) -> bool {
+    pub(super) fn push(&self, piece: &OutboxPiece) -> bool {
         let mut waiting = self.lock();
         let fits = waiting.bytes + piece.len() <= ROOM;
         if fits && !waiting.is_closed {
@@ -57,12 +57,12 @@ impl Outbox {
     }
 
     /// Returns whether the client has disconnected.
-    pub fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.lock().is_closed
     }
 
     /// Sends the queue to the client until `deadline`, and closes the connection.
-    pub fn finish(&self, deadline: Instant) {
+    pub(super) fn finish(&self, deadline: Instant) {
         let mut waiting = self.lock();
         while !waiting.is_closed && (waiting.is_writing || !waiting.pieces.is_empty()) {
             let left = deadline.saturating_duration_since(Instant::now());

@@ -18,7 +18,7 @@ use core::{
 };
 
 /// End of the direct map: one table covers 512 GiB.
-pub const DIRECT_MAP_LIMIT: u64 = 512 * GIB;
+pub(crate) const DIRECT_MAP_LIMIT: u64 = 512 * GIB;
 const GIB: u64 = 1 << 30;
 const PAGE: u64 = 4096;
 /// Page tables for a kernel image of up to 32 MiB.
@@ -70,18 +70,18 @@ unsafe extern "C" {
 }
 
 /// Returns the physical range of the kernel's image, including the entry code.
-pub fn image() -> Range<u64> {
+pub(crate) fn image() -> Range<u64> {
     0x20_0000..addr_of!(__kernel_end) as u64 - KERNEL_BASE
 }
 
 /// Returns the value of CR3 that every CPU loads.
-pub fn root() -> u64 {
+pub(crate) fn root() -> u64 {
     CR3.load(Ordering::Acquire)
 }
 
 /// Builds the tables and switches to them. Where the CPU lacks 1 GiB pages, takes pages from `map`
 /// for page directories of 2 MiB pages above 4 GiB.
-pub fn build_and_load(map: &mut MemoryMap) {
+pub(crate) fn build_and_load(map: &mut MemoryMap) {
     map_image();
     map_direct(map);
     ROOT.set(256, DIRECT.physical() | PRESENT | WRITABLE);

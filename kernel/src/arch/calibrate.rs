@@ -12,7 +12,7 @@
 //! bounds therefore always hold, and a pause is visible.
 
 /// A window of known length, and the clocks to measure.
-pub trait Yardstick {
+pub(super) trait Yardstick {
     /// Prepares a window of `ticks` ticks.
     fn prepare(&mut self, ticks: u16);
     /// Begins the window, and lets the timer count from 0.
@@ -29,7 +29,7 @@ pub trait Yardstick {
 
 /// Measured frequencies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ClockFrequencies {
+pub(super) struct ClockFrequencies {
     /// Frequency of the counter, in Hz.
     pub counter: u64,
     /// Frequency of the timer, in Hz.
@@ -62,7 +62,10 @@ impl Measurement {
 ///
 /// Every measurement bounds the frequency from both sides, and the best one is clamped to the
 /// bounds of all. Short windows fit between two pauses of a very busy machine.
-pub fn frequencies(yardstick: &mut impl Yardstick, patience: u32) -> Option<ClockFrequencies> {
+pub(super) fn frequencies(
+    yardstick: &mut impl Yardstick,
+    patience: u32,
+) -> Option<ClockFrequencies> {
     /// Windows of 10, 2 and 0.25 ms, and how often each is tried.
     const ATTEMPTS: [(u16, usize); 3] = [(11_932, 10), (2_386, 50), (298, 100)];
     const GOOD_ENOUGH: u64 = 2_000;

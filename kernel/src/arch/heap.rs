@@ -111,17 +111,17 @@ mod global {
     use linked_list_allocator::LockedHeap;
 
     #[global_allocator]
-    pub static HEAP: CountedHeap =
+    pub(super) static HEAP: CountedHeap =
         CountedHeap { heap: LockedHeap::empty(), peak: AtomicUsize::new(0) };
 
     /// The allocator, with the peak of its use.
-    pub struct CountedHeap {
+    pub(super) struct CountedHeap {
         heap: LockedHeap,
         peak: AtomicUsize,
     }
 
     impl CountedHeap {
-        pub fn usage(&self) -> HeapUse {
+        pub(super) fn usage(&self) -> HeapUse {
             let heap = self.heap.lock();
             let peak = self.peak.load(Ordering::Relaxed);
             HeapUse { size: heap.size() as u64, used: heap.used() as u64, peak: peak as u64 }

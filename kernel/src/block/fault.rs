@@ -18,7 +18,7 @@ use crate::sync::{RankedLock, rank};
 
 /// The effect on a request that a rule matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FaultEffect {
+pub(super) enum FaultEffect {
     /// The request never reaches the disk and ends in this error.
     Fail(DiskError),
     /// The request never reaches the disk and times out.
@@ -32,7 +32,7 @@ pub enum FaultEffect {
 
 /// An effect, and the requests it applies to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FaultRule {
+pub(super) struct FaultRule {
     /// The operation; `None` for any.
     pub operation: Option<DiskOperation>,
     /// Requests that touch these sectors; `None` for all.
@@ -109,7 +109,7 @@ impl Faults {
 }
 
 /// The wrapper. All cookies in flight must differ.
-pub struct FaultDisk<D> {
+pub(super) struct FaultDisk<D> {
     inner: D,
     timeout_ns: u64,
     stats: DiskStats,
@@ -118,19 +118,19 @@ pub struct FaultDisk<D> {
 
 impl<D: Disk> FaultDisk<D> {
     /// Wraps `inner`; dropped requests time out after `timeout_ns`.
-    pub fn new(inner: D, timeout_ns: u64) -> Self {
+    pub(super) fn new(inner: D, timeout_ns: u64) -> Self {
         Self { inner, timeout_ns, stats: DiskStats::default(), faults: RankedLock::default() }
     }
 
     /// Adds a rule; earlier rules take precedence.
-    pub fn inject(&self, rule: FaultRule) {
+    pub(super) fn inject(&self, rule: FaultRule) {
         if rule.times > 0 {
             self.faults.lock().rules.push(rule);
         }
     }
 
     /// Returns the disk inside.
-    pub fn inner(&self) -> &D {
+    pub(super) fn inner(&self) -> &D {
         &self.inner
     }
 

@@ -223,7 +223,7 @@ impl DiskRequest<'_> {
 mod tests {
     use super::*;
 
-    pub const INFO: DiskInfo = DiskInfo {
+    pub(super) const INFO: DiskInfo = DiskInfo {
         index: 0,
         capacity: 100,
         max_segments: 2,

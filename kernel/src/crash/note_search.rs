@@ -19,7 +19,7 @@ use alloc::vec::Vec;
 const CR0_PAGING: u64 = 1 << 31;
 
 /// A dump that is searched.
-pub struct NoteSearch<'a> {
+pub(super) struct NoteSearch<'a> {
     /// The host that has the dump.
     pub host: &'static Host,
     /// The space that holds its blocks.
@@ -37,7 +37,7 @@ impl NoteSearch<'_> {
     ///
     /// # Errors
     /// [`DiskError::NoMemory`].
-    pub async fn text(
+    pub(super) async fn text(
         &self,
         candidates: impl Iterator<Item = PageIndex>,
     ) -> Result<Option<Vec<u8>>, DiskError> {

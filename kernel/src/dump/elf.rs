@@ -188,17 +188,17 @@ pub(super) struct FieldWriter<'a> {
 }
 
 impl FieldWriter<'_> {
-    pub fn put(&mut self, value: &[u8]) {
+    pub(super) fn put(&mut self, value: &[u8]) {
         self.bytes[self.at..self.at + value.len()].copy_from_slice(value);
         self.at += value.len();
     }
-    pub fn u16(&mut self, value: u16) {
+    pub(super) fn u16(&mut self, value: u16) {
         self.put(&value.to_le_bytes());
     }
-    pub fn u32(&mut self, value: u32) {
+    pub(super) fn u32(&mut self, value: u32) {
         self.put(&value.to_le_bytes());
     }
-    pub fn u64(&mut self, value: u64) {
+    pub(super) fn u64(&mut self, value: u64) {
         self.put(&value.to_le_bytes());
     }
 }

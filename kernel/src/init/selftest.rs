@@ -18,7 +18,7 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 ///
 /// # Panics
 /// If a check fails: nothing above would work.
-pub fn check_this_machine() {
+pub(super) fn check_this_machine() {
     interrupts::idle(Some(time::now_ns() + 1_000_000));
     assert!(interrupts::take(interrupts::TIMER) > 0, "the timer fires");
     interrupts::kick(percpu::current());
@@ -47,7 +47,7 @@ fn await_kick(wait: impl Fn()) {
 }
 
 /// Ends the hypervisor in the way that the command line asks for, if any.
-pub fn end_as_asked(command_line: &str) {
+pub(super) fn end_as_asked(command_line: &str) {
     match super::option(command_line, "selftest") {
         Some("panic") => panic!("asked for by the command line"),
         // SAFETY: none; page 0 is not mapped, and the exception is intended.

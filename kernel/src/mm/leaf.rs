@@ -117,13 +117,13 @@ const PAYLOAD_SHIFT: u32 = 3;
 const TAG_SHIFT: u32 = 35;
 
 mod tag {
-    pub const UNTOUCHED: u64 = 0;
-    pub const ZERO: u64 = 1;
-    pub const GOING_OUT: u64 = 2;
-    pub const PAGED: u64 = 3;
-    pub const COMING_IN: u64 = 4;
+    pub(super) const UNTOUCHED: u64 = 0;
+    pub(super) const ZERO: u64 = 1;
+    pub(super) const GOING_OUT: u64 = 2;
+    pub(super) const PAGED: u64 = 3;
+    pub(super) const COMING_IN: u64 = 4;
     /// In no leaf: the state number of a present leaf.
-    pub const PRESENT: u64 = 5;
+    pub(super) const PRESENT: u64 = 5;
 }
 
 /// Content of every entry of a new table, at every level.

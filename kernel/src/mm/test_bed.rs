@@ -15,9 +15,9 @@ use crate::arch::percpu::CpuId;
 use alloc::sync::Arc;
 
 /// The CPU that runs the test.
-pub const ME: CpuId = CpuId::BOOT;
+pub(super) const ME: CpuId = CpuId::BOOT;
 
-pub struct MemoryBed {
+pub(super) struct MemoryBed {
     pub map: DirectMap,
     pub words: QuiescentStates,
     pub frames: Arc<FrameTable>,
@@ -27,15 +27,15 @@ pub struct MemoryBed {
 }
 
 impl MemoryBed {
-    pub const PAGES: u32 = 64;
-    pub const FRAMES: u32 = 16;
-    pub const TABLES: u32 = 24;
+    pub(super) const PAGES: u32 = 64;
+    pub(super) const FRAMES: u32 = 16;
+    pub(super) const TABLES: u32 = 24;
 
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::with(&TableFormat::EPT)
     }
 
-    pub fn with(format: &'static TableFormat) -> Self {
+    pub(super) fn with(format: &'static TableFormat) -> Self {
         let ram = FakeRam::new(Hfn::new(0x100), Self::FRAMES + Self::TABLES);
         let pool = FrameRegion { first: Hfn::new(0x100), count: Self::FRAMES };
         let tables =
@@ -47,12 +47,12 @@ impl MemoryBed {
         Self { map: ram.map(), words: QuiescentStates::new(2), frames, tables, objects, object }
     }
 
-    pub fn layout() -> RamLayout {
+    pub(super) fn layout() -> RamLayout {
         RamLayout::new(u64::from(Self::PAGES) * PAGE_SIZE).unwrap()
     }
 
     /// Returns the proof of a ticket opened now, which passes at once because the other CPU idles.
-    pub fn passed(&self) -> FlushProof {
+    pub(super) fn passed(&self) -> FlushProof {
         let (mut ticket, _kicks) = self.object.flush(&self.words, ME);
         ticket.poll(&self.words).unwrap()
     }

@@ -41,7 +41,7 @@ pub(super) struct AheadMap {
 
 impl AheadMap {
     /// Makes an empty map for an object of `pages` pages.
-    pub fn new(pages: u32) -> Self {
+    pub(super) fn new(pages: u32) -> Self {
         let chunks = pages.div_ceil(64 * CHUNK_WORDS) as usize;
         Self {
             places: heap::spare(chunks).unwrap_or_default(),
@@ -52,7 +52,7 @@ impl AheadMap {
     }
 
     /// Notes that a page was read along with a neighbour.
-    pub fn note(&mut self, index: PageIndex) {
+    pub(super) fn note(&mut self, index: PageIndex) {
         let (word, bit) = (index.0 / 64, 1 << (index.0 % 64));
         let Some(bits) = self.word_to_set(word) else { return };
         let is_new = *bits & bit == 0;
@@ -62,7 +62,7 @@ impl AheadMap {
 
     /// Clears the note that a page was read along; returns whether there was one.
     #[inline]
-    pub fn take(&mut self, index: PageIndex) -> bool {
+    pub(super) fn take(&mut self, index: PageIndex) -> bool {
         self.count > 0 && self.take_noted(index)
     }
 
@@ -78,18 +78,18 @@ impl AheadMap {
     }
 
     /// Returns whether nothing is noted.
-    pub const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         self.count == 0
     }
 
     /// Returns the notes about the 64 pages from `64 * word` on.
-    pub fn word(&self, word: u32) -> u64 {
+    pub(super) fn word(&self, word: u32) -> u64 {
         self.place(word).map_or(0, |place| self.chunks[place].bits[(word % CHUNK_WORDS) as usize])
     }
 
     /// Returns the first word at or after `word` that may hold notes: `word` itself if its chunk
     /// exists, else the first word after that chunk.
-    pub fn skip(&self, word: u32) -> u32 {
+    pub(super) fn skip(&self, word: u32) -> u32 {
         if self.place(word).is_some() {
             word
         } else {

@@ -105,7 +105,7 @@ pub(super) struct ReadAround {
 
 impl ReadAround {
     /// Starts without knowledge of an object of `pages` pages.
-    pub fn new(pages: u32) -> Self {
+    pub(super) fn new(pages: u32) -> Self {
         let shift = pages.div_ceil(REGIONS as u32).next_power_of_two().trailing_zeros();
         let shift = shift.max(LEAST_SHIFT);
         let most = (1 << shift) / 64 * COST;
@@ -116,7 +116,7 @@ impl ReadAround {
     /// Returns what to read beside `page` for a fault there. If pages are then read along, the
     /// caller calls [`Self::note_along`].
     #[inline(always)]
-    pub fn reach(&mut self, page: u32) -> ReadReach {
+    pub(super) fn reach(&mut self, page: u32) -> ReadReach {
         if let Some(number) = self.walks.iter().position(|walk| walk.is_continued_by(page)) {
             return self.walk_on(number, page);
         }
@@ -139,7 +139,7 @@ impl ReadAround {
     /// Notes that pages `first..end` are being read for the last fault, whose answer was `reach`,
     /// or ahead of it.
     #[inline(never)]
-    pub fn note_along(&mut self, reach: ReadReach, first: u32, end: u32) {
+    pub(super) fn note_along(&mut self, reach: ReadReach, first: u32, end: u32) {
         let walk = &mut self.walks[self.current as usize % WALKS];
         walk.set(walk.first().min(first), walk.end().max(end));
         if let ReadReach::Around(_) = reach {
@@ -154,7 +154,7 @@ impl ReadAround {
     }
 
     /// Notes that a page read along was used before it was evicted.
-    pub fn note_used(&mut self, page: u32) {
+    pub(super) fn note_used(&mut self, page: u32) {
         let credit = &mut self.credits[page_region(page, self.shift)];
         *credit = (*credit + GAIN).min(self.most);
     }

@@ -115,7 +115,7 @@ impl Batch {
     }
 
     /// Returns how many pages the batch holds.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.lines.len() + self.unmapped.len()
     }
 
@@ -130,7 +130,7 @@ impl Batch {
     }
 
     /// Returns whether a CPU could continue the batch at once.
-    pub fn needs_a_cpu(&self) -> bool {
+    pub(super) fn needs_a_cpu(&self) -> bool {
         match self.phase {
             BatchPhase::Scan => true,
             BatchPhase::Write => self.cursor < self.lines.len() && self.outstanding == 0,
@@ -140,7 +140,7 @@ impl Batch {
     }
 
     /// Returns whether the batch waits for other CPUs to pass its flush.
-    pub fn awaits_flush(&self) -> bool {
+    pub(super) fn awaits_flush(&self) -> bool {
         self.phase == BatchPhase::Limbo
     }
 }
@@ -166,18 +166,18 @@ pub(super) struct Batches {
 }
 
 impl Batches {
-    pub fn new(disks: usize) -> Self {
+    pub(super) fn new(disks: usize) -> Self {
         let count = LEAST_BATCHES.max(BATCHES_OF_ONE * disks);
         Self { all: (0..count).map(Batch::new).collect(), in_use: 0, launched: 0, disks }
     }
 
     /// Returns the size of the table.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.all.len()
     }
 
     /// Returns a free batch for an object, unless the object or its disk is at its limit.
-    pub fn vacant_for(&self, object: ObjectId, disk: Option<usize>) -> Option<usize> {
+    pub(super) fn vacant_for(&self, object: ObjectId, disk: Option<usize>) -> Option<usize> {
         let of_disk = || self.iter().filter(|batch| batch.disk == disk).count();
         if self.of(object).count() >= BATCHES_OF_ONE
             || self.disks > 1 && of_disk() >= BATCHES_OF_ONE
@@ -188,7 +188,7 @@ impl Batches {
     }
 
     /// Returns the oldest batch that has a piece to claim.
-    pub fn to_scan(&self) -> Option<usize> {
+    pub(super) fn to_scan(&self) -> Option<usize> {
         if self.in_use == 0 {
             return None;
         }
@@ -197,25 +197,25 @@ impl Batches {
         waits.min_by_key(|(_, batch)| batch.turn).map(|(number, _)| number)
     }
 
-    pub fn get(&mut self, number: usize) -> &mut Batch {
+    pub(super) fn get(&mut self, number: usize) -> &mut Batch {
         &mut self.all[number]
     }
 
-    pub fn of(&self, object: ObjectId) -> impl Iterator<Item = &Batch> {
+    pub(super) fn of(&self, object: ObjectId) -> impl Iterator<Item = &Batch> {
         self.all.iter().filter(move |batch| batch.object == Some(object))
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &Batch> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Batch> {
         self.all.iter().filter(|batch| batch.phase != BatchPhase::Free)
     }
 
     /// Returns whether any batch is in use.
-    pub fn any(&self) -> bool {
+    pub(super) fn any(&self) -> bool {
         self.in_use > 0
     }
 
     /// Sends a filled batch into limbo.
-    pub fn launch(
+    pub(super) fn launch(
         &mut self,
         number: usize,
         (object, disk): (ObjectId, Option<usize>),
@@ -233,7 +233,7 @@ impl Batches {
     }
 
     /// Frees a batch once all its pages are dealt with and no request is in flight.
-    pub fn retire_if_done(&mut self, number: usize) {
+    pub(super) fn retire_if_done(&mut self, number: usize) {
         let batch = &mut self.all[number];
         if batch.phase == BatchPhase::Write && batch.lines.left() == 0 && batch.outstanding == 0 {
             batch.lines.clear();
@@ -243,7 +243,7 @@ impl Batches {
     }
 
     /// Returns what the batches wait for, apart from their disks, in one pass.
-    pub fn wants(&self) -> BatchNeeds {
+    pub(super) fn wants(&self) -> BatchNeeds {
         let mut wants = BatchNeeds::default();
         if self.any() {
             for batch in &self.all {
@@ -260,7 +260,7 @@ impl Batches {
     /// A disk refuses pages while its lease is over, while a crash is being recorded on it, and
     /// while its queue is full. A full queue is no standstill while requests of other batches are
     /// answered: the batch only waits for its turn.
-    pub fn is_stalled(&self, batch: &Batch, ns: u64, now: u64) -> bool {
+    pub(super) fn is_stalled(&self, batch: &Batch, ns: u64, now: u64) -> bool {
         if batch.outstanding > 0 {
             return batch.is_silent_for(ns, now);
         }
@@ -272,7 +272,7 @@ impl Batches {
 
     /// Returns how many pages are on their way to the free list. Pages whose disk does nothing for
     /// them, or will probably fail the write, do not count.
-    pub fn leaving(&self, now: u64) -> u32 {
+    pub(super) fn leaving(&self, now: u64) -> u32 {
         let counts = |batch: &&Batch| {
             batch.prospect == BatchProspect::Good && !self.is_stalled(batch, STUCK_NS, now)
         };

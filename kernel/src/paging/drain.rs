@@ -86,14 +86,14 @@ pub(super) struct DrainState {
 
 impl DrainState {
     /// Pulls the sweep back to a page whose write failed.
-    pub fn pull_back(&mut self, first: PageIndex) {
+    pub(super) fn pull_back(&mut self, first: PageIndex) {
         self.next = self.next.min(first.0);
         self.floor = self.floor.min(first.0);
     }
 
     /// Notes that a page could not be written. Returns whether this is the first failure since the
     /// last success.
-    pub fn note_failure(&mut self, first: PageIndex, error: DiskError) -> bool {
+    pub(super) fn note_failure(&mut self, first: PageIndex, error: DiskError) -> bool {
         self.pull_back(first);
         self.failures = self.failures.saturating_add(1);
         self.error = Some(error);

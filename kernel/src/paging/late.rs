@@ -46,11 +46,11 @@ pub(super) struct LateRequests {
 
 impl LateRequests {
     /// Makes room for as many requests as all disks together accept.
-    pub fn with_capacity(requests: usize) -> Self {
+    pub(super) fn with_capacity(requests: usize) -> Self {
         Self { all: Vec::with_capacity(requests) }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
@@ -58,7 +58,7 @@ impl LateRequests {
     ///
     /// # Panics
     /// If the disk has accepted more requests than its depth (our bug: its driver bounds them).
-    pub fn keep(&mut self, disk: usize, cookie: Cookie, held: HeldMemory) {
+    pub(super) fn keep(&mut self, disk: usize, cookie: Cookie, held: HeldMemory) {
         assert!(
             self.all.len() < self.all.capacity(),
             "a disk has no more requests in flight than its depth"
@@ -66,13 +66,13 @@ impl LateRequests {
         self.all.push(LateRequest { disk, cookie, held });
     }
 
-    pub fn take(&mut self, disk: usize, cookie: Cookie) -> Option<HeldMemory> {
+    pub(super) fn take(&mut self, disk: usize, cookie: Cookie) -> Option<HeldMemory> {
         let at = self.all.iter().position(|late| late.disk == disk && late.cookie == cookie)?;
         Some(self.all.swap_remove(at).held)
     }
 
     /// Returns whether a disk may still access pages of an object.
-    pub fn holds(&self, id: ObjectId) -> bool {
+    pub(super) fn holds(&self, id: ObjectId) -> bool {
         self.all
             .iter()
             .any(|late| matches!(&late.held, HeldMemory::Pages(object, _) if object.id() == id))

@@ -68,12 +68,12 @@ pub(super) struct PollBudget {
 
 impl PollBudget {
     /// Returns the limits of a poll: some hundred microseconds.
-    pub fn for_poll() -> Self {
+    pub(super) fn for_poll() -> Self {
         Self { visits: 4096, scans: 128 }
     }
 
     /// Takes up to `most` scans from the budget; returns how many it took.
-    pub fn take_scans(&mut self, most: usize) -> usize {
+    pub(super) fn take_scans(&mut self, most: usize) -> usize {
         let taken = most.min(self.scans as usize);
         self.scans -= taken as u32;
         taken
@@ -95,7 +95,7 @@ pub(super) struct PollTurn {
 
 impl PollTurn {
     /// Begins a poll.
-    pub fn begin(me: CpuId, now: u64) -> Self {
+    pub(super) fn begin(me: CpuId, now: u64) -> Self {
         Self { me, now, budget: PollBudget::for_poll(), work: PollOutcome::default() }
     }
 }

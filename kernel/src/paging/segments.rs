@@ -13,7 +13,7 @@ pub(super) struct SegmentBuffer {
 }
 
 impl SegmentBuffer {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { all: Box::new([DmaSegment { base: Hpa::new(0), len: 0 }; BATCH_PAGES]), len: 0 }
     }
 
@@ -23,7 +23,7 @@ impl SegmentBuffer {
     /// # Panics
     /// If a request has more pages than a batch (our bug).
     #[inline(always)]
-    pub fn gather(&mut self, pages: impl Iterator<Item = Hpa>, max_len: u32) -> usize {
+    pub(super) fn gather(&mut self, pages: impl Iterator<Item = Hpa>, max_len: u32) -> usize {
         // Runs for each page of a request. No sum exceeds the bytes of a request, so overflow is
         // not checked.
         let page = PAGE_SIZE as u32;
@@ -51,13 +51,13 @@ impl SegmentBuffer {
 
     /// Describes one page, the common case of a page-in.
     #[inline(always)]
-    pub fn single(&mut self, base: Hpa) {
+    pub(super) fn single(&mut self, base: Hpa) {
         self.all[0] = DmaSegment { base, len: PAGE_SIZE as u32 };
         self.len = 1;
     }
 
     /// Returns the segments gathered last.
-    pub fn as_slice(&self) -> &[DmaSegment] {
+    pub(super) fn as_slice(&self) -> &[DmaSegment] {
         &self.all[..self.len]
     }
 }

@@ -133,7 +133,7 @@ impl PagedObject {
     }
 
     /// Remembers a landmark; the oldest makes room.
-    pub fn note_landmark(&mut self, index: PageIndex) {
+    pub(super) fn note_landmark(&mut self, index: PageIndex) {
         self.landmarks.retain(|known| *known != index);
         if self.landmarks.is_full() {
             self.landmarks.remove(0);
@@ -142,48 +142,48 @@ impl PagedObject {
     }
 
     /// Returns the number of RAM pages.
-    pub fn pages(&self) -> u32 {
+    pub(super) fn pages(&self) -> u32 {
         self.object.layout().pages()
     }
 
     /// Returns whether this is a dump image.
-    pub fn is_image(&self) -> bool {
+    pub(super) fn is_image(&self) -> bool {
         self.object.state() == ObjectState::Image
     }
 
     /// Returns the store if it can be written now.
-    pub fn writable(&self, now: u64) -> Option<&StoreState> {
+    pub(super) fn writable(&self, now: u64) -> Option<&StoreState> {
         self.store.as_ref().filter(|store| !store.dead && now >= store.not_before)
     }
 
     /// Suspends writes for a while after one has failed.
-    pub fn back_off(&mut self, now: u64) {
+    pub(super) fn back_off(&mut self, now: u64) {
         if let Some(store) = &mut self.store {
             store.not_before = now + WRITE_BACKOFF_NS;
         }
     }
 
     /// Permits writes again after failures.
-    pub fn revive(&mut self) {
+    pub(super) fn revive(&mut self) {
         if let Some(store) = &mut self.store {
             (store.dead, store.not_before) = (false, 0);
         }
     }
 
     /// Returns how many pages a drain puts into one batch: as many whole requests as fit.
-    pub fn pages_in_batch(&self) -> usize {
+    pub(super) fn pages_in_batch(&self) -> usize {
         let request = self.store.map_or(1, |store| store.max_pages).min(BATCH_PAGES);
         BATCH_PAGES / request * request
     }
 
     /// Returns whether the disk is dead.
-    pub fn is_dead(&self) -> bool {
+    pub(super) fn is_dead(&self) -> bool {
         self.store.is_some_and(|store| store.dead)
     }
 
     /// Notes that the disk takes requests again. Pages lost only to its death or a time-out may be
     /// read again.
-    pub fn come_back(&mut self) {
+    pub(super) fn come_back(&mut self) {
         self.revive();
         self.guard = None;
         self.lost.retain(|(_, loss)| {
@@ -192,19 +192,19 @@ impl PagedObject {
     }
 
     /// Notes that the disk is dead. Returns whether that was unknown before.
-    pub fn note_dead(&mut self) -> bool {
+    pub(super) fn note_dead(&mut self) -> bool {
         self.guard = Some(GuardCause::Failing(DiskError::Dead));
         self.store.as_mut().is_some_and(|store| !core::mem::replace(&mut store.dead, true))
     }
 
     /// Returns why the page cannot be read back, if it or its whole disk is known to be unreadable.
-    pub fn loss_of(&self, index: PageIndex) -> Option<PageLossError> {
+    pub(super) fn loss_of(&self, index: PageIndex) -> Option<PageLossError> {
         let known = self.lost.iter().find(|(lost, _)| *lost == index).map(|(_, loss)| *loss);
         known.or_else(|| self.is_dead().then_some(PageLossError::Io(DiskError::Dead)))
     }
 
     /// Remembers that the page cannot be read back. The oldest entry makes room.
-    pub fn note_loss(&mut self, index: PageIndex, loss: PageLossError) {
+    pub(super) fn note_loss(&mut self, index: PageIndex, loss: PageLossError) {
         if loss != PageLossError::NoFrames {
             self.bad.note(index);
         }
@@ -222,11 +222,11 @@ pub(super) struct PagedObjects {
 }
 
 impl PagedObjects {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { all: (0..ObjectTable::CAPACITY).map(|_| None).collect() }
     }
 
-    pub fn attach(
+    pub(super) fn attach(
         &mut self,
         object: Arc<MemoryObject>,
         store: Option<PageStore>,
@@ -244,7 +244,7 @@ impl PagedObjects {
         Ok(())
     }
 
-    pub fn give_store(
+    pub(super) fn give_store(
         &mut self,
         id: ObjectId,
         store: PageStore,
@@ -256,28 +256,28 @@ impl PagedObjects {
         Ok(())
     }
 
-    pub fn get(&self, id: ObjectId) -> Option<&PagedObject> {
+    pub(super) fn get(&self, id: ObjectId) -> Option<&PagedObject> {
         self.all[super::holder(id)].as_ref()
     }
 
-    pub fn get_mut(&mut self, id: ObjectId) -> Option<&mut PagedObject> {
+    pub(super) fn get_mut(&mut self, id: ObjectId) -> Option<&mut PagedObject> {
         self.all[super::holder(id)].as_mut()
     }
 
     /// Returns the slot of an object that has work in flight.
-    pub fn busy(&mut self, id: ObjectId) -> &mut PagedObject {
+    pub(super) fn busy(&mut self, id: ObjectId) -> &mut PagedObject {
         self.get_mut(id).expect("an object with work under way stays attached")
     }
 
-    pub fn remove(&mut self, id: ObjectId) {
+    pub(super) fn remove(&mut self, id: ObjectId) {
         self.all[super::holder(id)] = None;
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = &PagedObject> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &PagedObject> {
         self.all.iter().flatten()
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut PagedObject> {
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PagedObject> {
         self.all.iter_mut().flatten()
     }
 }

@@ -90,38 +90,38 @@ pub(super) struct PagerState<P> {
 impl<P> PagerState<P> {
     /// Notes a step: a completion handled, a batch advanced.
     #[inline(always)]
-    pub fn note_move(&mut self) {
+    pub(super) fn note_move(&mut self) {
         self.moves = self.moves.wrapping_add(1);
     }
 
     /// Counts a turn. Returns the argument for [`PagerState::note_turn_without_work_since`] at its
     /// end.
     #[inline(always)]
-    pub fn begin_turn(&mut self) -> u64 {
+    pub(super) fn begin_turn(&mut self) -> u64 {
         self.lock_use.turns = self.lock_use.turns.wrapping_add(1);
         self.moves
     }
 
     /// Counts the turn that began at `moves` steps as one without work, if no step was done since.
     #[inline(always)]
-    pub fn note_turn_without_work_since(&mut self, moves: u64) {
+    pub(super) fn note_turn_without_work_since(&mut self, moves: u64) {
         let is_idle = u64::from(self.moves == moves);
         self.lock_use.turns_without_work = self.lock_use.turns_without_work.wrapping_add(is_idle);
     }
 
     /// Returns the account whose credit an object draws on.
-    pub fn account(&self, id: ObjectId) -> usize {
+    pub(super) fn account(&self, id: ObjectId) -> usize {
         self.slots.get(id).map_or(super::holder(id), |slot| slot.terms.account)
     }
 
     /// Returns a free batch for an object, unless the object is at its limit.
-    pub fn vacant_batch_for(&self, id: ObjectId) -> Option<usize> {
+    pub(super) fn vacant_batch_for(&self, id: ObjectId) -> Option<usize> {
         let store = self.slots.get(id).and_then(|slot| slot.store);
         self.batches.vacant_for(id, store.map(|store| store.store.disk))
     }
 
     /// Makes the tables for `disks` disks that together accept `requests` requests at a time.
-    pub fn new(policy: P, requests: usize, disks: usize) -> Self {
+    pub(super) fn new(policy: P, requests: usize, disks: usize) -> Self {
         Self {
             slots: PagedObjects::new(),
             transfers: PageTransfers::new(),
@@ -169,18 +169,18 @@ pub(super) struct ReclaimState {
 impl ReclaimState {
     /// Notes that a walk has found too few frames for its next window: keeps one more window free
     /// from now on, at most a sixteenth of the pool.
-    pub fn want_for_walks(&mut self, frames_of_pool: u32) {
+    pub(super) fn want_for_walks(&mut self, frames_of_pool: u32) {
         self.for_walks = (self.for_walks + WINDOW).min(frames_of_pool / 16);
     }
 
     /// Releases a 64th of the frames kept for walks; half are gone after 45 calls.
-    pub fn forget_walks(&mut self) {
+    pub(super) fn forget_walks(&mut self) {
         self.for_walks -= self.for_walks.div_ceil(64);
     }
 
     /// Returns whether reclaim or sampling has work, however many frames are free.
     #[inline]
-    pub fn is_due(&self, now: u64) -> bool {
+    pub(super) fn is_due(&self, now: u64) -> bool {
         self.asked || self.active || now >= self.sample_at
     }
 }
@@ -200,7 +200,7 @@ impl TaskMailbox {
     ///
     /// # Panics
     /// If tasks have more requests in flight than their limit (our bug).
-    pub fn keep(&mut self, completion: Completion) {
+    pub(super) fn keep(&mut self, completion: Completion) {
         assert!(
             self.queue.len() < MAILBOX_DEPTH,
             "tasks keep at most PER_DISK requests in flight on a disk"
@@ -208,7 +208,7 @@ impl TaskMailbox {
         self.queue.push_back(completion);
     }
 
-    pub fn take(&mut self) -> Option<Completion> {
+    pub(super) fn take(&mut self) -> Option<Completion> {
         self.queue.pop_front()
     }
 }
@@ -220,18 +220,18 @@ pub(super) struct NoticeQueue {
 }
 
 impl NoticeQueue {
-    pub fn push(&mut self, notice: PagerNotice) {
+    pub(super) fn push(&mut self, notice: PagerNotice) {
         if self.queue.len() == NOTICES {
             self.queue.pop_front();
         }
         self.queue.push_back(notice);
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    pub fn pop(&mut self) -> Option<PagerNotice> {
+    pub(super) fn pop(&mut self) -> Option<PagerNotice> {
         self.queue.pop_front()
     }
 }

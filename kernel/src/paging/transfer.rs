@@ -93,7 +93,7 @@ impl PageTransfer {
     }
 
     /// Returns the page at a place.
-    pub fn page(&self, place: u32) -> PageIndex {
+    pub(super) fn page(&self, place: u32) -> PageIndex {
         PageIndex(self.base + place)
     }
 }
@@ -109,7 +109,7 @@ pub(super) struct PageTransfers {
 }
 
 impl PageTransfers {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             all: (0..TRANSFERS).map(|_| PageTransfer::vacant()).collect(),
             lives: 0,
@@ -119,12 +119,12 @@ impl PageTransfers {
     }
 
     /// Returns the number of transfers in use.
-    pub fn in_use(&self) -> u32 {
+    pub(super) fn in_use(&self) -> u32 {
         self.in_use
     }
 
     /// Returns the number of a vacant transfer.
-    pub fn vacant(&self) -> Option<u32> {
+    pub(super) fn vacant(&self) -> Option<u32> {
         self.all
             .iter()
             .position(|transfer| transfer.phase == TransferPhase::Vacant)
@@ -133,14 +133,14 @@ impl PageTransfers {
 
     /// Returns a vacant number for a transfer that no faulter waits for. Half of the numbers are
     /// kept for faults.
-    pub fn vacant_for_ahead(&self) -> Option<u32> {
+    pub(super) fn vacant_for_ahead(&self) -> Option<u32> {
         if self.in_use as usize >= TRANSFERS / 2 { None } else { self.vacant() }
     }
 
     /// Starts a transfer of one page at a vacant number. Built in place: unused places are not
     /// written.
     #[inline(always)]
-    pub fn start(
+    pub(super) fn start(
         &mut self,
         number: u32,
         (object, index, leaves): (ObjectId, PageIndex, LeafTable),
@@ -162,18 +162,18 @@ impl PageTransfers {
         transfer
     }
 
-    pub fn get(&mut self, number: u32) -> Option<&mut PageTransfer> {
+    pub(super) fn get(&mut self, number: u32) -> Option<&mut PageTransfer> {
         self.all.get_mut(number as usize).filter(|transfer| transfer.phase != TransferPhase::Vacant)
     }
 
     /// Returns whether any transfer is queued for its disk.
-    pub fn any_queued(&self) -> bool {
+    pub(super) fn any_queued(&self) -> bool {
         self.queued > 0
     }
 
     /// Notes that the disk has accepted a queued transfer, or rejected it for good.
     #[inline(always)]
-    pub fn leave_queue(&mut self, number: u32) -> &mut PageTransfer {
+    pub(super) fn leave_queue(&mut self, number: u32) -> &mut PageTransfer {
         self.queued -= 1;
         let transfer = &mut self.all[number as usize];
         assert!(transfer.phase == TransferPhase::Queued, "only a queued transfer leaves the queue");
@@ -182,13 +182,13 @@ impl PageTransfers {
     }
 
     /// Queues a transfer for its disk again.
-    pub fn requeue(&mut self, number: u32) {
+    pub(super) fn requeue(&mut self, number: u32) {
         self.queued += 1;
         self.all[number as usize].phase = TransferPhase::Queued;
     }
 
     /// Ends a transfer whose pages have all been dealt with.
-    pub fn finish(&mut self, number: u32) {
+    pub(super) fn finish(&mut self, number: u32) {
         let transfer = &mut self.all[number as usize];
         transfer.phase = TransferPhase::Vacant;
         debug_assert!(
@@ -198,14 +198,14 @@ impl PageTransfers {
         self.in_use -= 1;
     }
 
-    pub fn of(&self, object: ObjectId) -> impl Iterator<Item = &PageTransfer> {
+    pub(super) fn of(&self, object: ObjectId) -> impl Iterator<Item = &PageTransfer> {
         self.all.iter().filter(move |transfer| {
             transfer.phase != TransferPhase::Vacant && transfer.object == object
         })
     }
 
     /// Returns the first queued number at or after `from`.
-    pub fn next_queued(&self, from: u32) -> Option<u32> {
+    pub(super) fn next_queued(&self, from: u32) -> Option<u32> {
         let mut rest = self.all.iter().enumerate().skip(from as usize);
         rest.find(|(_, transfer)| transfer.phase == TransferPhase::Queued).map(|(n, _)| n as u32)
     }

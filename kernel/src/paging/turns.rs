@@ -30,19 +30,19 @@ pub(super) struct PollTurns {
 
 impl PollTurns {
     /// Makes the state for `cpus` CPUs; no turn is taken.
-    pub fn new(cpus: usize) -> Self {
+    pub(super) fn new(cpus: usize) -> Self {
         Self { is_alone: cpus == 1, polling: AtomicBool::new(false), came: AtomicBool::new(false) }
     }
 
     /// Returns whether this is the only CPU, so that no lock is contended.
     #[inline]
-    pub fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         self.is_alone
     }
 
     /// Takes the turn, or leaves a note for the CPU that has it. Returns whether it was taken.
     #[inline]
-    pub fn begin(&self) -> bool {
+    pub(super) fn begin(&self) -> bool {
         if self.is_alone || !self.polling.swap(true, SeqCst) {
             return true;
         }
@@ -52,7 +52,7 @@ impl PollTurns {
 
     /// Ends the turn. Returns whether another CPU has come since the last end.
     #[inline]
-    pub fn end(&self) -> TurnVisitor {
+    pub(super) fn end(&self) -> TurnVisitor {
         if self.is_alone {
             return TurnVisitor::None;
         }

@@ -94,9 +94,9 @@ const CR4_OSXSAVE: u64 = 1 << 18;
 
 /// KVM's paravirtual features. Linux `Documentation/virt/kvm/x86/cpuid.rst`.
 mod kvm {
-    pub const NOP_IO_DELAY: u32 = 1 << 1;
-    pub const CLOCKSOURCE2: u32 = 1 << 3;
-    pub const CLOCKSOURCE_STABLE: u32 = 1 << 24;
+    pub(super) const NOP_IO_DELAY: u32 = 1 << 1;
+    pub(super) const CLOCKSOURCE2: u32 = 1 << 3;
+    pub(super) const CLOCKSOURCE_STABLE: u32 = 1 << 24;
 }
 
 /// Reads a leaf of the CPU that runs this.

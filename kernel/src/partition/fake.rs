@@ -8,34 +8,34 @@ use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::virt::{EventSink, Gpr, InjectedEvent, Regs, VcpuRegisters, VmExit, WindowRequest};
 
 /// Guest memory from address zero on.
-pub struct FakeGuestMemory {
+pub(super) struct FakeGuestMemory {
     bytes: RefCell<Vec<u8>>,
     absent: RefCell<BTreeSet<u64>>,
 }
 
 impl FakeGuestMemory {
     /// Makes `bytes` bytes of zeroed, resident memory.
-    pub fn new(bytes: usize) -> Self {
+    pub(super) fn new(bytes: usize) -> Self {
         Self { bytes: RefCell::new(vec![0; bytes]), absent: RefCell::default() }
     }
     /// Makes the page at `at` absent.
-    pub fn evict(&self, at: u64) {
+    pub(super) fn evict(&self, at: u64) {
         self.absent.borrow_mut().insert(at & !0xfff);
     }
     /// Makes the page at `at` resident.
-    pub fn bring_in(&self, at: u64) {
+    pub(super) fn bring_in(&self, at: u64) {
         self.absent.borrow_mut().remove(&(at & !0xfff));
     }
     /// Writes without the residence check.
-    pub fn poke(&self, at: u64, bytes: &[u8]) {
+    pub(super) fn poke(&self, at: u64, bytes: &[u8]) {
         self.bytes.borrow_mut()[at as usize..][..bytes.len()].copy_from_slice(bytes);
     }
     /// Writes a little-endian u64 without the residence check.
-    pub fn poke_u64(&self, at: u64, value: u64) {
+    pub(super) fn poke_u64(&self, at: u64, value: u64) {
         self.poke(at, &value.to_le_bytes());
     }
     /// Reads without the residence check.
-    pub fn peek(&self, at: u64, length: usize) -> Vec<u8> {
+    pub(super) fn peek(&self, at: u64, length: usize) -> Vec<u8> {
         self.bytes.borrow()[at as usize..][..length].to_vec()
     }
 
@@ -63,7 +63,7 @@ impl GuestMemory for FakeGuestMemory {
 }
 
 /// A vCPU for tests: registers, and the event queued for it.
-pub struct FakeVcpu {
+pub(super) struct FakeVcpu {
     pub regs: Regs,
     /// CR8.
     pub class: u8,
@@ -94,7 +94,7 @@ impl Default for FakeVcpu {
 
 impl FakeVcpu {
     /// Makes a vCPU that takes all events.
-    pub fn ready() -> Self {
+    pub(super) fn ready() -> Self {
         Self { takes_interrupts: true, ..Self::default() }
     }
 }

@@ -7,7 +7,7 @@ use crate::mm::layout::RamLayout;
 const CAPACITY: u64 = 300 << 20;
 
 /// A record that uses every field.
-pub fn sample() -> SpaceRecord {
+pub(crate) fn sample() -> SpaceRecord {
     let ram = RamLayout::new(256 << 20).unwrap();
     let mut missing = MissingPages::default();
     missing.push(MissingRange { first: 7, count: 3 }).unwrap();

@@ -170,16 +170,16 @@ pub(super) mod tests {
     use super::*;
     use crate::space::{Residue, Uuid};
 
-    pub const CAPACITY: u64 = 16 << 20;
+    pub(crate) const CAPACITY: u64 = 16 << 20;
 
-    pub fn record(sequence: u64) -> SpaceRecord {
+    pub(crate) fn record(sequence: u64) -> SpaceRecord {
         SpaceRecord {
             sequence,
             ..SpaceRecord::free(CAPACITY, Uuid::from_entropy(1, 1), Residue::Clean)
         }
     }
 
-    pub fn put(tail: &mut [u8; TAIL_LEN], record: &SpaceRecord) {
+    pub(crate) fn put(tail: &mut [u8; TAIL_LEN], record: &SpaceRecord) {
         let at = RecordSide::of(record.sequence).offset_in_tail();
         tail[at..at + 4096].copy_from_slice(&record.encode());
     }

@@ -42,7 +42,7 @@ pub(super) mod held {
     pub(super) type RankCounts = [Cell<u8>; COUNT];
 
     /// Checks that this CPU may wait for a lock of `rank`.
-    pub fn check(rank: u8) {
+    pub(crate) fn check(rank: u8) {
         with(|counts| {
             let higher = (usize::from(rank)..COUNT).find(|&r| counts[r].get() > 0);
             assert!(
@@ -54,12 +54,12 @@ pub(super) mod held {
     }
 
     /// Notes that a lock of `rank` was taken.
-    pub fn note(rank: u8) {
+    pub(crate) fn note(rank: u8) {
         with(|counts| counts[usize::from(rank)].update(|n| n + 1));
     }
 
     /// Notes that a lock of `rank` was released.
-    pub fn forget(rank: u8) {
+    pub(crate) fn forget(rank: u8) {
         with(|counts| counts[usize::from(rank)].update(|n| n - 1));
     }
 

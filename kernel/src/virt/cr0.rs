@@ -17,7 +17,7 @@ const CR4_PAE: u64 = 1 << 5;
 
 /// The registers that a write of CR0 depends on, and changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cr0State {
+pub(super) struct Cr0State {
     pub cr0: u64,
     pub cr4: u64,
     pub efer: u64,
@@ -26,7 +26,7 @@ pub struct Cr0State {
 
 /// CS.L.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CodeSegment {
+pub(super) enum CodeSegment {
     /// Set: 64-bit code, where long mode is active.
     Long,
     /// Clear.
@@ -37,7 +37,7 @@ pub enum CodeSegment {
 ///
 /// # Errors
 /// #GP.
-pub const fn write(now: Cr0State, value: u64) -> Result<(u64, u64), InjectedEvent> {
+pub(super) const fn write(now: Cr0State, value: u64) -> Result<(u64, u64), InjectedEvent> {
     let refused = Err(InjectedEvent::general_protection());
     let (paging_on, paging_off) =
         (value & PG != 0 && now.cr0 & PG == 0, value & PG == 0 && now.cr0 & PG != 0);
@@ -57,7 +57,7 @@ pub const fn write(now: Cr0State, value: u64) -> Result<(u64, u64), InjectedEven
 }
 
 /// Returns CR0 for LMSW of `word`: the low four bits, of which PE is never cleared.
-pub const fn with_status_word(cr0: u64, word: u64) -> u64 {
+pub(super) const fn with_status_word(cr0: u64, word: u64) -> u64 {
     cr0 & !0xe | word & 0xf
 }
 

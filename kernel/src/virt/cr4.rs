@@ -7,18 +7,19 @@ const PAE: u64 = 1 << 5;
 /// Machine-check enable.
 const MCE: u64 = 1 << 6;
 /// PSE, PAE, PGE, LA57, PCIDE, SMEP, SMAP, PKE: a change of these flushes cached translations.
-pub const PAGING: u64 = 1 << 4 | PAE | 1 << 7 | 1 << 12 | 1 << 17 | 1 << 20 | 1 << 21 | 1 << 22;
+pub(super) const PAGING: u64 =
+    1 << 4 | PAE | 1 << 7 | 1 << 12 | 1 << 17 | 1 << 20 | 1 << 21 | 1 << 22;
 /// VME, PVI, TSD, DE, PSE, PAE, MCE, PGE, PCE, OSFXSR, OSXMMEXCPT, UMIP, FSGSBASE, OSXSAVE, SMEP,
 /// SMAP: the most that a vCPU can have. PCIDE and PKE are not among them: the hypervisor switches
 /// neither PKRU nor process-context identifiers.
-pub const KNOWN: u64 = 0b11_1111 | MCE | 0b1_1111 << 7 | 1 << 16 | 1 << 18 | 0b11 << 20;
+pub(super) const KNOWN: u64 = 0b11_1111 | MCE | 0b1_1111 << 7 | 1 << 16 | 1 << 18 | 0b11 << 20;
 
 /// Returns the guest's CR4 after a write of `value`, if CPUID announces `offered`.
 ///
 /// # Errors
 /// #GP: a bit that CPUID does not announce, or PAE cleared in long mode. SDM 2B
 /// "MOV - Move to/from Control Registers".
-pub const fn write(
+pub(super) const fn write(
     offered: u64,
     long_mode_active: LongMode,
     value: u64,
@@ -32,7 +33,7 @@ pub const fn write(
 
 /// EFER.LMA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LongMode {
+pub(super) enum LongMode {
     /// Set.
     Active,
     /// Clear.

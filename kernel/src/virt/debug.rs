@@ -7,21 +7,21 @@ use x86_64::registers::debug::{DebugAddressRegister, Dr0, Dr1, Dr2, Dr3};
 
 /// DR0 to DR3.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct DebugAddresses([u64; 4]);
+pub(super) struct DebugAddresses([u64; 4]);
 
 impl DebugAddresses {
     /// Reads this CPU's registers.
-    pub fn read() -> Self {
+    pub(super) fn read() -> Self {
         Self([Dr0::read(), Dr1::read(), Dr2::read(), Dr3::read()])
     }
 
     /// Returns DR0 to DR3 in their order.
-    pub const fn as_array(self) -> [u64; 4] {
+    pub(super) const fn as_array(self) -> [u64; 4] {
         self.0
     }
 
     /// Writes them to this CPU.
-    pub fn load(&self) {
+    pub(super) fn load(&self) {
         let [dr0, dr1, dr2, dr3] = self.0;
         Dr0::write(dr0);
         Dr1::write(dr1);

@@ -3,13 +3,13 @@
 use crate::virt::exit::InjectedEvent;
 
 /// System-call enable.
-pub const SCE: u64 = 1 << 0;
+pub(super) const SCE: u64 = 1 << 0;
 /// Long-mode enable: set by the guest.
-pub const LME: u64 = 1 << 8;
+pub(super) const LME: u64 = 1 << 8;
 /// Long-mode active: follows LME and paging.
-pub const LMA: u64 = 1 << 10;
+pub(super) const LMA: u64 = 1 << 10;
 /// No-execute enable.
-pub const NXE: u64 = 1 << 11;
+pub(super) const NXE: u64 = 1 << 11;
 const CR0_PG: u64 = 1 << 31;
 
 /// Returns the guest's EFER after a write of `value` over `current`; LMA follows paging and cannot
@@ -17,7 +17,7 @@ const CR0_PG: u64 = 1 << 31;
 ///
 /// # Errors
 /// #GP: a bit that CPUID does not offer, or LME changed while paging is on.
-pub const fn write(current: u64, cr0: u64, value: u64) -> Result<u64, InjectedEvent> {
+pub(super) const fn write(current: u64, cr0: u64, value: u64) -> Result<u64, InjectedEvent> {
     let reserved = value & !(SCE | LME | LMA | NXE) != 0;
     let switched_under_paging = (current ^ value) & LME != 0 && cr0 & CR0_PG != 0;
     if reserved || switched_under_paging {

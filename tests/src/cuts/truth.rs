@@ -8,7 +8,7 @@ use worker::turmoil::Turmoil;
 use worker::{PAGE_BYTES, PageIdentity, WorkerPage};
 
 /// Keyed pages of the guest: most of its 6 MiB.
-pub const PAGES: u64 = 1100;
+pub(super) const PAGES: u64 = 1100;
 
 /// The guest of one run of the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,16 +21,16 @@ const LONGEST_OPTION: usize = 4096;
 const LONGEST_REQUEST: u64 = 32 << 20;
 
 mod option {
-    pub const EXPORT_NAME: u32 = 1;
-    pub const ABORT: u32 = 2;
-    pub const INFO: u32 = 6;
-    pub const GO: u32 = 7;
+    pub(super) const EXPORT_NAME: u32 = 1;
+    pub(super) const ABORT: u32 = 2;
+    pub(super) const INFO: u32 = 6;
+    pub(super) const GO: u32 = 7;
 }
 
 mod reply {
-    pub const ACKNOWLEDGED: u32 = 1;
-    pub const INFO: u32 = 3;
-    pub const UNSUPPORTED: u32 = 1 << 31 | 1;
+    pub(super) const ACKNOWLEDGED: u32 = 1;
+    pub(super) const INFO: u32 = 3;
+    pub(super) const UNSUPPORTED: u32 = 1 << 31 | 1;
 }
 
 /// The kind of a request.

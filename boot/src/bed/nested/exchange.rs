@@ -37,7 +37,7 @@ pub(super) struct Extent {
 
 impl Exchange {
     /// Creates the disk, blank.
-    pub fn new(folder: &Path) -> Result<Self> {
+    pub(super) fn new(folder: &Path) -> Result<Self> {
         let file = File::options()
             .read(true)
             .write(true)
@@ -49,13 +49,13 @@ impl Exchange {
     }
 
     /// Writes a script to the start of the disk.
-    pub fn put_script(&self, script: &str) -> Result<()> {
+    pub(super) fn put_script(&self, script: &str) -> Result<()> {
         ensure!(script.len() as u64 <= FILES, "the script is too long");
         Ok(self.0.write_all_at(script.as_bytes(), 0)?)
     }
 
     /// Replaces all files on the disk by `files`; returns the place of each.
-    pub fn put(&self, files: &[&Path]) -> Result<Vec<Extent>> {
+    pub(super) fn put(&self, files: &[&Path]) -> Result<Vec<Extent>> {
         // Truncating makes the blocks read as zeros, and keeps the file that Bochs has open.
         self.0.set_len(0)?;
         self.0.set_len(END)?;
@@ -81,7 +81,7 @@ impl Exchange {
     }
 
     /// Writes the first `bytes` bytes of the output to `path`.
-    pub fn fetch(&self, bytes: u64, path: &Path) -> Result<()> {
+    pub(super) fn fetch(&self, bytes: u64, path: &Path) -> Result<()> {
         ensure!(bytes <= END - OUT_MIB * MIB, "{bytes} bytes do not fit on the exchange disk");
         crate::atomic::write(path, |file| {
             file.set_len(bytes)?;

@@ -43,7 +43,7 @@ const IPS: u32 = 200_000_000;
 const CMDLINE: &str = "console=ttyS0,115200 quiet panic=-1 nokaslr mitigations=off tsc=reliable";
 
 /// A running Linux.
-pub struct Level1 {
+pub(super) struct Level1 {
     /// The way for files to and from it.
     pub(super) exchange: Exchange,
     /// The serial lines of the machine in it: console, events, monitor.
@@ -79,7 +79,7 @@ static FREE: Condvar = Condvar::new();
 
 impl Level1Turn {
     /// Waits until the Linux is free, and takes it.
-    pub fn take() -> Self {
+    pub(super) fn take() -> Self {
         let busy = FREE.wait_while(lock(&BUSY), |busy| *busy);
         *busy.unwrap_or_else(PoisonError::into_inner) = true;
         Self(())
@@ -102,7 +102,7 @@ impl Level1 {
     ///
     /// # Errors
     /// Where it does not boot.
-    pub fn of_this_process() -> Result<Arc<Self>> {
+    pub(super) fn of_this_process() -> Result<Arc<Self>> {
         static CURRENT: Mutex<Option<Arc<Level1>>> = Mutex::new(None);
         let mut current = lock(&CURRENT);
         if let Some(level1) = current.as_ref().filter(|level1| !lock(&level1.state).gone) {

@@ -38,7 +38,7 @@ struct Owner {
 
 impl Wire {
     /// Takes over a connection from Bochs.
-    pub fn new(stream: TcpStream) -> Result<Self> {
+    pub(super) fn new(stream: TcpStream) -> Result<Self> {
         let (shared, reader) = (Arc::new(WireShared::default()), stream.try_clone()?);
         let theirs = Arc::clone(&shared);
         std::thread::Builder::new().name("wire".into()).spawn(move || listen(reader, &theirs))?;
@@ -46,7 +46,7 @@ impl Wire {
     }
 
     /// Assigns the line to machine `id`, whose own end is at `port` of this computer.
-    pub fn attach(&self, id: u32, port: u16) -> Result<()> {
+    pub(super) fn attach(&self, id: u32, port: u16) -> Result<()> {
         let line = TcpStream::connect((std::net::Ipv4Addr::LOCALHOST, port))?;
         line.set_nodelay(true)?;
         let (typed, to_machine) = (line.try_clone()?, Arc::clone(&self.to_machine));
@@ -58,7 +58,7 @@ impl Wire {
     }
 
     /// Waits for the machine's mark, at most `limit`, and closes its line.
-    pub fn detach(&self, limit: Duration) {
+    pub(super) fn detach(&self, limit: Duration) {
         let owner = lock(&self.shared.owner);
         let waited = self.shared.freed.wait_timeout_while(owner, limit, |owner| owner.is_some());
         close(&mut waited.unwrap_or_else(PoisonError::into_inner).0);

@@ -28,7 +28,7 @@ const HEAD: [&str; 10] = [
 ///
 /// # Errors
 /// None: faults are reported for each image separately.
-pub fn run(files: &[PathBuf]) -> Result<ExitCode> {
+pub(super) fn run(files: &[PathBuf]) -> Result<ExitCode> {
     let (mut table, mut code) = (TextTable::new(&HEAD), ExitCode::SUCCESS);
     for file in files {
         if let Err(error) = rows(file, &mut table) {

@@ -5,27 +5,32 @@ use crate::block::dma::DmaRegion;
 use crate::block::{DiskOperation, DiskRequest};
 
 /// Bytes of the name that GET_ID returns.
-pub const IDENTITY_LEN: usize = 20;
+pub(super) const IDENTITY_LEN: usize = 20;
 
 /// Descriptor flags (VIRTIO 1.2 §2.7.5 "The Virtqueue Descriptor Table").
 mod flag {
-    pub const NEXT: u16 = 1;
-    pub const WRITE: u16 = 2;
-    pub const INDIRECT: u16 = 4;
+    pub(super) const NEXT: u16 = 1;
+    pub(super) const WRITE: u16 = 2;
+    pub(super) const INDIRECT: u16 = 4;
 }
 
 /// Request types (VIRTIO 1.2 §5.2.6 "Device Operation").
 mod kind {
-    pub const IN: u32 = 0;
-    pub const OUT: u32 = 1;
-    pub const FLUSH: u32 = 4;
-    pub const GET_ID: u32 = 8;
-    pub const DISCARD: u32 = 11;
-    pub const WRITE_ZEROES: u32 = 13;
+    pub(super) const IN: u32 = 0;
+    pub(super) const OUT: u32 = 1;
+    pub(super) const FLUSH: u32 = 4;
+    pub(super) const GET_ID: u32 = 8;
+    pub(super) const DISCARD: u32 = 11;
+    pub(super) const WRITE_ZEROES: u32 = 13;
 }
 
 /// Writes the chain of `request` for slot `slot`. The request has been checked against the limits.
-pub fn of_request(region: &DmaRegion, plan: &QueueLayout, slot: u16, request: &DiskRequest<'_>) {
+pub(super) fn of_request(
+    region: &DmaRegion,
+    plan: &QueueLayout,
+    slot: u16,
+    request: &DiskRequest<'_>,
+) {
     write_header(region, plan.header(slot), kind_of(request.operation), header_sector(request));
     let mut chain = DescriptorChain::new(region, plan, slot);
     let data_flag = if request.operation == DiskOperation::Read { flag::WRITE } else { 0 };
@@ -40,7 +45,7 @@ pub fn of_request(region: &DmaRegion, plan: &QueueLayout, slot: u16, request: &D
 }
 
 /// Writes the chain that asks for the device's name.
-pub fn of_identify(region: &DmaRegion, plan: &QueueLayout, slot: u16) {
+pub(super) fn of_identify(region: &DmaRegion, plan: &QueueLayout, slot: u16) {
     write_header(region, plan.header(slot), kind::GET_ID, 0);
     let mut chain = DescriptorChain::new(region, plan, slot);
     chain.push(region.hpa(plan.identity()).as_u64(), IDENTITY_LEN as u32, flag::WRITE);

@@ -39,10 +39,10 @@ const LOOK_NS: u64 = 1_000_000_000;
 
 /// Status bytes.
 mod status {
-    pub const OK: u8 = 0;
-    pub const UNSUPPORTED: u8 = 2;
+    pub(super) const OK: u8 = 0;
+    pub(super) const UNSUPPORTED: u8 = 2;
     /// Written by the driver beforehand: it stays if the device writes no status.
-    pub const NONE: u8 = 0xff;
+    pub(super) const NONE: u8 = 0xff;
 }
 
 /// Time limits of the driver.
@@ -83,7 +83,7 @@ enum DevicePhase {
 }
 
 /// The driver of one device.
-pub struct VirtioDriver<P> {
+pub(super) struct VirtioDriver<P> {
     port: P,
     region: DmaRegion,
     geometry: VirtioGeometry,
@@ -107,7 +107,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
     ///
     /// # Errors
     /// [`VirtioInitError`] says why the device cannot be used.
-    pub fn new(
+    pub(super) fn new(
         mut port: P,
         region: DmaRegion,
         limits: DriverTimeouts,
@@ -137,22 +137,22 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     /// Returns the properties of the disk.
-    pub fn geometry(&self) -> &VirtioGeometry {
+    pub(super) fn geometry(&self) -> &VirtioGeometry {
         &self.geometry
     }
 
     /// Returns the layout of the queue.
-    pub fn plan(&self) -> &QueueLayout {
+    pub(super) fn plan(&self) -> &QueueLayout {
         &self.plan
     }
 
     /// Returns the last violation of the device.
-    pub fn last_violation(&self) -> Option<DeviceProtocolError> {
+    pub(super) fn last_violation(&self) -> Option<DeviceProtocolError> {
         self.last_violation
     }
 
     /// Queues a request that has been checked against the limits.
-    pub fn submit(
+    pub(super) fn submit(
         &mut self,
         request: &DiskRequest<'_>,
         stats: &DiskStats,
@@ -194,7 +194,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     /// Asks the device for its name; [`VirtioDriver::identity`] returns it after the completion.
-    pub fn submit_identify(
+    pub(super) fn submit_identify(
         &mut self,
         cookie: Cookie,
         stats: &DiskStats,
@@ -216,23 +216,23 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     /// Returns the name that the device has given.
-    pub fn identity(&self) -> [u8; IDENTITY_LEN] {
+    pub(super) fn identity(&self) -> [u8; IDENTITY_LEN] {
         core::array::from_fn(|n| self.region.read(self.plan.identity() + n))
     }
 
     /// Returns whether the device accepts no request now: it is dead, or written off until its last
     /// answer has come.
-    pub fn is_dead(&self) -> bool {
+    pub(super) fn is_dead(&self) -> bool {
         self.phase == DevicePhase::Dead || self.written_off_at.is_some()
     }
 
     /// Returns the incidents of the device.
-    pub fn incidents(&mut self) -> &mut IncidentQueue {
+    pub(super) fn incidents(&mut self) -> &mut IncidentQueue {
         &mut self.incidents
     }
 
     /// Shortens the time-out from now on, also for the requests in flight.
-    pub fn hurry(&mut self, request_ns: u64) {
+    pub(super) fn hurry(&mut self, request_ns: u64) {
         self.limits.request_ns = self.limits.request_ns.min(request_ns);
     }
 
@@ -258,7 +258,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     /// Collects completions. Also detects overdue requests, and lets a device come back.
-    pub fn poll(&mut self, now_ns: u64, out: &mut [Completion], stats: &DiskStats) -> usize {
+    pub(super) fn poll(&mut self, now_ns: u64, out: &mut [Completion], stats: &DiskStats) -> usize {
         let mut done = 0;
         if self.phase == DevicePhase::Ready {
             done = self.harvest(out, stats);

@@ -12,7 +12,7 @@ use crate::block::dma::fake::device_view;
 
 /// The device's misbehaviour at the next request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DeviceMisbehaviour {
+pub(super) enum DeviceMisbehaviour {
     /// Does not answer.
     Silent,
     /// Answers with this status.
@@ -33,7 +33,7 @@ pub enum DeviceMisbehaviour {
 type FakeChain = Vec<(u64, u32, bool)>;
 
 /// The device.
-pub struct FakeDevice {
+pub(super) struct FakeDevice {
     pub features: u64,
     pub config: [u32; 15],
     pub queue_max: u32,
@@ -61,7 +61,7 @@ pub struct FakeDevice {
 
 impl FakeDevice {
     /// Makes a device of `sectors` sectors that offers everything.
-    pub fn new(sectors: u32) -> Self {
+    pub(super) fn new(sectors: u32) -> Self {
         let mut config = [0; 15];
         (config[0], config[3], config[9], config[12]) = (sectors, 254, 1 << 22, 1 << 22);
         Self {
@@ -88,7 +88,7 @@ impl FakeDevice {
     }
 
     /// Carries out the available requests.
-    pub fn work(&mut self) {
+    pub(super) fn work(&mut self) {
         let Some((size, desc, avail, used)) = self.queue else { return };
         let available = device_view(avail, 4 + usize::from(size) * 2);
         while self.seen != available.read::<u16>(2) && !self.cut_off {
@@ -99,14 +99,14 @@ impl FakeDevice {
     }
 
     /// Answers all requests that it has not answered.
-    pub fn answer_late(&mut self) {
+    pub(super) fn answer_late(&mut self) {
         while !self.silent.is_empty() {
             self.answer_one_late();
         }
     }
 
     /// Answers the oldest request that it has not answered.
-    pub fn answer_one_late(&mut self) {
+    pub(super) fn answer_one_late(&mut self) {
         let (size, desc, _, used) = self.queue.expect("a queue is set up");
         let head = self.silent.remove(0);
         self.request(size, desc, used, head);
@@ -228,7 +228,7 @@ fn follow(table: u64, mut at: u16, size: u16) -> FakeChain {
 }
 
 /// The driver's handle of a device.
-pub struct FakePort(pub Arc<Mutex<FakeDevice>>);
+pub(super) struct FakePort(pub Arc<Mutex<FakeDevice>>);
 
 impl FakePort {
     fn device(&self) -> std::sync::MutexGuard<'_, FakeDevice> {

@@ -3,26 +3,26 @@
 use virtio_drivers::transport::Transport;
 
 /// Feature bits (VIRTIO 1.2 §5.2.3 "Feature bits", §6 "Reserved Feature Bits").
-pub mod feature {
+pub(super) mod feature {
     /// `size_max` has the longest segment.
-    pub const SIZE_MAX: u64 = 1 << 1;
+    pub(crate) const SIZE_MAX: u64 = 1 << 1;
     /// `seg_max` has the most segments.
-    pub const SEG_MAX: u64 = 1 << 2;
+    pub(crate) const SEG_MAX: u64 = 1 << 2;
     /// Read-only.
-    pub const RO: u64 = 1 << 5;
+    pub(crate) const RO: u64 = 1 << 5;
     /// Flush command.
-    pub const FLUSH: u64 = 1 << 9;
+    pub(crate) const FLUSH: u64 = 1 << 9;
     /// Discard command.
-    pub const DISCARD: u64 = 1 << 13;
+    pub(crate) const DISCARD: u64 = 1 << 13;
     /// Write-zeroes command.
-    pub const WRITE_ZEROES: u64 = 1 << 14;
+    pub(crate) const WRITE_ZEROES: u64 = 1 << 14;
     /// Indirect descriptor tables.
-    pub const INDIRECT: u64 = 1 << 28;
+    pub(crate) const INDIRECT: u64 = 1 << 28;
     /// Not a legacy device.
-    pub const VERSION_1: u64 = 1 << 32;
+    pub(crate) const VERSION_1: u64 = 1 << 32;
 
     /// Features that this driver accepts if offered.
-    pub const WANTED: u64 =
+    pub(crate) const WANTED: u64 =
         SIZE_MAX | SEG_MAX | RO | FLUSH | DISCARD | WRITE_ZEROES | INDIRECT | VERSION_1;
 }
 
@@ -30,11 +30,11 @@ use crate::block::request::{MAX_RANGE_SECTORS, SECTOR_SIZE};
 
 /// Byte offsets in the configuration (VIRTIO 1.2 §5.2.4 "Device configuration layout").
 mod offset {
-    pub const CAPACITY: usize = 0;
-    pub const SIZE_MAX: usize = 8;
-    pub const SEG_MAX: usize = 12;
-    pub const MAX_DISCARD_SECTORS: usize = 36;
-    pub const MAX_WRITE_ZEROES_SECTORS: usize = 48;
+    pub(super) const CAPACITY: usize = 0;
+    pub(super) const SIZE_MAX: usize = 8;
+    pub(super) const SEG_MAX: usize = 12;
+    pub(super) const MAX_DISCARD_SECTORS: usize = 36;
+    pub(super) const MAX_WRITE_ZEROES_SECTORS: usize = 48;
 }
 
 /// Longest segment that we use, so that a whole request stays below 4 GiB.
@@ -73,7 +73,7 @@ impl core::fmt::Display for VirtioConfigError {
 
 /// Properties of the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VirtioGeometry {
+pub(super) struct VirtioGeometry {
     /// Features that both sides support.
     pub features: u64,
     /// Capacity in sectors.
@@ -91,12 +91,12 @@ pub struct VirtioGeometry {
 impl VirtioGeometry {
     /// Returns whether this can be the same disk as `before`: everything but the capacity is equal,
     /// which may change at run time.
-    pub fn is_same_disk(&self, before: &Self) -> bool {
+    pub(super) fn is_same_disk(&self, before: &Self) -> bool {
         *self == Self { capacity: self.capacity, ..*before }
     }
 
     /// Returns whether both sides support all of `features`.
-    pub const fn has(&self, features: u64) -> bool {
+    pub(super) const fn has(&self, features: u64) -> bool {
         self.features & features == features
     }
 
@@ -104,7 +104,10 @@ impl VirtioGeometry {
     ///
     /// # Errors
     /// [`VirtioConfigError`] if the disk cannot be used for paging.
-    pub fn read<T: Transport>(transport: &T, features: u64) -> Result<Self, VirtioConfigError> {
+    pub(super) fn read<T: Transport>(
+        transport: &T,
+        features: u64,
+    ) -> Result<Self, VirtioConfigError> {
         for _ in 0..CONSISTENT_TRIES {
             let before = transport.read_config_generation();
             let geometry = Self::read_once(transport, features);

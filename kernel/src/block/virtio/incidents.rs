@@ -8,13 +8,13 @@ const KEPT: usize = 8;
 
 /// The incidents of one device, oldest first.
 #[derive(Debug, Default)]
-pub struct IncidentQueue {
+pub(super) struct IncidentQueue {
     kept: ArrayVec<DiskIncident, KEPT>,
 }
 
 impl IncidentQueue {
     /// Keeps an incident until it is taken.
-    pub fn push(&mut self, incident: DiskIncident) {
+    pub(super) fn push(&mut self, incident: DiskIncident) {
         if self.kept.is_full() {
             self.kept.remove(0);
         }
@@ -22,12 +22,12 @@ impl IncidentQueue {
     }
 
     /// Takes the oldest incident.
-    pub fn take(&mut self) -> Option<DiskIncident> {
+    pub(super) fn take(&mut self) -> Option<DiskIncident> {
         self.kept.pop_at(0)
     }
 
     /// Returns whether there are none.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 }

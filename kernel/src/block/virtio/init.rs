@@ -12,7 +12,7 @@ use super::ring::RingIndexes;
 use crate::block::dma::DmaRegion;
 
 /// The only queue.
-pub const QUEUE: u16 = 0;
+pub(super) const QUEUE: u16 = 0;
 /// Reads of the status after a reset, until the device is given up; each takes about a microsecond.
 const RESET_READS: usize = 1_000_000;
 
@@ -53,7 +53,7 @@ impl core::fmt::Display for VirtioInitError {
 ///
 /// # Errors
 /// [`VirtioInitError::Reset`].
-pub fn reset<P: VirtioPort>(port: &mut P) -> Result<(), VirtioInitError> {
+pub(super) fn reset<P: VirtioPort>(port: &mut P) -> Result<(), VirtioInitError> {
     port.set_status(DeviceStatus::empty());
     for _ in 0..RESET_READS {
         if port.get_status().is_empty() {
@@ -68,7 +68,7 @@ pub fn reset<P: VirtioPort>(port: &mut P) -> Result<(), VirtioInitError> {
 ///
 /// # Errors
 /// [`VirtioInitError`]; the device is then marked as failed.
-pub fn bring_up<P: VirtioPort>(
+pub(super) fn bring_up<P: VirtioPort>(
     port: &mut P,
     region: &DmaRegion,
     ring: &mut RingIndexes,

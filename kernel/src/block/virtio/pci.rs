@@ -45,11 +45,11 @@ const NO_VECTOR: u16 = 0xffff;
 /// Offsets in the common configuration (VIRTIO 1.2 §4.1.4.3 "Common configuration structure
 /// layout").
 mod common {
-    pub const CONFIG_VECTOR: usize = 16;
-    pub const QUEUE_SELECT: usize = 22;
-    pub const QUEUE_VECTOR: usize = 26;
-    pub const QUEUE_NOTIFY_OFF: usize = 30;
-    pub const LEN: usize = 56;
+    pub(super) const CONFIG_VECTOR: usize = 16;
+    pub(super) const QUEUE_SELECT: usize = 22;
+    pub(super) const QUEUE_VECTOR: usize = 26;
+    pub(super) const QUEUE_NOTIFY_OFF: usize = 30;
+    pub(super) const LEN: usize = 56;
 }
 
 /// Why a function cannot be driven.

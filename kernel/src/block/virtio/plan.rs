@@ -15,9 +15,9 @@
 //! segments fit in flight. Without them, the descriptor table is divided into equal strides.
 
 /// Most descriptors in the ring.
-pub const MAX_QUEUE: u16 = 256;
+pub(super) const MAX_QUEUE: u16 = 256;
 /// Most requests in flight; each slot has a bit of a `u64`.
-pub const MAX_SLOTS: u16 = 64;
+pub(super) const MAX_SLOTS: u16 = 64;
 /// Descriptors of an indirect table.
 const TABLE_DESCRIPTORS: u16 = 128;
 /// Descriptors of a slot without indirect tables.
@@ -25,7 +25,7 @@ const DIRECT_STRIDE: u16 = 16;
 /// Descriptors other than data: header and status.
 const OVERHEAD: u16 = 2;
 /// Bytes of a descriptor, a request header and a range.
-pub const DESCRIPTOR_SIZE: usize = 16;
+pub(super) const DESCRIPTOR_SIZE: usize = 16;
 
 const AVAILABLE: usize = 0x1000;
 const USED: usize = 0x2000;
@@ -49,7 +49,7 @@ const _: () = {
 
 /// How slots use descriptors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DescriptorUse {
+pub(super) enum DescriptorUse {
     /// Slot `s` owns descriptors `s * stride ..`.
     Direct {
         /// Descriptors of each slot.
@@ -61,7 +61,7 @@ pub enum DescriptorUse {
 
 /// The layout for one device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct QueueLayout {
+pub(super) struct QueueLayout {
     /// Descriptors in the ring, a power of two.
     pub queue_size: u16,
     /// Most requests in flight.
@@ -75,7 +75,7 @@ pub struct QueueLayout {
 impl QueueLayout {
     /// Makes the layout for a queue of at most `most` descriptors; `None` if there is no room for
     /// one request.
-    pub fn new(most: u32, device_segments: u32, indirect: bool) -> Option<Self> {
+    pub(super) fn new(most: u32, device_segments: u32, indirect: bool) -> Option<Self> {
         let most = most.min(u32::from(MAX_QUEUE)) as u16;
         if most <= OVERHEAD {
             return None;
@@ -97,7 +97,7 @@ impl QueueLayout {
     }
 
     /// Returns the head descriptor of slot `slot`'s chain.
-    pub const fn head(&self, slot: u16) -> u16 {
+    pub(super) const fn head(&self, slot: u16) -> u16 {
         match self.descriptors {
             DescriptorUse::Direct { stride } => slot * stride,
             DescriptorUse::Indirect => slot,
@@ -105,7 +105,7 @@ impl QueueLayout {
     }
 
     /// Returns the slot whose chain starts at `id`; `None` if there is no such slot.
-    pub const fn slot_of(&self, id: u32) -> Option<u16> {
+    pub(super) const fn slot_of(&self, id: u32) -> Option<u16> {
         let slot = match self.descriptors {
             DescriptorUse::Direct { stride } if id.is_multiple_of(stride as u32) => {
                 id / stride as u32
@@ -117,7 +117,7 @@ impl QueueLayout {
     }
 
     /// Returns the offset of a slot's chain: in the descriptor table or in its own table.
-    pub const fn chain(&self, slot: u16) -> usize {
+    pub(super) const fn chain(&self, slot: u16) -> usize {
         match self.descriptors {
             DescriptorUse::Direct { .. } => self.head(slot) as usize * DESCRIPTOR_SIZE,
             DescriptorUse::Indirect => TABLES + slot as usize * TABLE_BYTES,
@@ -125,32 +125,32 @@ impl QueueLayout {
     }
 
     /// Returns the offset of the available ring.
-    pub const fn available(&self) -> usize {
+    pub(super) const fn available(&self) -> usize {
         AVAILABLE
     }
 
     /// Returns the offset of the used ring.
-    pub const fn used(&self) -> usize {
+    pub(super) const fn used(&self) -> usize {
         USED
     }
 
     /// Returns the offset of a slot's request header.
-    pub const fn header(&self, slot: u16) -> usize {
+    pub(super) const fn header(&self, slot: u16) -> usize {
         HEADERS + slot as usize * DESCRIPTOR_SIZE
     }
 
     /// Returns the offset of a slot's range.
-    pub const fn range(&self, slot: u16) -> usize {
+    pub(super) const fn range(&self, slot: u16) -> usize {
         RANGES + slot as usize * DESCRIPTOR_SIZE
     }
 
     /// Returns the offset of a slot's status.
-    pub const fn status(&self, slot: u16) -> usize {
+    pub(super) const fn status(&self, slot: u16) -> usize {
         STATUS + slot as usize
     }
 
     /// Returns the offset of the device's name.
-    pub const fn identity(&self) -> usize {
+    pub(super) const fn identity(&self) -> usize {
         IDENTITY
     }
 }

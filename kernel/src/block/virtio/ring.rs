@@ -19,7 +19,7 @@ const NO_NOTIFY: u16 = 1;
 
 /// An element of the used ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UsedElement {
+pub(super) struct UsedElement {
     /// Head of the chain. Unchecked.
     pub id: u32,
     /// Bytes that the device wrote. Unchecked.
@@ -28,18 +28,18 @@ pub struct UsedElement {
 
 /// The used index is beyond the chains made available.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct UsedIndexError;
+pub(super) struct UsedIndexError;
 
 /// The driver's indexes of the rings.
 #[derive(Debug, Default)]
-pub struct RingIndexes {
+pub(super) struct RingIndexes {
     available: u16,
     used: u16,
 }
 
 impl RingIndexes {
     /// Makes chain `head` available to the device.
-    pub fn offer(&mut self, region: &DmaRegion, plan: &QueueLayout, head: u16) {
+    pub(super) fn offer(&mut self, region: &DmaRegion, plan: &QueueLayout, head: u16) {
         let slot = usize::from(self.available % plan.queue_size);
         region.write(plan.available() + 4 + slot * 2, head);
         self.available = self.available.wrapping_add(1);
@@ -53,7 +53,7 @@ impl RingIndexes {
     }
 
     /// Returns whether the device must be notified of the chains offered.
-    pub fn wants_notification(&self, region: &DmaRegion, plan: &QueueLayout) -> bool {
+    pub(super) fn wants_notification(&self, region: &DmaRegion, plan: &QueueLayout) -> bool {
         region.read::<u16>(plan.used()) & NO_NOTIFY == 0
     }
 
@@ -61,7 +61,7 @@ impl RingIndexes {
     ///
     /// # Errors
     /// [`UsedIndexError`] if the device claims more than it was offered.
-    pub fn take(
+    pub(super) fn take(
         &mut self,
         region: &DmaRegion,
         plan: &QueueLayout,
@@ -83,7 +83,7 @@ impl RingIndexes {
     }
 
     /// Resets both sides of the rings, after a reset of the device.
-    pub fn clear(&mut self, region: &DmaRegion, plan: &QueueLayout) {
+    pub(super) fn clear(&mut self, region: &DmaRegion, plan: &QueueLayout) {
         *self = Self::default();
         for at in [plan.available(), plan.used()] {
             region.write(at, 0u16);

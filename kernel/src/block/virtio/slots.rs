@@ -6,7 +6,7 @@ use crate::block::{Cookie, QueueLane};
 
 /// A request in flight.
 #[derive(Clone, Copy, Debug)]
-pub struct InFlightRequest {
+pub(super) struct InFlightRequest {
     /// The submitter's identifier.
     pub cookie: Cookie,
     /// Data bytes that the device writes into memory if the request succeeds.
@@ -19,7 +19,7 @@ pub struct InFlightRequest {
 
 /// Whether the submitter of a request has been told that it timed out.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TimeoutReport {
+pub(super) enum TimeoutReport {
     /// The submitter waits for the answer.
     No,
     /// The submitter has been told; the device still has the buffers.
@@ -27,7 +27,7 @@ pub enum TimeoutReport {
 }
 
 /// All slots.
-pub struct RequestSlots {
+pub(super) struct RequestSlots {
     /// Bit `s`: slot `s` is free.
     free: u64,
     /// Bit `s`: slot `s` is for [`QueueLane::Beat`] alone.
@@ -39,7 +39,7 @@ pub struct RequestSlots {
 
 impl RequestSlots {
     /// Makes `count` free slots.
-    pub fn new(count: u16) -> Self {
+    pub(super) fn new(count: u16) -> Self {
         let free = if count >= 64 { u64::MAX } else { (1 << count) - 1 };
         let reserved = if count > 1 { 1 << (count.min(MAX_SLOTS) - 1) } else { 0 };
         Self { free, reserved, instant: 0, in_flight: [None; MAX_SLOTS as usize] }
@@ -49,7 +49,7 @@ impl RequestSlots {
     /// [`RequestSlots::occupy`].
     ///
     /// The highest slot is reserved for the beat, unless it is the only one.
-    pub fn next_free(&self, lane: QueueLane) -> Option<u16> {
+    pub(super) fn next_free(&self, lane: QueueLane) -> Option<u16> {
         let open = match lane {
             QueueLane::Common => self.free & !self.reserved,
             QueueLane::Beat => self.free,
@@ -58,18 +58,18 @@ impl RequestSlots {
     }
 
     /// Puts a request into slot `slot`, which [`RequestSlots::next_free`] returned.
-    pub fn occupy(&mut self, slot: u16, request: InFlightRequest) {
+    pub(super) fn occupy(&mut self, slot: u16, request: InFlightRequest) {
         self.free &= !(1 << slot);
         self.in_flight[usize::from(slot)] = Some(request);
     }
 
     /// Marks the request in slot `slot` as complete; it never goes to the device.
-    pub fn complete_at_once(&mut self, slot: u16) {
+    pub(super) fn complete_at_once(&mut self, slot: u16) {
         self.instant |= 1 << slot;
     }
 
     /// Takes a request that is complete without the device.
-    pub fn take_instant(&mut self) -> Option<InFlightRequest> {
+    pub(super) fn take_instant(&mut self) -> Option<InFlightRequest> {
         if self.instant == 0 {
             return None;
         }
@@ -77,7 +77,7 @@ impl RequestSlots {
     }
 
     /// Takes the request out of a slot; `None` if there is none.
-    pub fn vacate(&mut self, slot: u16) -> Option<InFlightRequest> {
+    pub(super) fn vacate(&mut self, slot: u16) -> Option<InFlightRequest> {
         let request = self.in_flight.get_mut(usize::from(slot))?.take()?;
         self.free |= 1 << slot;
         self.instant &= !(1 << slot);
@@ -86,7 +86,7 @@ impl RequestSlots {
 
     /// Returns the cookie of a request in flight whose submitter has not been told of the time-out,
     /// and marks it as told.
-    pub fn tell_one(&mut self) -> Option<Cookie> {
+    pub(super) fn tell_one(&mut self) -> Option<Cookie> {
         let request = self
             .in_flight
             .iter_mut()
@@ -98,7 +98,7 @@ impl RequestSlots {
 
     /// Sets the submission time of new requests, and returns whether a request has waited for
     /// `limit_ns`.
-    pub fn overdue(&mut self, now_ns: u64, limit_ns: u64) -> bool {
+    pub(super) fn overdue(&mut self, now_ns: u64, limit_ns: u64) -> bool {
         let mut overdue = false;
         for request in self.in_flight.iter_mut().flatten() {
             let since = *request.since_ns.get_or_insert(now_ns);
@@ -108,7 +108,7 @@ impl RequestSlots {
     }
 
     /// Returns the number of requests in flight.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.in_flight.iter().flatten().count()
     }
 }

@@ -93,7 +93,7 @@ impl<'j> DumpWriter<'j> {
     ///
     /// # Errors
     /// [`DiskError::NoMemory`].
-    pub fn new(job: &'j DumpJob, contents: SpaceContents) -> Result<Self, DiskError> {
+    pub(super) fn new(job: &'j DumpJob, contents: SpaceContents) -> Result<Self, DiskError> {
         let window = BitmapWindow::new(&contents.layout)?;
         let compares = job.host.spaces.succession(job.space).compares();
         Ok(Self {
@@ -115,12 +115,12 @@ impl<'j> DumpWriter<'j> {
     }
 
     /// Returns the page below which progress has been recorded.
-    pub const fn recorded(&self) -> u32 {
+    pub(super) const fn recorded(&self) -> u32 {
         self.recorded
     }
 
     /// Makes the crash durable before anything else: from here on a power cut leaves its record.
-    pub async fn crashed(&self) -> Result<(), DiskError> {
+    pub(super) async fn crashed(&self) -> Result<(), DiskError> {
         let job = self.job;
         job.metadata_bytes.fetch_add(RECORD_SIZE, Ordering::Relaxed);
         let crash = job.crash_of_record();
@@ -135,7 +135,7 @@ impl<'j> DumpWriter<'j> {
 
     /// Describes the pages that are final before the sweep writes anything, with a valid header,
     /// and sets DRAINING.
-    pub async fn begin(&mut self) -> Result<(), DiskError> {
+    pub(super) async fn begin(&mut self) -> Result<(), DiskError> {
         self.look_for_missing(Unfinished::OnItsWay).await;
         self.first = self.describe(&self.job.notes()?).await?;
         self.write_all_bits(0, self.part(BitmapPart::WithBits)).await?;
@@ -146,7 +146,7 @@ impl<'j> DumpWriter<'j> {
 
     /// Brings bitmap and record up to `end`, below which every page is final. Each is written after
     /// the data it claims is durable.
-    pub async fn progress(&mut self, end: u32) -> Result<(), DiskError> {
+    pub(super) async fn progress(&mut self, end: u32) -> Result<(), DiskError> {
         let end = end.min(self.most);
         self.write_bits(self.recorded..end, BitmapPart::WithBits).await?;
         self.record(SpaceState::Draining, end, self.first, PartialCause::NONE).await?;
@@ -155,7 +155,7 @@ impl<'j> DumpWriter<'j> {
     }
 
     /// Seals a drain that has ended: complete, or partial with `cause` if a page is missing.
-    pub async fn seal(
+    pub(super) async fn seal(
         &mut self,
         cause: PartialCause,
     ) -> Result<(Described, MissingPages), DiskError> {
@@ -198,7 +198,7 @@ impl<'j> DumpWriter<'j> {
     ///
     /// # Errors
     /// The disk's.
-    pub async fn repair(&mut self) -> Result<Repaired, DiskError> {
+    pub(super) async fn repair(&mut self) -> Result<Repaired, DiskError> {
         let Some(seal) = self.sealed.take() else { return Ok(Repaired::Nothing) };
         let before = self.written();
         let result = self.repair_by(&seal).await;

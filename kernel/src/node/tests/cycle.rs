@@ -7,14 +7,14 @@ use super::machine::{SimMachine, SimRam};
 use crate::console::command::DumpChoice;
 
 /// Bytes of a disk: one space for the guest, and little more.
-pub const DISK_BYTES: usize = (1 << 20) + (512 << 10);
+pub(super) const DISK_BYTES: usize = (1 << 20) + (512 << 10);
 /// Frames of the pool: less than half of the pages of two guests.
 const FRAMES: u32 = 80;
 /// Turns between two actions of the operator.
 const SPELL: u32 = 150;
 
 /// State after a cycle.
-pub struct CycleResult {
+pub(super) struct CycleResult {
     pub machine: SimMachine,
     pub truth: Truth,
     /// The guest that does not crash.
@@ -28,7 +28,7 @@ pub struct CycleResult {
 }
 
 /// Runs a cycle over `disks` disks, with a log or a fault on the first.
-pub fn run(disks: u8, seed: u64, fault: Option<FaultPlan>, records: bool) -> CycleResult {
+pub(super) fn run(disks: u8, seed: u64, fault: Option<FaultPlan>, records: bool) -> CycleResult {
     let ram = SimRam::new(FRAMES);
     let disks: Vec<&'static SimDisk> = (0..disks)
         .map(|index| {

@@ -20,7 +20,7 @@ const FRAMES_END: u64 = 1 << 40;
 
 /// Events at the disk, in order.
 #[derive(Clone, Debug)]
-pub enum DiskLogEntry {
+pub(super) enum DiskLogEntry {
     /// A write was submitted: from then on any of its sectors may be on the medium.
     Write { id: u64, at: usize, data: Vec<u8> },
     /// A write was answered: a flush that is submitted after that covers it.
@@ -35,7 +35,7 @@ pub enum DiskLogEntry {
 
 /// An expectation that the reader of the log checks against the medium.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum DumpExpectation {
+pub(super) enum DumpExpectation {
     /// A dump was announced as complete: owner and incarnation.
     Promised(String, u64),
     /// The dump may disappear from now on.
@@ -44,7 +44,7 @@ pub enum DumpExpectation {
 
 /// How a disk fails, from one request on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FaultKind {
+pub(super) enum FaultKind {
     /// That request ends in an I/O error.
     ErrorOnce,
     /// That request and all later ones end in an I/O error.
@@ -57,7 +57,7 @@ pub enum FaultKind {
 
 /// A fault at the request with this number.
 #[derive(Clone, Copy, Debug)]
-pub struct FaultPlan {
+pub(super) struct FaultPlan {
     pub request: u64,
     pub kind: FaultKind,
 }
@@ -76,7 +76,7 @@ struct Flying {
     told: bool,
 }
 
-pub struct DiskState {
+pub(super) struct DiskState {
     pub content: Vec<u8>,
     pub log: Vec<DiskLogEntry>,
     /// Whether the log is kept.
@@ -101,19 +101,19 @@ pub struct DiskState {
     dice: Dice,
 }
 
-pub struct SimDisk {
+pub(super) struct SimDisk {
     index: u8,
     map: DirectMap,
     state: Mutex<DiskState>,
 }
 
 /// Delay of a late disk's answers.
-pub const LATE_NS: u64 = 5_000_000_000;
+pub(super) const LATE_NS: u64 = 5_000_000_000;
 /// Time-out of the simulated driver.
-pub const TIMEOUT_NS: u64 = 2_000_000_000;
+pub(super) const TIMEOUT_NS: u64 = 2_000_000_000;
 
 impl SimDisk {
-    pub fn new(index: u8, bytes: usize, map: DirectMap, seed: u64) -> Self {
+    pub(super) fn new(index: u8, bytes: usize, map: DirectMap, seed: u64) -> Self {
         let state = DiskState {
             content: vec![0; bytes],
             log: Vec::new(),
@@ -135,7 +135,7 @@ impl SimDisk {
         Self { index, map, state: Mutex::new(state) }
     }
 
-    pub fn state(&self) -> MutexGuard<'_, DiskState> {
+    pub(super) fn state(&self) -> MutexGuard<'_, DiskState> {
         self.state.lock().expect("no test goes on after a panic")
     }
 

@@ -17,14 +17,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Pages of a guest.
-pub const PAGES: u32 = 96;
+pub(super) const PAGES: u32 = 96;
 /// Distance of the copies of a page's value: one at the start of each sector.
-pub const STEP: usize = 512;
+pub(super) const STEP: usize = 512;
 
 /// Contents of the incarnations, by owner and incarnation: one value per page, 0 for zeros.
-pub type Truth = HashMap<(String, u64), Vec<u64>>;
+pub(super) type Truth = HashMap<(String, u64), Vec<u64>>;
 
-pub struct SimGuest {
+pub(super) struct SimGuest {
     pub name: &'static str,
     account: usize,
     pub incarnation: u64,
@@ -40,14 +40,14 @@ pub struct SimGuest {
 }
 
 /// Returns the page that holds `value`.
-pub fn page_of(value: u64) -> Vec<u8> {
+pub(super) fn page_of(value: u64) -> Vec<u8> {
     let mut page = vec![0; PAGE_SIZE as usize];
     page.chunks_mut(STEP).for_each(|sector| sector[..8].copy_from_slice(&value.to_le_bytes()));
     page
 }
 
 impl SimGuest {
-    pub fn new(name: &'static str, account: usize, seed: u64) -> Self {
+    pub(super) fn new(name: &'static str, account: usize, seed: u64) -> Self {
         let dice = Dice::new(seed * 31 + account as u64);
         let (values, losses) = (vec![0; PAGES as usize], Vec::new());
         Self {
@@ -69,12 +69,12 @@ impl SimGuest {
     }
 
     /// Returns whether it has memory.
-    pub fn runs(&self) -> bool {
+    pub(super) fn runs(&self) -> bool {
         self.object.is_some()
     }
 
     /// Takes a step towards its next incarnation; returns whether the guest runs.
-    pub fn start(&mut self, machine: &SimMachine) -> bool {
+    pub(super) fn start(&mut self, machine: &SimMachine) -> bool {
         if self.runs() {
             return true;
         }
@@ -113,7 +113,7 @@ impl SimGuest {
     ///
     /// # Panics
     /// If a page does not hold the value written last.
-    pub fn step(&mut self, machine: &SimMachine) -> Result<(), PageLossError> {
+    pub(super) fn step(&mut self, machine: &SimMachine) -> Result<(), PageLossError> {
         let Some(object) = self.object.clone() else { return Ok(()) };
         let (index, access) = match self.parked {
             Some((_, _, ticket)) if !object.ready(ticket) => return Ok(()),
@@ -161,19 +161,19 @@ impl SimGuest {
     }
 
     /// Evicts all of its pages that may be evicted.
-    pub fn evict(&self, machine: &SimMachine) {
+    pub(super) fn evict(&self, machine: &SimMachine) {
         let object = self.object.as_ref().expect("a guest that runs");
         machine.node.host.pager.ask_evict(object.id(), PAGES);
     }
 
     /// Crashes: the guest's memory becomes a dump image, and its contents are recorded as the truth
     /// for the dump.
-    pub fn crash(&mut self, machine: &SimMachine, truth: &mut Truth) -> Arc<DumpProgress> {
+    pub(super) fn crash(&mut self, machine: &SimMachine, truth: &mut Truth) -> Arc<DumpProgress> {
         self.crash_with(machine, truth, DumpOrder::default())
     }
 
     /// As [`Self::crash`], with a dump order.
-    pub fn crash_with(
+    pub(super) fn crash_with(
         &mut self,
         machine: &SimMachine,
         truth: &mut Truth,
@@ -190,7 +190,7 @@ impl SimGuest {
     }
 
     /// Stops for good: frees its memory. The space stays with the node.
-    pub fn stop(&mut self, machine: &SimMachine) {
+    pub(super) fn stop(&mut self, machine: &SimMachine) {
         if let Some(object) = self.object.take() {
             let _ = machine.node.host.reaper.reap(object);
         }

@@ -11,7 +11,7 @@ use crate::space::layout::usable;
 use crate::space::{DeviceContent, SpaceRecord, SpaceState, classify};
 
 /// Returns the class of a disk's contents.
-pub fn class(image: &[u8]) -> DeviceContent {
+pub(super) fn class(image: &[u8]) -> DeviceContent {
     let bytes = image.len() as u64;
     let tail = usable(bytes) as usize - TAIL_LEN;
     let tail: &[u8; TAIL_LEN] = image[tail..][..TAIL_LEN].try_into().expect("the tail's length");
@@ -19,7 +19,7 @@ pub fn class(image: &[u8]) -> DeviceContent {
 }
 
 /// The record of a disk that holds a space.
-pub fn record(image: &[u8]) -> Option<SpaceRecord> {
+pub(super) fn record(image: &[u8]) -> Option<SpaceRecord> {
     match class(image) {
         DeviceContent::Space(record) => Some(record),
         _ => None,
@@ -27,12 +27,12 @@ pub fn record(image: &[u8]) -> Option<SpaceRecord> {
 }
 
 /// Returns whether the record makes the bitmap valid.
-pub fn has_dump(record: &SpaceRecord) -> bool {
+pub(super) fn has_dump(record: &SpaceRecord) -> bool {
     matches!(record.state, SpaceState::Draining | SpaceState::Complete | SpaceState::Partial)
 }
 
 /// Returns owner and incarnation.
-pub fn owner(record: &SpaceRecord) -> Option<(String, u64)> {
+pub(super) fn owner(record: &SpaceRecord) -> Option<(String, u64)> {
     record.owner.as_ref().map(|owner| (owner.name.to_string(), owner.epoch))
 }
 
@@ -41,7 +41,7 @@ pub fn owner(record: &SpaceRecord) -> Option<(String, u64)> {
 ///
 /// # Errors
 /// Names the first claim that is wrong.
-pub fn check(image: &[u8], truth: &Truth) -> Result<u32, String> {
+pub(super) fn check(image: &[u8], truth: &Truth) -> Result<u32, String> {
     let Some(record) = record(image).filter(has_dump) else { return Ok(0) };
     let key = owner(&record).ok_or("a dump of nobody")?;
     let values =

@@ -47,25 +47,25 @@ const LOOKS: usize = 4;
 const START_NS: u64 = 1_000_000_000;
 
 /// The pool's memory: frames and tables.
-pub struct SimRam {
+pub(super) struct SimRam {
     frames: FakeRam,
     tables: FakeRam,
 }
 
 impl SimRam {
-    pub fn new(frames: u32) -> Self {
+    pub(super) fn new(frames: u32) -> Self {
         Self {
             frames: FakeRam::new(Hfn::new(0x100), frames),
             tables: FakeRam::new(Hfn::new(0x10_0000), 256),
         }
     }
 
-    pub fn map(&self) -> DirectMap {
+    pub(super) fn map(&self) -> DirectMap {
         self.frames.map()
     }
 }
 
-pub struct SimMachine {
+pub(super) struct SimMachine {
     pub node: &'static Node,
     pub disks: Vec<&'static SimDisk>,
     pub now_ns: u64,
@@ -79,13 +79,13 @@ fn leak<T>(value: T) -> &'static T {
 
 impl SimMachine {
     /// Makes a node over these disks. It is never freed, like the real one.
-    pub fn new(ram: &SimRam, disks: Vec<&'static SimDisk>, uuid_seed: u64) -> Self {
+    pub(super) fn new(ram: &SimRam, disks: Vec<&'static SimDisk>, uuid_seed: u64) -> Self {
         let archive = BootArchive::new(leak([0; 10240])).expect("an empty archive");
         Self::with(ram, disks, uuid_seed, archive, &[])
     }
 
     /// As [`Self::new`], with partitions and the archive that has their kernels.
-    pub fn with(
+    pub(super) fn with(
         ram: &SimRam,
         disks: Vec<&'static SimDisk>,
         uuid_seed: u64,
@@ -149,7 +149,7 @@ impl SimMachine {
     }
 
     /// Advances the clock by a millisecond and runs a turn of everything.
-    pub fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         self.now_ns += TURN_NS;
         test_clock::set(self.now_ns);
         for _ in 0..LOOKS {
@@ -162,7 +162,7 @@ impl SimMachine {
     }
 
     /// Takes the events that the node has reported.
-    pub fn listen(&mut self) {
+    pub(super) fn listen(&mut self) {
         for event in events::take() {
             self.mark(&event);
             self.told.push(event);
@@ -184,7 +184,7 @@ impl SimMachine {
     }
 
     /// Records, before the release, that a dump may disappear.
-    pub fn note_release(&self, owner: &str, incarnation: u64) {
+    pub(super) fn note_release(&self, owner: &str, incarnation: u64) {
         for disk in &self.disks {
             let mut state = disk.state();
             if state.records {
@@ -200,7 +200,7 @@ impl SimMachine {
     ///
     /// # Panics
     /// If that takes more than `limit_s` seconds of the machine's time.
-    pub fn until<T>(
+    pub(super) fn until<T>(
         &mut self,
         what: &str,
         limit_s: u64,
@@ -217,26 +217,26 @@ impl SimMachine {
     }
 
     /// Runs turns until a future has ended.
-    pub fn block_on(&mut self, what: &str, limit_s: u64, future: impl Future<Output = ()>) {
+    pub(super) fn block_on(&mut self, what: &str, limit_s: u64, future: impl Future<Output = ()>) {
         let mut future = pin!(future);
         let mut context = Context::from_waker(Waker::noop());
         self.until(what, limit_s, |_| future.as_mut().poll(&mut context).is_ready().then_some(()));
     }
 
-    pub fn has_told(&self, start: &str) -> bool {
+    pub(super) fn has_told(&self, start: &str) -> bool {
         self.told.iter().any(|event| event.starts_with(start))
     }
 }
 
 /// Returns the number after a word in an event's debug text.
-pub fn number(event: &str, word: &str) -> Option<u64> {
+pub(super) fn number(event: &str, word: &str) -> Option<u64> {
     let rest = &event[event.find(word)? + word.len()..];
     let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
     rest[..digits].parse().ok()
 }
 
 /// Returns the quoted text after a word in an event's debug text.
-pub fn text(event: &str, word: &str) -> String {
+pub(super) fn text(event: &str, word: &str) -> String {
     event
         .find(word)
         .map(|at| &event[at + word.len()..])

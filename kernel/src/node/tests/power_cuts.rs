@@ -25,7 +25,7 @@ const DISKS: u8 = 3;
 const TURN_NS: u64 = 20_000_000;
 
 /// The medium of one disk, replayed from the log up to some point.
-pub struct Medium {
+pub(super) struct Medium {
     base: Vec<u8>,
     /// Writes that no flush has covered: offset, data, and whether they were answered.
     pending: BTreeMap<u64, (usize, Vec<u8>, bool)>,
@@ -37,7 +37,7 @@ pub struct Medium {
 
 /// Which of the pending writes are on the medium after the power cut.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PowerCutFate {
+pub(super) enum PowerCutFate {
     None,
     All,
     /// Some writes, each whole.
@@ -55,7 +55,7 @@ impl PowerCutFate {
 }
 
 impl Medium {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             base: vec![0; DISK_BYTES],
             pending: BTreeMap::new(),
@@ -64,7 +64,7 @@ impl Medium {
         }
     }
 
-    pub fn apply(&mut self, entry: &DiskLogEntry) {
+    pub(super) fn apply(&mut self, entry: &DiskLogEntry) {
         match entry {
             DiskLogEntry::Write { id, at, data } => {
                 self.pending.insert(*id, (*at, data.clone(), false));
@@ -94,7 +94,7 @@ impl Medium {
         }
     }
 
-    pub fn image(&self, fate: PowerCutFate, dice: &mut Dice) -> Vec<u8> {
+    pub(super) fn image(&self, fate: PowerCutFate, dice: &mut Dice) -> Vec<u8> {
         let mut image = self.base.clone();
         let last = self.pending.keys().next_back().copied();
         for (id, (at, data, _)) in &self.pending {

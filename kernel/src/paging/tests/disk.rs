@@ -15,7 +15,7 @@ const PER_PAGE: u64 = PAGE_SIZE / SECTOR_SIZE;
 
 /// When a submitted request completes.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum DiskPace {
+pub(super) enum DiskPace {
     /// At the next poll, in order.
     Prompt,
     /// Never.
@@ -25,7 +25,7 @@ pub enum DiskPace {
 }
 
 /// The disk's counters and its behaviour.
-pub struct FakeDiskState {
+pub(super) struct FakeDiskState {
     pub blocks: Vec<[u8; PAGE_SIZE as usize]>,
     queue: Vec<Queued>,
     pub pace: DiskPace,
@@ -63,14 +63,14 @@ struct Queued {
     fails: bool,
 }
 
-pub struct FakePagingDisk {
+pub(super) struct FakePagingDisk {
     map: DirectMap,
     max_segments: usize,
     inner: Mutex<FakeDiskState>,
 }
 
 impl FakePagingDisk {
-    pub fn new(map: DirectMap, blocks: usize, max_segments: usize, seed: u64) -> Self {
+    pub(super) fn new(map: DirectMap, blocks: usize, max_segments: usize, seed: u64) -> Self {
         let inner = FakeDiskState {
             // Garbage, as on a used disk.
             blocks: vec![[0x5a; PAGE_SIZE as usize]; blocks],
@@ -95,30 +95,30 @@ impl FakePagingDisk {
         Self { map, max_segments, inner: Mutex::new(inner) }
     }
 
-    pub fn inner(&self) -> MutexGuard<'_, FakeDiskState> {
+    pub(super) fn inner(&self) -> MutexGuard<'_, FakeDiskState> {
         self.inner.lock().unwrap()
     }
 
     /// Completes no request in flight, reports them as late, and accepts no more.
-    pub fn write_off(&self) {
+    pub(super) fn write_off(&self) {
         let mut inner = self.inner();
         (inner.dead, inner.tells_lateness, inner.pace) = (true, true, DiskPace::Held);
     }
 
     /// Completes all requests in flight, and accepts new ones again.
-    pub fn come_back(&self) {
+    pub(super) fn come_back(&self) {
         let mut inner = self.inner();
         (inner.dead, inner.tells_lateness, inner.pace) = (false, false, DiskPace::Prompt);
     }
 
     /// Makes the queued reads after the first one fail; returns how many.
-    pub fn fail_reads_behind_the_first(&self) -> usize {
+    pub(super) fn fail_reads_behind_the_first(&self) -> usize {
         let mut inner = self.inner();
         let reads = inner.queue.iter_mut().filter(|queued| queued.operation == DiskOperation::Read);
         reads.skip(1).map(|queued| queued.fails = true).count()
     }
 
-    pub fn in_flight(&self) -> usize {
+    pub(super) fn in_flight(&self) -> usize {
         self.inner().queue.len()
     }
 
@@ -249,21 +249,21 @@ impl Disk for FakePagingDisk {
 
 /// A small random number generator (xorshift64*), so that a seed repeats a run.
 #[derive(Clone, Copy)]
-pub struct Rng(pub u64);
+pub(super) struct Rng(pub u64);
 
 impl Rng {
-    pub fn next(&mut self) -> u32 {
+    pub(super) fn next(&mut self) -> u32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32) as u32
     }
 
-    pub fn below(&mut self, n: u32) -> u32 {
+    pub(super) fn below(&mut self, n: u32) -> u32 {
         self.next() % n
     }
 
-    pub fn one_in(&mut self, n: u32) -> bool {
+    pub(super) fn one_in(&mut self, n: u32) -> bool {
         self.below(n) == 0
     }
 }

@@ -17,7 +17,7 @@ const HEADER_BYTES: u32 = 36;
 const PRESENT: u8 = 0x0f;
 
 /// Makes the DSDT.
-pub fn table() -> Vec<u8> {
+pub(super) fn table() -> Vec<u8> {
     let com1_irq = Interrupt::new(true, true, false, false, COM1_PIN.into());
     let com1 = device(
         "COM1",

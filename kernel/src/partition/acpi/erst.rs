@@ -15,22 +15,22 @@ const SERIALIZATION_HEADER_BYTES: u32 = 48;
 
 /// Serialization actions.
 mod action {
-    pub const BEGIN_WRITE: u8 = 0x0;
-    pub const BEGIN_READ: u8 = 0x1;
-    pub const BEGIN_CLEAR: u8 = 0x2;
-    pub const END: u8 = 0x3;
-    pub const SET_RECORD_OFFSET: u8 = 0x4;
-    pub const EXECUTE: u8 = 0x5;
-    pub const CHECK_BUSY: u8 = 0x6;
-    pub const GET_STATUS: u8 = 0x7;
-    pub const GET_RECORD_ID: u8 = 0x8;
-    pub const SET_RECORD_ID: u8 = 0x9;
-    pub const GET_RECORD_COUNT: u8 = 0xa;
-    pub const BEGIN_DUMMY_WRITE: u8 = 0xb;
-    pub const GET_RANGE: u8 = 0xd;
-    pub const GET_RANGE_LENGTH: u8 = 0xe;
-    pub const GET_RANGE_ATTRIBUTES: u8 = 0xf;
-    pub const GET_TIMINGS: u8 = 0x10;
+    pub(super) const BEGIN_WRITE: u8 = 0x0;
+    pub(super) const BEGIN_READ: u8 = 0x1;
+    pub(super) const BEGIN_CLEAR: u8 = 0x2;
+    pub(super) const END: u8 = 0x3;
+    pub(super) const SET_RECORD_OFFSET: u8 = 0x4;
+    pub(super) const EXECUTE: u8 = 0x5;
+    pub(super) const CHECK_BUSY: u8 = 0x6;
+    pub(super) const GET_STATUS: u8 = 0x7;
+    pub(super) const GET_RECORD_ID: u8 = 0x8;
+    pub(super) const SET_RECORD_ID: u8 = 0x9;
+    pub(super) const GET_RECORD_COUNT: u8 = 0xa;
+    pub(super) const BEGIN_DUMMY_WRITE: u8 = 0xb;
+    pub(super) const GET_RANGE: u8 = 0xd;
+    pub(super) const GET_RANGE_LENGTH: u8 = 0xe;
+    pub(super) const GET_RANGE_ATTRIBUTES: u8 = 0xf;
+    pub(super) const GET_TIMINGS: u8 = 0x10;
 }
 
 /// Serialization instructions.
@@ -68,7 +68,7 @@ const ENTRIES: [(u8, ErstInstruction, u64, u64); 17] = [
 ];
 
 /// Makes the table.
-pub fn table() -> Vec<u8> {
+pub(super) fn table() -> Vec<u8> {
     let mut body = Vec::new();
     [SERIALIZATION_HEADER_BYTES, 0, ENTRIES.len() as u32]
         .iter()

@@ -20,7 +20,7 @@ const NO_VGA: u16 = 1 << 2;
 /// Makes the FADT.
 ///
 /// The two button flags mean "no buttons in the fixed hardware". The DSDT declares none either.
-pub fn fadt(dsdt: u64) -> Vec<u8> {
+pub(super) fn fadt(dsdt: u64) -> Vec<u8> {
     let mut builder = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION)
         .dsdt_64(dsdt)
         .preferred_pm_profile(PmProfile::EnterpriseServer)
@@ -44,7 +44,7 @@ pub fn fadt(dsdt: u64) -> Vec<u8> {
 }
 
 /// Makes the MADT: one CPU, one I/O APIC, no PIC.
-pub fn madt() -> Vec<u8> {
+pub(super) fn madt() -> Vec<u8> {
     let local_apic = LocalInterruptController::Address(LAPIC_BASE as u32);
     let mut madt = MADT::new(OEM, OEM_TABLE, OEM_REVISION, local_apic);
     madt.add_structure(ProcessorLocalApic::new(0, BOOT_APIC_ID, EnabledStatus::Enabled));

@@ -12,19 +12,19 @@ const fn bits(list: &[u32]) -> u32 {
 }
 
 /// Leaf 1 ECX.
-pub const XSAVE: u32 = 1 << 26;
+pub(super) const XSAVE: u32 = 1 << 26;
 /// Leaf 1 ECX: mirrors the guest's CR4.
-pub const OSXSAVE: u32 = 1 << 27;
+pub(super) const OSXSAVE: u32 = 1 << 27;
 /// Leaf 1 ECX, emulated on every host: x2APIC, TSC deadline, "a hypervisor is present".
-pub const EMULATED: u32 = bits(&[21, 24, 31]);
+pub(super) const EMULATED: u32 = bits(&[21, 24, 31]);
 
 /// Leaf 1 EDX, and its copy in leaf 0x80000001: the local APIC is on.
-pub const APIC: u32 = 1 << 9;
+pub(super) const APIC: u32 = 1 << 9;
 /// Leaf 7 EBX, emulated on every host.
-pub const TSC_ADJUST: u32 = 1 << 1;
+pub(super) const TSC_ADJUST: u32 = 1 << 1;
 
 /// Leaf 1.
-pub const FEATURES: CpuidLeaf = CpuidLeaf::new(
+pub(super) const FEATURES: CpuidLeaf = CpuidLeaf::new(
     u32::MAX,
     0,
     // SSE3 PCLMUL SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND
@@ -35,7 +35,7 @@ pub const FEATURES: CpuidLeaf = CpuidLeaf::new(
 );
 
 /// Leaf 7, subleaf 0.
-pub const STRUCTURED: CpuidLeaf = CpuidLeaf::new(
+pub(super) const STRUCTURED: CpuidLeaf = CpuidLeaf::new(
     0,
     // FSGSBASE BMI1 AVX2 FDP SMEP BMI2 ERMS FCS/FDS RDSEED ADX SMAP CLFLUSHOPT CLWB SHA
     bits(&[0, 3, 5, 6, 7, 8, 9, 13, 18, 19, 20, 23, 24, 29]),
@@ -46,7 +46,7 @@ pub const STRUCTURED: CpuidLeaf = CpuidLeaf::new(
 );
 
 /// Leaf 0x80000001. AMD repeats the low bits of leaf 1 EDX here.
-pub const EXTENDED: CpuidLeaf = CpuidLeaf::new(
+pub(super) const EXTENDED: CpuidLeaf = CpuidLeaf::new(
     u32::MAX,
     0,
     // LAHF CR8 LZCNT SSE4A misaligned-SSE PREFETCHW
@@ -56,4 +56,4 @@ pub const EXTENDED: CpuidLeaf = CpuidLeaf::new(
 );
 
 /// Leaf 0x80000008 EBX: CLZERO, and that FXSAVE saves the error pointers.
-pub const ADDRESS_SIZES_EBX: u32 = bits(&[0, 2]);
+pub(super) const ADDRESS_SIZES_EBX: u32 = bits(&[0, 2]);

@@ -32,7 +32,7 @@ const GPRS: [Gpr; 16] = [
 
 /// The operand that the r/m field names.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RmOperand {
+pub(super) enum RmOperand {
     /// Memory: the operand of every instruction that exits for a device.
     Memory,
     /// A register.
@@ -40,7 +40,7 @@ pub enum RmOperand {
 }
 
 /// The ModRM byte.
-pub struct ModRm {
+pub(super) struct ModRm {
     pub operand: RmOperand,
     /// The reg field without REX.R: an opcode extension.
     pub extension: u8,
@@ -50,7 +50,7 @@ pub struct ModRm {
 
 impl ModRm {
     /// Reads the byte, and the SIB byte and displacement that belong to it.
-    pub fn read(
+    pub(super) fn read(
         reader: &mut InstructionReader<'_>,
         prefixes: &Prefixes,
     ) -> Result<Self, DecodeError> {
@@ -72,13 +72,13 @@ impl ModRm {
     }
 
     /// Returns the register of the reg field as an operand of `width`.
-    pub fn register(&self, width: AccessWidth) -> RegisterOperand {
+    pub(super) fn register(&self, width: AccessWidth) -> RegisterOperand {
         register(self.reg, width, self.rex)
     }
 }
 
 /// Returns register `number`. Without REX the byte registers 4 to 7 are AH, CH, DH and BH.
-pub fn register(number: u8, width: AccessWidth, rex: u8) -> RegisterOperand {
+pub(super) fn register(number: u8, width: AccessWidth, rex: u8) -> RegisterOperand {
     if width == AccessWidth::Byte && rex == 0 && (4..8).contains(&number) {
         RegisterOperand { gpr: GPRS[usize::from(number - 4)], part: RegisterPart::HighByte }
     } else {

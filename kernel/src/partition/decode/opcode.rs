@@ -16,7 +16,11 @@ const ALU: [Alu; 8] =
     [Alu::Add, Alu::Or, Alu::Adc, Alu::Sbb, Alu::And, Alu::Sub, Alu::Xor, Alu::Cmp];
 
 /// Reads the rest of the instruction with the one-byte opcode `opcode`.
-pub fn read(opcode: u8, reader: &mut InstructionReader<'_>, prefixes: &Prefixes) -> DecodedOpcode {
+pub(super) fn read(
+    opcode: u8,
+    reader: &mut InstructionReader<'_>,
+    prefixes: &Prefixes,
+) -> DecodedOpcode {
     // In most opcodes bit 0 selects full size instead of a byte.
     let width = if opcode & 1 == 0 { AccessWidth::Byte } else { prefixes.operand() };
     match opcode {

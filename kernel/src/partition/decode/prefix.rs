@@ -5,7 +5,7 @@ use super::{CodeSize, DecodeError, Repeat, SegmentName};
 use crate::virt::AccessWidth;
 
 /// The prefixes of one instruction.
-pub struct Prefixes {
+pub(super) struct Prefixes {
     pub size: CodeSize,
     operand_override: bool,
     address_override: bool,
@@ -17,7 +17,7 @@ pub struct Prefixes {
 
 impl Prefixes {
     /// Reads the prefixes and the first opcode byte.
-    pub fn read(
+    pub(super) fn read(
         reader: &mut InstructionReader<'_>,
         size: CodeSize,
     ) -> Result<(Self, u8), DecodeError> {
@@ -63,12 +63,12 @@ impl Prefixes {
         true
     }
 
-    pub const fn wide(&self) -> bool {
+    pub(super) const fn wide(&self) -> bool {
         self.rex & 8 != 0
     }
 
     /// Returns the width of a full-size operand.
-    pub fn operand(&self) -> AccessWidth {
+    pub(super) fn operand(&self) -> AccessWidth {
         match (self.size, self.operand_override) {
             (CodeSize::Bits64, _) if self.wide() => AccessWidth::Qword,
             (CodeSize::Bits16, false) | (CodeSize::Bits32 | CodeSize::Bits64, true) => {
@@ -79,7 +79,7 @@ impl Prefixes {
     }
 
     /// Returns the width of addresses.
-    pub const fn address(&self) -> AccessWidth {
+    pub(super) const fn address(&self) -> AccessWidth {
         match (self.size, self.address_override) {
             (CodeSize::Bits64, false) => AccessWidth::Qword,
             (CodeSize::Bits16, false) | (CodeSize::Bits32, true) => AccessWidth::Word,

@@ -3,7 +3,7 @@
 use super::{DecodeError, MAX_LENGTH, MemoryOperand};
 use crate::virt::AccessWidth;
 
-pub struct InstructionReader<'a> {
+pub(super) struct InstructionReader<'a> {
     bytes: &'a [u8],
     at: usize,
     /// The memory operand, if one has been read.
@@ -11,24 +11,24 @@ pub struct InstructionReader<'a> {
 }
 
 impl<'a> InstructionReader<'a> {
-    pub const fn new(bytes: &'a [u8]) -> Self {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0, operand: None }
     }
 
     /// Returns the number of bytes read so far: at the end, the instruction's length.
-    pub const fn consumed(&self) -> u8 {
+    pub(super) const fn consumed(&self) -> u8 {
         self.at as u8
     }
 
     /// Returns the next byte without reading it.
-    pub fn peek(&self) -> Result<u8, DecodeError> {
+    pub(super) fn peek(&self) -> Result<u8, DecodeError> {
         match self.at {
             MAX_LENGTH => Err(DecodeError::Unknown),
             at => self.bytes.get(at).copied().ok_or(DecodeError::Truncated),
         }
     }
 
-    pub fn byte(&mut self) -> Result<u8, DecodeError> {
+    pub(super) fn byte(&mut self) -> Result<u8, DecodeError> {
         if self.at == MAX_LENGTH {
             return Err(DecodeError::Unknown);
         }
@@ -38,12 +38,12 @@ impl<'a> InstructionReader<'a> {
     }
 
     /// Skips `count` bytes that do not matter (a displacement, an immediate).
-    pub fn skip(&mut self, count: usize) -> Result<(), DecodeError> {
+    pub(super) fn skip(&mut self, count: usize) -> Result<(), DecodeError> {
         (0..count).try_for_each(|_| self.byte().map(|_| ()))
     }
 
     /// Reads a sign-extended constant of `bytes` bytes.
-    pub fn constant(&mut self, bytes: usize) -> Result<u64, DecodeError> {
+    pub(super) fn constant(&mut self, bytes: usize) -> Result<u64, DecodeError> {
         let mut value = 0;
         for i in 0..bytes {
             value |= u64::from(self.byte()?) << (8 * i);
@@ -55,7 +55,7 @@ impl<'a> InstructionReader<'a> {
     }
 
     /// Reads a sign-extended constant of `width`; a qword operand has a dword constant.
-    pub fn immediate(&mut self, width: AccessWidth) -> Result<u64, DecodeError> {
+    pub(super) fn immediate(&mut self, width: AccessWidth) -> Result<u64, DecodeError> {
         self.constant(width.bytes().min(4))
     }
 }

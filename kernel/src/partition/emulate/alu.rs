@@ -12,7 +12,7 @@ pub(super) const OVERFLOW: u64 = 1 << 11;
 const STATUS: u64 = CARRY | PARITY | ADJUST | ZERO | SIGN | OVERFLOW;
 
 /// Returns `a op b` and the flags; CMP is SUB.
-pub fn binary(op: Alu, a: u64, b: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
+pub(super) fn binary(op: Alu, a: u64, b: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
     let carry_in = rflags & CARRY;
     let (result, carries) = match op {
         Alu::Add => add(a, b, 0, width),
@@ -27,7 +27,7 @@ pub fn binary(op: Alu, a: u64, b: u64, width: AccessWidth, rflags: u64) -> (u64,
 }
 
 /// Returns `op a` and the flags.
-pub fn unary(op: Unary, a: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
+pub(super) fn unary(op: Unary, a: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
     let keep_carry = |(value, flags): (u64, u64)| (value, (flags & !CARRY) | (rflags & CARRY));
     match op {
         Unary::Not => (!a & width.mask(), rflags),
@@ -39,7 +39,7 @@ pub fn unary(op: Unary, a: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
 
 /// Returns `a * b`, both signed and of `width`, and the flags: carry and overflow are set if the
 /// product did not fit.
-pub fn multiply(a: u64, b: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
+pub(super) fn multiply(a: u64, b: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
     let (low, high) = product(a, b, OperandExtension::Sign, width);
     let fits = high == if low & sign_bit(width) != 0 { width.mask() } else { 0 };
     (low, rflags & !(CARRY | OVERFLOW) | flag(!fits, CARRY | OVERFLOW))
@@ -47,7 +47,7 @@ pub fn multiply(a: u64, b: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
 
 /// Returns both halves of `a * b`, and the flags: carry and overflow are set if the upper half is
 /// significant.
-pub fn multiply_wide(
+pub(super) fn multiply_wide(
     a: u64,
     b: u64,
     extend: OperandExtension,

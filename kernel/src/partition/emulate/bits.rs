@@ -5,7 +5,7 @@ use crate::partition::decode::{BitOp, BitScan, ConditionCode, ShiftOperation};
 use crate::virt::AccessWidth;
 
 /// Returns `value` after the operation on its bit `bit` (modulo the width), and the flags.
-pub fn bit(op: BitOp, value: u64, bit: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
+pub(super) fn bit(op: BitOp, value: u64, bit: u64, width: AccessWidth, rflags: u64) -> (u64, u64) {
     let mask = 1 << (bit % bits(width));
     let new = match op {
         BitOp::Test => value,
@@ -22,7 +22,7 @@ const fn bits(width: AccessWidth) -> u64 {
 
 /// Returns `value` shifted or rotated by `count`, and the flags. Overflow is defined for a count of
 /// 1 only; for others it is computed from the last step.
-pub fn shift(
+pub(super) fn shift(
     op: ShiftOperation,
     value: u64,
     count: u8,
@@ -64,7 +64,7 @@ fn one_step(op: ShiftOperation, value: u64, width: AccessWidth, rflags: u64) -> 
 }
 
 /// Returns the result of a search of `value`, or `old` if it finds nothing, and the flags.
-pub fn scan(scan: BitScan, value: u64, old: u64, rflags: u64) -> (u64, u64) {
+pub(super) fn scan(scan: BitScan, value: u64, old: u64, rflags: u64) -> (u64, u64) {
     let found = match scan {
         BitScan::Count => u64::from(value.count_ones()),
         _ if value == 0 => old,
@@ -79,7 +79,7 @@ pub fn scan(scan: BitScan, value: u64, old: u64, rflags: u64) -> (u64, u64) {
 }
 
 /// Tells whether a condition holds.
-pub const fn holds(condition: ConditionCode, rflags: u64) -> bool {
+pub(super) const fn holds(condition: ConditionCode, rflags: u64) -> bool {
     let less = (rflags & SIGN != 0) != (rflags & OVERFLOW != 0);
     let base = match condition.0 >> 1 {
         0 => rflags & OVERFLOW != 0,

@@ -42,7 +42,7 @@ const EXITS_IN_A_ROW: u64 = 64;
 
 /// Why the short way ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum QuickExit {
+pub(crate) enum QuickExit {
     /// The last exit is left to the longer way.
     Exit,
     /// Every exit is answered, and there may be an event for the guest.

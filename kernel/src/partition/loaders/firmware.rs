@@ -11,7 +11,7 @@ use crate::addr::Gpa;
 use crate::partition::devices::map::{FIRST_MIB, RESET_ENTRY, RESET_VALUE, port};
 
 /// Returns the 16-bit code at the entry point: it requests a reset and waits for it.
-pub fn reset_entry() -> LoadCopy {
+pub(super) fn reset_entry() -> LoadCopy {
     let [low, high] = port::RESET.to_le_bytes();
     let code: [&[u8]; 4] = [
         &[0xba, low, high],        // mov $RESET, %dx

@@ -16,27 +16,27 @@ use crate::virt::{CpuState, Gpr, Regs, SegmentRegister};
 
 /// Offsets in the setup header and in the boot parameters; both share the numbering.
 mod at {
-    pub const ACPI_RSDP: usize = 0x070;
-    pub const EXT_RAMDISK_IMAGE: usize = 0x0c0;
-    pub const EXT_RAMDISK_SIZE: usize = 0x0c4;
-    pub const E820_ENTRIES: usize = 0x1e8;
-    pub const SETUP_SECTORS: usize = 0x1f1;
-    pub const SYSTEM_SIZE: usize = 0x1f4;
-    pub const JUMP_OFFSET: usize = 0x201;
-    pub const SIGNATURE: usize = 0x202;
-    pub const VERSION: usize = 0x206;
-    pub const LOADER_TYPE: usize = 0x210;
-    pub const LOADFLAGS: usize = 0x211;
-    pub const CODE32_START: usize = 0x214;
-    pub const RAMDISK_IMAGE: usize = 0x218;
-    pub const RAMDISK_SIZE: usize = 0x21c;
-    pub const COMMAND_LINE: usize = 0x228;
-    pub const INITRD_MAX: usize = 0x22c;
-    pub const XLOADFLAGS: usize = 0x236;
-    pub const COMMAND_LINE_SIZE: usize = 0x238;
-    pub const PREFERRED_ADDRESS: usize = 0x258;
-    pub const INIT_SIZE: usize = 0x260;
-    pub const E820_TABLE: usize = 0x2d0;
+    pub(super) const ACPI_RSDP: usize = 0x070;
+    pub(super) const EXT_RAMDISK_IMAGE: usize = 0x0c0;
+    pub(super) const EXT_RAMDISK_SIZE: usize = 0x0c4;
+    pub(super) const E820_ENTRIES: usize = 0x1e8;
+    pub(super) const SETUP_SECTORS: usize = 0x1f1;
+    pub(super) const SYSTEM_SIZE: usize = 0x1f4;
+    pub(super) const JUMP_OFFSET: usize = 0x201;
+    pub(super) const SIGNATURE: usize = 0x202;
+    pub(super) const VERSION: usize = 0x206;
+    pub(super) const LOADER_TYPE: usize = 0x210;
+    pub(super) const LOADFLAGS: usize = 0x211;
+    pub(super) const CODE32_START: usize = 0x214;
+    pub(super) const RAMDISK_IMAGE: usize = 0x218;
+    pub(super) const RAMDISK_SIZE: usize = 0x21c;
+    pub(super) const COMMAND_LINE: usize = 0x228;
+    pub(super) const INITRD_MAX: usize = 0x22c;
+    pub(super) const XLOADFLAGS: usize = 0x236;
+    pub(super) const COMMAND_LINE_SIZE: usize = 0x238;
+    pub(super) const PREFERRED_ADDRESS: usize = 0x258;
+    pub(super) const INIT_SIZE: usize = 0x260;
+    pub(super) const E820_TABLE: usize = 0x2d0;
 }
 
 const SECTOR: usize = 512;
@@ -92,12 +92,12 @@ struct Header {
 }
 
 /// Tells whether `image` is a bzImage.
-pub fn is_bzimage(image: &[u8]) -> bool {
+pub(super) fn is_bzimage(image: &[u8]) -> bool {
     image.get(at::SIGNATURE..).is_some_and(|rest| rest.starts_with(SIGNATURE))
 }
 
 /// Plans how to start the bzImage `image`.
-pub fn plan(
+pub(super) fn plan(
     image: &[u8],
     initrd: Option<u64>,
     request: &LoadRequest<'_>,

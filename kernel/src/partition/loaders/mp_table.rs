@@ -47,7 +47,7 @@ enum MpEntryType {
 }
 
 /// Returns the copy of the pointer and the table.
-pub fn mp_tables() -> LoadCopy {
+pub(super) fn mp_tables() -> LoadCopy {
     LoadCopy { to: Gpa::new(MP_BASE), content: CopyContent::Made([pointer(), table()].concat()) }
 }
 

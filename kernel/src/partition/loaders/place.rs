@@ -16,28 +16,28 @@ use crate::addr::PAGE_SIZE;
 use crate::mm::layout::RamLayout;
 use crate::partition::devices::map::{ERST_BUFFER_BYTES, FIRMWARE_BASE, FIRST_MIB, erst_buffer};
 
-pub const BOOT_INFO: u64 = 0x1000;
-pub const COMMAND_LINE: u64 = 0x2000;
-pub const COMMAND_LINE_BYTES: u64 = 0x1000;
-pub const GDT: u64 = 0x3000;
-pub const PAGE_TABLES: u64 = 0x4000;
+pub(super) const BOOT_INFO: u64 = 0x1000;
+pub(super) const COMMAND_LINE: u64 = 0x2000;
+pub(super) const COMMAND_LINE_BYTES: u64 = 0x1000;
+pub(super) const GDT: u64 = 0x3000;
+pub(super) const PAGE_TABLES: u64 = 0x4000;
 const LOADER_END: u64 = 0xa000;
 
 /// Returns the end of the RAM from 1 MiB on that kernel and initrd may use; [`check_memory`] has
 /// passed.
-pub fn usable_end(layout: &RamLayout) -> u64 {
+pub(super) fn usable_end(layout: &RamLayout) -> u64 {
     erst_buffer(layout).as_u64()
 }
 
 /// Checks that the memory holds the first MiB, where the loader and the firmware have their areas,
 /// and the exchange buffer behind it.
-pub fn check_memory(layout: &RamLayout) -> Result<(), LoadError> {
+pub(super) fn check_memory(layout: &RamLayout) -> Result<(), LoadError> {
     if erst_buffer(layout).as_u64() < FIRST_MIB { Err(too_small(FIRST_MIB)) } else { Ok(()) }
 }
 
 /// Checks that `base..base + bytes` is RAM that a kernel may use: above 1 MiB, or between the
 /// loader's area and the firmware's. Returns its end.
-pub fn kernel_end(base: u64, bytes: u64, layout: &RamLayout) -> Result<u64, LoadError> {
+pub(super) fn kernel_end(base: u64, bytes: u64, layout: &RamLayout) -> Result<u64, LoadError> {
     let end = base.checked_add(bytes).ok_or(LoadError::BadAddress(base))?;
     let is_low = base >= LOADER_END && end <= FIRMWARE_BASE;
     if base < FIRST_MIB && !is_low {
@@ -47,7 +47,7 @@ pub fn kernel_end(base: u64, bytes: u64, layout: &RamLayout) -> Result<u64, Load
 }
 
 /// Places `bytes` of initrd as high as possible: below `limit`, above `kernel_end` and 1 MiB.
-pub fn initrd_base(
+pub(super) fn initrd_base(
     bytes: u64,
     kernel_end: u64,
     limit: u64,

@@ -36,12 +36,12 @@ const DATA: SegmentRegister =
 type Elf<'a> = ElfBytes<'a, LittleEndian>;
 
 /// Tells whether `image` is an ELF file.
-pub fn is_elf(image: &[u8]) -> bool {
+pub(super) fn is_elf(image: &[u8]) -> bool {
     image.starts_with(b"\x7fELF")
 }
 
 /// Plans how to start the ELF file `image`.
-pub fn plan(
+pub(super) fn plan(
     image: &[u8],
     initrd: Option<u64>,
     request: &LoadRequest<'_>,

@@ -22,7 +22,7 @@ const WRITE_BACK: u64 = 6;
 
 /// The registers.
 #[derive(Clone, Debug)]
-pub struct Mtrrs {
+pub(super) struct Mtrrs {
     default_type: u64,
     variable: [u64; 2 * VARIABLE_COUNT],
     fixed: [u64; FIXED.len()],
@@ -41,12 +41,12 @@ impl Default for Mtrrs {
 
 impl Mtrrs {
     /// Tells whether `msr` is one of these registers.
-    pub fn owns(&self, msr: u32) -> bool {
+    pub(super) fn owns(&self, msr: u32) -> bool {
         self.read(msr).is_some()
     }
 
     /// Reads a register.
-    pub fn read(&self, msr: u32) -> Option<u64> {
+    pub(super) fn read(&self, msr: u32) -> Option<u64> {
         match msr {
             MTRR_CAP => Some(CAP_VALUE),
             MTRR_DEF_TYPE => Some(self.default_type),
@@ -56,7 +56,7 @@ impl Mtrrs {
     }
 
     /// Writes a register; the caller has checked [`Self::owns`].
-    pub fn write(&mut self, msr: u32, value: u64) -> Result<(), MsrError> {
+    pub(super) fn write(&mut self, msr: u32, value: u64) -> Result<(), MsrError> {
         let register = match msr {
             MTRR_DEF_TYPE if value & !DEF_TYPE_WRITABLE != 0 => None,
             MTRR_DEF_TYPE => Some(&mut self.default_type),

@@ -9,7 +9,7 @@ use crate::partition::cpuid::Vendor;
 
 /// The effect of a write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WriteEffect {
+pub(super) enum WriteEffect {
     /// Nothing.
     Dropped,
     /// #GP.
@@ -106,12 +106,12 @@ fn find(msr: u32, vendor: Vendor) -> Option<&'static Quiet> {
 }
 
 /// Returns the value of `msr`; `None` if it is not one of these.
-pub fn read(msr: u32, vendor: Vendor) -> Option<u64> {
+pub(super) fn read(msr: u32, vendor: Vendor) -> Option<u64> {
     find(msr, vendor).map(|quiet| quiet.value)
 }
 
 /// Returns the effect of a write to `msr`; `None` if it is not one of these.
-pub fn write(msr: u32, vendor: Vendor) -> Option<WriteEffect> {
+pub(super) fn write(msr: u32, vendor: Vendor) -> Option<WriteEffect> {
     find(msr, vendor).map(|quiet| quiet.writes)
 }
 

@@ -9,7 +9,7 @@ use crate::partition::devices::clock::Tsc;
 
 /// The offset, and IA32_TSC_ADJUST.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct TscShift {
+pub(super) struct TscShift {
     /// Guest's counter less the machine's, modulo 2^64.
     offset: u64,
     /// IA32_TSC_ADJUST: the sum of all changes.
@@ -27,32 +27,32 @@ pub struct ClockMoment {
 
 impl TscShift {
     /// Returns the offset that is added to the machine's counter.
-    pub const fn offset(self) -> u64 {
+    pub(super) const fn offset(self) -> u64 {
         self.offset
     }
 
     /// Returns IA32_TSC_ADJUST.
-    pub const fn adjust(self) -> u64 {
+    pub(super) const fn adjust(self) -> u64 {
         self.adjust
     }
 
     /// Returns the guest's counter.
-    pub const fn guest(self, now: Tsc) -> u64 {
+    pub(super) const fn guest(self, now: Tsc) -> u64 {
         now.0.wrapping_add(self.offset)
     }
 
     /// Returns a moment by both counters.
-    pub const fn moment(self, now: Tsc) -> ClockMoment {
+    pub(super) const fn moment(self, now: Tsc) -> ClockMoment {
         ClockMoment { now, guest: self.guest(now) }
     }
 
     /// Returns the shift after the guest wrote `value` to its counter.
-    pub const fn set_counter(self, value: u64, now: Tsc) -> Self {
+    pub(super) const fn set_counter(self, value: u64, now: Tsc) -> Self {
         self.moved(value.wrapping_sub(self.guest(now)))
     }
 
     /// Returns the shift after the guest wrote `value` to IA32_TSC_ADJUST.
-    pub const fn set_adjust(self, value: u64) -> Self {
+    pub(super) const fn set_adjust(self, value: u64) -> Self {
         self.moved(value.wrapping_sub(self.adjust))
     }
 
@@ -63,7 +63,7 @@ impl TscShift {
     /// Returns the machine's counter at which the guest's counter reaches `deadline`. It is at
     /// least 1, because zero would disarm the timer; a deadline that the guest's counter has passed
     /// is due at once. It is at most the end of the machine's counter.
-    pub const fn machine(self, deadline: u64) -> u64 {
+    pub(super) const fn machine(self, deadline: u64) -> u64 {
         let at = deadline as i128 - self.offset as i64 as i128;
         if at < 1 {
             1

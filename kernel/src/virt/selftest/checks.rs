@@ -14,7 +14,7 @@ use crate::virt::state::Gpr;
 use log::info;
 
 /// Runs all checks on the calling CPU.
-pub fn all(bench: &mut SelftestBench, cpu: &EnabledCpu) {
+pub(super) fn all(bench: &mut SelftestBench, cpu: &EnabledCpu) {
     bench.vcpu.load(cpu);
     cpuid_exits_and_can_be_stepped_over(bench);
     ports_exit_with_port_width_and_direction(bench);

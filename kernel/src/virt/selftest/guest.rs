@@ -17,13 +17,13 @@ use crate::virt::face::Backend;
 use crate::virt::state::{CpuState, DescriptorTable, SegmentRegister};
 
 /// Address of the code.
-pub const CODE: u64 = 0x1000;
+pub(super) const CODE: u64 = 0x1000;
 const IDT: u64 = 0x2000;
 const GDT: u64 = 0x3000;
 /// The stack's upper end.
-pub const STACK_TOP: u64 = 0x5000;
+pub(super) const STACK_TOP: u64 = 0x5000;
 /// First page that is not mapped at the start.
-pub const ABSENT: u64 = 0x6000;
+pub(super) const ABSENT: u64 = 0x6000;
 const PAGES: u64 = 16;
 
 /// Offset of the interrupt handler in the code page; it counts in EBX and returns.
@@ -36,7 +36,7 @@ const HANDLER_CODE: [u8; 2] = [0x43, 0xcf];
 const TABLE_ENTRY: u64 = 7;
 
 /// The guest's memory and its second-level table.
-pub struct SelftestMemory {
+pub(super) struct SelftestMemory {
     frames: Hpa,
     root: Hpa,
     leaves: Hpa,
@@ -45,7 +45,7 @@ pub struct SelftestMemory {
 
 impl SelftestMemory {
     /// Takes frames, maps those below [`ABSENT`] and writes the interrupt tables.
-    pub fn new(backend: Backend, physical: &mut PhysicalMemory) -> Option<Self> {
+    pub(super) fn new(backend: Backend, physical: &mut PhysicalMemory) -> Option<Self> {
         let frames = physical.take(PAGES * PAGE_SIZE)?.start;
         let tables = [
             physical.take_page()?,
@@ -67,12 +67,12 @@ impl SelftestMemory {
     }
 
     /// Returns the root of the second-level table.
-    pub const fn root(&self) -> Hpa {
+    pub(super) const fn root(&self) -> Hpa {
         self.root
     }
 
     /// Maps the page of `gpa` to its frame.
-    pub fn map(&self, gpa: Gpa) {
+    pub(super) fn map(&self, gpa: Gpa) {
         let page = gpa.number().as_u64() % PAGES;
         write(
             offset(self.leaves, page * 8),
@@ -81,12 +81,12 @@ impl SelftestMemory {
     }
 
     /// Unmaps the page of `gpa`.
-    pub fn unmap(&self, gpa: Gpa) {
+    pub(super) fn unmap(&self, gpa: Gpa) {
         write(offset(self.leaves, gpa.number().as_u64() % PAGES * 8), 0);
     }
 
     /// Copies `bytes` to `gpa`.
-    pub fn copy_in(&self, gpa: u64, bytes: &[u8]) {
+    pub(super) fn copy_in(&self, gpa: u64, bytes: &[u8]) {
         for (i, byte) in (0..).zip(bytes) {
             let target: *mut u8 =
                 direct_map::pointer(offset(self.frames, (gpa + i) % (PAGES * PAGE_SIZE)));
@@ -96,7 +96,7 @@ impl SelftestMemory {
     }
 
     /// Reads a word of the guest.
-    pub fn read(&self, gpa: u64) -> u64 {
+    pub(super) fn read(&self, gpa: u64) -> u64 {
         let source: *const u64 =
             direct_map::pointer(offset(self.frames, gpa % (PAGES * PAGE_SIZE)));
         // SAFETY: within the frames that `new` took (callers give aligned addresses).
@@ -105,7 +105,7 @@ impl SelftestMemory {
 
     /// Writes a GDT with flat code (8), data (0x10) and 64-bit code (0x18), and 256 gates to one
     /// handler.
-    pub fn write_tables(&self) {
+    pub(super) fn write_tables(&self) {
         let gdt = [0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0x00af_9b00_0000_ffff_u64];
         (0..)
             .zip(gdt)
@@ -116,7 +116,7 @@ impl SelftestMemory {
 }
 
 /// Makes `vector`'s handler start at `target`, which lies below 64 KiB.
-pub fn set_gate(memory: &SelftestMemory, vector: u64, target: u64) {
+pub(super) fn set_gate(memory: &SelftestMemory, vector: u64, target: u64) {
     let gate = target | (8 << 16) | (0x8e00 << 32);
     memory.copy_in(IDT + vector * 8, &gate.to_le_bytes());
 }
@@ -131,7 +131,7 @@ fn write(hpa: Hpa, value: u64) {
 }
 
 /// Returns flat 32-bit protected mode with the tables of [`SelftestMemory`].
-pub fn state() -> CpuState {
+pub(super) fn state() -> CpuState {
     let segment =
         |selector, attributes| SegmentRegister { selector, attributes, limit: u32::MAX, base: 0 };
     let mut state = CpuState::flat(segment(8, 0xc09b), segment(0x10, 0xc093));

@@ -9,7 +9,7 @@ use crate::virt::face::EnabledCpu;
 use crate::virt::state::Gpr;
 
 /// Runs all of them.
-pub fn all(bench: &mut SelftestBench, cpu: &EnabledCpu) {
+pub(super) fn all(bench: &mut SelftestBench, cpu: &EnabledCpu) {
     a_guest_switches_itself_to_64_bit_mode(bench);
     a_control_bit_that_is_not_offered_faults(bench);
     a_single_step_reaches_the_guest(bench);

@@ -33,7 +33,7 @@ const PATIENCE_NS: u64 = 20_000_000_000;
 ///
 /// # Errors
 /// That CPU did not answer in time.
-pub fn run(bench: SelftestBench, frames: CpuFrames) -> Result<Score, MissingFeatureError> {
+pub(super) fn run(bench: SelftestBench, frames: CpuFrames) -> Result<Score, MissingFeatureError> {
     let Some(other) = percpu::others().next() else {
         info!("selftest virt: one CPU: nobody to kick");
         return Ok(Score::default());

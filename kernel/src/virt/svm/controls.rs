@@ -12,28 +12,28 @@ use crate::arch::quirks::GuestHazards;
 
 /// Bits of `intercept_events` (VMCB offset 0x0c).
 mod event_bit {
-    pub const INTR: u32 = 1 << 0;
-    pub const NMI: u32 = 1 << 1;
-    pub const INIT: u32 = 1 << 3;
-    pub const VINTR: u32 = 1 << 4;
-    pub const CR0_SEL_WRITE: u32 = 1 << 5;
-    pub const RDPMC: u32 = 1 << 15;
-    pub const CPUID: u32 = 1 << 18;
-    pub const IRET: u32 = 1 << 20;
-    pub const INVD: u32 = 1 << 22;
-    pub const HLT: u32 = 1 << 24;
-    pub const INVLPGA: u32 = 1 << 26;
-    pub const IOIO: u32 = 1 << 27;
-    pub const MSR: u32 = 1 << 28;
-    pub const TASK_SWITCH: u32 = 1 << 29;
-    pub const FERR_FREEZE: u32 = 1 << 30;
-    pub const SHUTDOWN: u32 = 1 << 31;
+    pub(super) const INTR: u32 = 1 << 0;
+    pub(super) const NMI: u32 = 1 << 1;
+    pub(super) const INIT: u32 = 1 << 3;
+    pub(super) const VINTR: u32 = 1 << 4;
+    pub(super) const CR0_SEL_WRITE: u32 = 1 << 5;
+    pub(super) const RDPMC: u32 = 1 << 15;
+    pub(super) const CPUID: u32 = 1 << 18;
+    pub(super) const IRET: u32 = 1 << 20;
+    pub(super) const INVD: u32 = 1 << 22;
+    pub(super) const HLT: u32 = 1 << 24;
+    pub(super) const INVLPGA: u32 = 1 << 26;
+    pub(super) const IOIO: u32 = 1 << 27;
+    pub(super) const MSR: u32 = 1 << 28;
+    pub(super) const TASK_SWITCH: u32 = 1 << 29;
+    pub(super) const FERR_FREEZE: u32 = 1 << 30;
+    pub(super) const SHUTDOWN: u32 = 1 << 31;
 }
 
 /// The VINTR intercept, which is off only while V_IRQ delivers an interrupt.
-pub const INTERCEPT_VINTR: u32 = event_bit::VINTR;
+pub(super) const INTERCEPT_VINTR: u32 = event_bit::VINTR;
 /// The IRET intercept, which is on only while an NMI is being handled.
-pub const INTERCEPT_IRET: u32 = event_bit::IRET;
+pub(super) const INTERCEPT_IRET: u32 = event_bit::IRET;
 
 const EVENTS: u32 = event_bit::INTR
     | event_bit::NMI
@@ -68,7 +68,7 @@ const DR5_AND_DR7: u32 = 0b1010_0000 | 0b1010_0000 << 16;
 
 /// Writes of DR5 and DR7, while no breakpoint is enabled: exits that are answered at once then need
 /// no check for breakpoints.
-pub const WRITE_DR5_AND_DR7: u32 = 0b1010_0000 << 16;
+pub(super) const WRITE_DR5_AND_DR7: u32 = 0b1010_0000 << 16;
 
 /// #DB and #AC, because a guest can make the CPU raise them endlessly in microcode, where no
 /// interrupt gets through (CVE-2015-8104, CVE-2015-5307); #MC, which is always the host's.
@@ -77,7 +77,7 @@ const EXCEPTIONS: u32 = (1 << 1) | (1 << 17) | (1 << 18);
 const NESTED_PAGING: u64 = 1;
 
 /// Writes the controls that never change. A zeroed field is off, so no other field is written.
-pub fn set_up(control: &mut VmcbControls, io_map: Hpa, msr_map: Hpa, hazards: GuestHazards) {
+pub(super) fn set_up(control: &mut VmcbControls, io_map: Hpa, msr_map: Hpa, hazards: GuestHazards) {
     let (cr0, cr8, debug) = match hazards {
         GuestHazards::None => (0, 0, WRITE_DR5_AND_DR7),
         GuestHazards::Tcg => (event_bit::CR0_SEL_WRITE, WRITE_CR8, DR5_AND_DR7),

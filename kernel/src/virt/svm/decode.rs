@@ -12,54 +12,54 @@ use crate::virt::exit::{
 };
 
 /// Exit codes, named as in the manual without `VMEXIT_`.
-pub mod code {
-    pub const WRITE_CR4: u64 = 0x14;
-    pub const WRITE_CR8: u64 = 0x18;
-    pub const READ_DR5: u64 = 0x25;
-    pub const READ_DR7: u64 = 0x27;
-    pub const WRITE_DR5: u64 = 0x35;
-    pub const WRITE_DR7: u64 = 0x37;
-    pub const EXCP_DB: u64 = 0x41;
-    pub const EXCP_AC: u64 = 0x51;
-    pub const EXCP_MC: u64 = 0x52;
-    pub const INTR: u64 = 0x60;
-    pub const NMI: u64 = 0x61;
-    pub const VINTR: u64 = 0x64;
-    pub const CR0_SEL_WRITE: u64 = 0x65;
-    pub const RDPMC: u64 = 0x6f;
-    pub const CPUID: u64 = 0x72;
-    pub const RSM: u64 = 0x73;
-    pub const IRET: u64 = 0x74;
-    pub const INVD: u64 = 0x76;
-    pub const HLT: u64 = 0x78;
-    pub const INVLPGA: u64 = 0x7a;
-    pub const IOIO: u64 = 0x7b;
-    pub const MSR: u64 = 0x7c;
-    pub const TASK_SWITCH: u64 = 0x7d;
-    pub const FERR_FREEZE: u64 = 0x7e;
-    pub const SHUTDOWN: u64 = 0x7f;
-    pub const VMRUN: u64 = 0x80;
-    pub const VMMCALL: u64 = 0x81;
-    pub const VMLOAD: u64 = 0x82;
-    pub const RDTSCP: u64 = 0x87;
-    pub const WBINVD: u64 = 0x89;
-    pub const MONITOR: u64 = 0x8a;
-    pub const MWAIT_ARMED: u64 = 0x8c;
-    pub const XSETBV: u64 = 0x8d;
-    pub const RDPRU: u64 = 0x8e;
-    pub const INVLPGB: u64 = 0xa0;
-    pub const TLBSYNC: u64 = 0xa4;
-    pub const NPF: u64 = 0x400;
+pub(super) mod code {
+    pub(crate) const WRITE_CR4: u64 = 0x14;
+    pub(crate) const WRITE_CR8: u64 = 0x18;
+    pub(crate) const READ_DR5: u64 = 0x25;
+    pub(crate) const READ_DR7: u64 = 0x27;
+    pub(crate) const WRITE_DR5: u64 = 0x35;
+    pub(crate) const WRITE_DR7: u64 = 0x37;
+    pub(crate) const EXCP_DB: u64 = 0x41;
+    pub(crate) const EXCP_AC: u64 = 0x51;
+    pub(crate) const EXCP_MC: u64 = 0x52;
+    pub(crate) const INTR: u64 = 0x60;
+    pub(crate) const NMI: u64 = 0x61;
+    pub(crate) const VINTR: u64 = 0x64;
+    pub(crate) const CR0_SEL_WRITE: u64 = 0x65;
+    pub(crate) const RDPMC: u64 = 0x6f;
+    pub(crate) const CPUID: u64 = 0x72;
+    pub(crate) const RSM: u64 = 0x73;
+    pub(crate) const IRET: u64 = 0x74;
+    pub(crate) const INVD: u64 = 0x76;
+    pub(crate) const HLT: u64 = 0x78;
+    pub(crate) const INVLPGA: u64 = 0x7a;
+    pub(crate) const IOIO: u64 = 0x7b;
+    pub(crate) const MSR: u64 = 0x7c;
+    pub(crate) const TASK_SWITCH: u64 = 0x7d;
+    pub(crate) const FERR_FREEZE: u64 = 0x7e;
+    pub(crate) const SHUTDOWN: u64 = 0x7f;
+    pub(crate) const VMRUN: u64 = 0x80;
+    pub(crate) const VMMCALL: u64 = 0x81;
+    pub(crate) const VMLOAD: u64 = 0x82;
+    pub(crate) const RDTSCP: u64 = 0x87;
+    pub(crate) const WBINVD: u64 = 0x89;
+    pub(crate) const MONITOR: u64 = 0x8a;
+    pub(crate) const MWAIT_ARMED: u64 = 0x8c;
+    pub(crate) const XSETBV: u64 = 0x8d;
+    pub(crate) const RDPRU: u64 = 0x8e;
+    pub(crate) const INVLPGB: u64 = 0xa0;
+    pub(crate) const TLBSYNC: u64 = 0xa4;
+    pub(crate) const NPF: u64 = 0x400;
     /// The vCPU's own code for [`VmExit::ShadowedWindow`], from the range that the manual leaves to
     /// the host.
     ///
     /// [`VmExit::ShadowedWindow`]: super::VmExit::ShadowedWindow
-    pub const SHADOWED_WINDOW: u64 = 0xf000_0000;
+    pub(crate) const SHADOWED_WINDOW: u64 = 0xf000_0000;
 }
 
 /// The words that #VMEXIT wrote about an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct VmcbExit {
+pub(super) struct VmcbExit {
     /// `exit_code`.
     pub code: u64,
     /// `exit_info_1`.
@@ -71,7 +71,7 @@ pub struct VmcbExit {
 }
 
 /// Names the exit.
-pub fn decode(raw: VmcbExit) -> VmExit {
+pub(super) fn decode(raw: VmcbExit) -> VmExit {
     // The most frequent reason for which this function is called.
     if raw.code == code::NPF {
         return second_level_fault(raw);
@@ -118,7 +118,7 @@ pub fn decode(raw: VmcbExit) -> VmExit {
 
 /// Returns whether a nested page fault is an instruction's access to data.
 #[inline(always)]
-pub const fn is_data_access(info_1: u64) -> bool {
+pub(super) const fn is_data_access(info_1: u64) -> bool {
     let info = NestedFaultInfo::from_bits(info_1);
     !info.fetch() && !info.table_walk()
 }
@@ -148,7 +148,7 @@ fn second_level_fault(raw: VmcbExit) -> VmExit {
 
 /// Decodes EXITINFO1 of IOIO; `None` for a size that the manual does not have.
 #[inline(always)]
-pub fn io_access(info: u64) -> Option<IoAccess> {
+pub(super) fn io_access(info: u64) -> Option<IoAccess> {
     let info = PortInfo::from_bits(info);
     let width = match info.size() {
         1 => AccessWidth::Byte,

@@ -5,15 +5,15 @@
 //! `virt::efer` decides which values a guest may write.
 
 /// Secure virtual machine enable: set by the host only.
-pub const SVME: u64 = 1 << 12;
+pub(super) const SVME: u64 = 1 << 12;
 
 /// Returns the value for the VMCB.
-pub const fn to_hardware(guest: u64) -> u64 {
+pub(super) const fn to_hardware(guest: u64) -> u64 {
     guest | SVME
 }
 
 /// Returns the value as the guest sees it.
-pub const fn to_guest(hardware: u64) -> u64 {
+pub(super) const fn to_guest(hardware: u64) -> u64 {
     hardware & !SVME
 }
 

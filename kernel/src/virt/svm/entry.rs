@@ -107,7 +107,7 @@ unsafe extern "C" {
 ///    changed since.
 /// 4. No reference to the guest's VMCB is live.
 #[inline(always)]
-pub unsafe fn run(regs: &mut Regs, guest: Hpa, host: Hpa) {
+pub(super) unsafe fn run(regs: &mut Regs, guest: Hpa, host: Hpa) {
     // SAFETY: the caller's four promises; the switch preserves the registers that the C calling
     // convention requires.
     unsafe { tidepool_svm_run(regs, guest.as_u64(), host.as_u64()) }

@@ -50,12 +50,12 @@ pub struct EventWord {
 
 /// Returns whether EVENTINJ or EXITINTINFO holds an event.
 #[inline(always)]
-pub const fn holds_event(word: u64) -> bool {
+pub(super) const fn holds_event(word: u64) -> bool {
     EventWord::from_bits(word).is_valid()
 }
 
 /// Encodes an event for EVENTINJ.
-pub const fn encode(event: InjectedEvent) -> u64 {
+pub(super) const fn encode(event: InjectedEvent) -> u64 {
     let kind = match event.kind {
         InjectionKind::Interrupt => EventType::Interrupt,
         InjectionKind::Nmi => EventType::Nmi,
@@ -73,7 +73,7 @@ pub const fn encode(event: InjectedEvent) -> u64 {
 ///
 /// INT n, INT3 and INTO are not re-injected: RIP still points to the instruction, which raises the
 /// event again.
-pub const fn reinjection(interrupted: u64) -> u64 {
+pub(super) const fn reinjection(interrupted: u64) -> u64 {
     let word = EventWord::from_bits(interrupted);
     let instruction = match word.kind() {
         EventType::SoftwareInterrupt => true,

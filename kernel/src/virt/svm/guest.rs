@@ -39,13 +39,13 @@ fn table_from_raw(raw: &Raw) -> DescriptorTable {
 
 /// Returns whether the guest executes 64-bit code.
 #[inline(always)]
-pub const fn runs_long_code(save: &VmcbSaveArea) -> bool {
+pub(super) const fn runs_long_code(save: &VmcbSaveArea) -> bool {
     const LONG: u16 = 1 << 9;
     save.efer & crate::virt::efer::LMA != 0 && save.cs.attributes & LONG != 0
 }
 
 /// Writes `state`, and the CPL derived from SS.
-pub fn store(save: &mut VmcbSaveArea, state: &CpuState) {
+pub(super) fn store(save: &mut VmcbSaveArea, state: &CpuState) {
     store_segments(save, state);
     save.cpl = state.cpl();
     save.cr0 = state.cr0;
@@ -80,7 +80,7 @@ fn store_segments(save: &mut VmcbSaveArea, state: &CpuState) {
 }
 
 /// Reads the state back.
-pub fn load(save: &VmcbSaveArea) -> CpuState {
+pub(super) fn load(save: &VmcbSaveArea) -> CpuState {
     CpuState {
         cs: from_raw(&save.cs),
         ds: from_raw(&save.ds),

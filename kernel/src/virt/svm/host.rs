@@ -98,7 +98,7 @@ pub fn capabilities() -> BackendCapabilities {
 }
 
 /// Returns whether the CPU can flush a single ASID.
-pub fn flushes_by_asid() -> bool {
+pub(super) fn flushes_by_asid() -> bool {
     SvmFeatures::read().svm & SvmFeatures::FLUSH_BY_ASID != 0
 }
 

@@ -6,17 +6,17 @@
 
 /// Three pages, all ones: every port access exits.
 #[repr(C, align(4096))]
-pub struct IoPermissionMap([u8; 3 * 4096]);
+pub(super) struct IoPermissionMap([u8; 3 * 4096]);
 
 /// Two pages: every MSR exits except those in [`GUEST_OWNED`]. The TSC exits because QEMU 7.2 reads
 /// it as 0 (`helper_rdmsr`).
 #[repr(C, align(4096))]
-pub struct MsrPermissionMap([u8; 2 * 4096]);
+pub(super) struct MsrPermissionMap([u8; 2 * 4096]);
 
 /// The I/O permission map of every guest.
-pub static IO_MAP: IoPermissionMap = IoPermissionMap([0xff; 3 * 4096]);
+pub(super) static IO_MAP: IoPermissionMap = IoPermissionMap([0xff; 3 * 4096]);
 /// The MSR permission map of every guest.
-pub static MSR_MAP: MsrPermissionMap = MsrPermissionMap::new();
+pub(super) static MSR_MAP: MsrPermissionMap = MsrPermissionMap::new();
 
 /// MSRs that VMLOAD and VMSAVE switch, so that they belong to the guest.
 ///

@@ -9,7 +9,7 @@
 /// Controls of VMRUN and information about the last exit, 0x000 to 0x3ff.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct VmcbControls {
+pub(super) struct VmcbControls {
     /// Bits 15:0 reads of CR0 to CR15, 31:16 writes.
     pub intercept_cr: u32,
     /// The same for DR0 to DR15.
@@ -63,7 +63,7 @@ pub struct VmcbControls {
 /// A segment register; [`VmcbSegment::attributes`] are descriptor bits 55:52 and 47:40, packed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(C)]
-pub struct VmcbSegment {
+pub(super) struct VmcbSegment {
     /// Selector.
     pub selector: u16,
     /// Type 3:0, S 4, DPL 6:5, P 7, AVL 8, L 9, D/B 10, G 11.
@@ -77,7 +77,7 @@ pub struct VmcbSegment {
 /// The guest's registers, 0x400 to 0x6ff.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct VmcbSaveArea {
+pub(super) struct VmcbSaveArea {
     pub es: VmcbSegment,
     pub cs: VmcbSegment,
     pub ss: VmcbSegment,
@@ -122,7 +122,7 @@ pub struct VmcbSaveArea {
 /// One VMCB: a page.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(4096))]
-pub struct Vmcb {
+pub(super) struct Vmcb {
     /// Controls and exit information.
     pub control: VmcbControls,
     /// Guest state.
@@ -132,7 +132,7 @@ pub struct Vmcb {
 /// Translations that VMRUN flushes: APM 2 "TLB Control".
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub enum TlbControl {
+pub(super) enum TlbControl {
     /// Nothing.
     Nothing = 0,
     /// All translations of all ASIDs: every CPU supports it.
@@ -142,18 +142,18 @@ pub enum TlbControl {
 }
 
 /// `interrupt_control`: CR8, 4 bits of the byte.
-pub const V_TPR: u64 = 0xf;
+pub(super) const V_TPR: u64 = 0xf;
 /// `interrupt_control`: a virtual interrupt is pending.
-pub const V_IRQ: u64 = 1 << 8;
+pub(super) const V_IRQ: u64 = 1 << 8;
 /// `interrupt_control`: position of that interrupt's vector.
-pub const V_INTR_VECTOR_SHIFT: u32 = 32;
+pub(super) const V_INTR_VECTOR_SHIFT: u32 = 32;
 /// `interrupt_control`: that interrupt ignores CR8.
-pub const V_IGN_TPR: u64 = 1 << 20;
+pub(super) const V_IGN_TPR: u64 = 1 << 20;
 /// `interrupt_control`: the guest's IF and CR8 mask virtual interrupts only; physical ones follow
 /// the host's IF.
-pub const V_INTR_MASKING: u64 = 1 << 24;
+pub(super) const V_INTR_MASKING: u64 = 1 << 24;
 /// `interrupt_state`: the guest is in the shadow of STI or MOV SS.
-pub const INTERRUPT_SHADOW: u64 = 1;
+pub(super) const INTERRUPT_SHADOW: u64 = 1;
 
 const _: () = {
     use core::mem::{offset_of, size_of};
@@ -192,7 +192,7 @@ const _: () = {
 #[expect(unsafe_code)] // UNSAFETY: the tests' block is made as a zeroed frame holds it
 impl Vmcb {
     /// Returns a VMCB as in a zeroed frame.
-    pub fn zeroed() -> Self {
+    pub(super) fn zeroed() -> Self {
         // SAFETY: every field is an integer, for which zero is a value.
         unsafe { core::mem::zeroed() }
     }

@@ -17,29 +17,29 @@ use crate::virt::contract::{AccessedDirty, MissingFeatureError};
 
 /// Numbers of the capability MSRs (SDM 3D "VMX Capability Reporting Facility").
 mod msr {
-    pub const BASIC: u32 = 0x480;
-    pub const PIN: u32 = 0x481;
-    pub const PRIMARY: u32 = 0x482;
-    pub const EXIT: u32 = 0x483;
-    pub const ENTRY: u32 = 0x484;
-    pub const MISC: u32 = 0x485;
-    pub const CR0_FIXED0: u32 = 0x486;
-    pub const CR0_FIXED1: u32 = 0x487;
-    pub const CR4_FIXED0: u32 = 0x488;
-    pub const CR4_FIXED1: u32 = 0x489;
-    pub const SECONDARY: u32 = 0x48b;
-    pub const EPT_VPID: u32 = 0x48c;
+    pub(super) const BASIC: u32 = 0x480;
+    pub(super) const PIN: u32 = 0x481;
+    pub(super) const PRIMARY: u32 = 0x482;
+    pub(super) const EXIT: u32 = 0x483;
+    pub(super) const ENTRY: u32 = 0x484;
+    pub(super) const MISC: u32 = 0x485;
+    pub(super) const CR0_FIXED0: u32 = 0x486;
+    pub(super) const CR0_FIXED1: u32 = 0x487;
+    pub(super) const CR4_FIXED0: u32 = 0x488;
+    pub(super) const CR4_FIXED1: u32 = 0x489;
+    pub(super) const SECONDARY: u32 = 0x48b;
+    pub(super) const EPT_VPID: u32 = 0x48c;
     /// The same four groups without the bits that older software expects to be 1: 12 higher.
-    pub const TRUE_OFFSET: u32 = 12;
+    pub(super) const TRUE_OFFSET: u32 = 12;
 }
 
 /// IA32_VMX_BASIC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VmxBasic(u64);
+pub(super) struct VmxBasic(u64);
 
 impl VmxBasic {
     /// Identifier in the first word of a VMCS or VMXON region.
-    pub const fn revision(self) -> u32 {
+    pub(super) const fn revision(self) -> u32 {
         self.0 as u32 & 0x7fff_ffff
     }
     const fn region_bytes(self) -> u64 {
@@ -55,7 +55,7 @@ impl VmxBasic {
 
 /// Bits of a control register that are fixed in VMX operation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FixedBits {
+pub(super) struct FixedBits {
     /// Must be 1.
     pub ones: u64,
     /// May be 1.
@@ -64,14 +64,14 @@ pub struct FixedBits {
 
 impl FixedBits {
     /// Makes `value` valid in VMX operation.
-    pub const fn apply(self, value: u64) -> u64 {
+    pub(super) const fn apply(self, value: u64) -> u64 {
         (value | self.ones) & self.permitted
     }
 }
 
 /// IA32_VMX_EPT_VPID_CAP.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EptVpidCapability(u64);
+pub(super) struct EptVpidCapability(u64);
 
 impl EptVpidCapability {
     const WALK_4: u64 = 1 << 6;
@@ -113,7 +113,7 @@ impl EptVpidCapability {
 
 /// The CPU's properties that our VMCSs depend on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VmxProperties {
+pub(super) struct VmxProperties {
     /// Revision identifier.
     pub basic: VmxBasic,
     /// The preemption timer counts every 2^n-th tick of the time-stamp counter.
@@ -141,7 +141,7 @@ impl VmxProperties {
     ///
     /// # Errors
     /// The first missing feature.
-    pub fn read(read_msr: impl Fn(u32) -> u64) -> Result<Self, MissingFeatureError> {
+    pub(super) fn read(read_msr: impl Fn(u32) -> u64) -> Result<Self, MissingFeatureError> {
         let basic = VmxBasic(read_msr(msr::BASIC));
         if basic.region_bytes() > crate::addr::PAGE_SIZE || !basic.write_back() {
             return Err(MissingFeatureError(
@@ -177,7 +177,7 @@ impl VmxProperties {
 
     /// Returns the preemption timer's value for a stay of `ticks` ticks of the time-stamp counter;
     /// `None` without the timer.
-    pub fn preemption_value(&self, ticks: u64) -> Option<u32> {
+    pub(super) fn preemption_value(&self, ticks: u64) -> Option<u32> {
         let value = u32::try_from(ticks >> self.preemption_shift).unwrap_or(u32::MAX);
         (self.pin & PinControls::PREEMPTION_TIMER.bits() != 0).then_some(value)
     }

@@ -29,7 +29,7 @@ use x86_64::registers::control::{Cr0, Cr4};
 ///
 /// # Errors
 /// The missing feature.
-pub fn probe() -> Result<VmxProperties, MissingFeatureError> {
+pub(super) fn probe() -> Result<VmxProperties, MissingFeatureError> {
     const VMX: u32 = 1 << 5;
     if instr::cpuid(1, 0).ecx & VMX == 0 {
         return Err(MissingFeatureError("VT-x: VMX (CPUID 1 ECX bit 5)"));
@@ -134,11 +134,11 @@ fn write_revision(frame: &ControlFrame, revision: u32) {
 
 /// A VMCS in its frame; not current anywhere unless [`VmxVcpu`](super::VmxVcpu) is loaded.
 #[derive(Debug)]
-pub struct Vmcs(ControlFrame);
+pub(super) struct Vmcs(ControlFrame);
 
 impl Vmcs {
     /// Makes a VMCS in a frame. The calling CPU is in VMX root operation.
-    pub fn new(frame: ControlFrame, settings: &VmxProperties) -> Self {
+    pub(super) fn new(frame: ControlFrame, settings: &VmxProperties) -> Self {
         write_revision(&frame, settings.basic.revision());
         let vmcs = Self(frame);
         vmcs.clear();
@@ -146,14 +146,14 @@ impl Vmcs {
     }
 
     /// Writes the VMCS back to memory: it is then neither current nor launched.
-    pub fn clear(&self) {
+    pub(super) fn clear(&self) {
         // SAFETY: the frame is a VMCS, and the owner of its vCPU is the caller: the VMCS is current
         // on no other CPU.
         unsafe { vmx::vmclear(self.0.hpa()) }.expect("VMCLEAR of a VMCS of ours");
     }
 
     /// Makes the VMCS current on this CPU.
-    pub fn make_current(&self) {
+    pub(super) fn make_current(&self) {
         // SAFETY: as for `clear`; the VMCS was cleared when it left the last CPU.
         unsafe { vmx::vmptrld(self.0.hpa()) }.expect("VMPTRLD of a VMCS of ours");
     }
@@ -162,7 +162,7 @@ impl Vmcs {
     /// again.
     #[cold]
     #[inline(never)]
-    pub fn with_current<R>(&self, access: impl FnOnce(&mut CurrentVmcs<'_>) -> R) -> R {
+    pub(super) fn with_current<R>(&self, access: impl FnOnce(&mut CurrentVmcs<'_>) -> R) -> R {
         // SAFETY: VMX root operation, which is never left.
         let previous = unsafe { vmx::vmptrst() };
         self.make_current();
@@ -180,7 +180,7 @@ impl Vmcs {
     /// # Safety
     /// The VMCS is current on this CPU, and stays current while the result lives.
     #[inline(always)]
-    pub unsafe fn current(&self) -> CurrentVmcs<'_> {
+    pub(super) unsafe fn current(&self) -> CurrentVmcs<'_> {
         CurrentVmcs(PhantomData)
     }
 }

@@ -20,43 +20,43 @@
 use super::capability::FixedBits;
 
 /// Bits of CR0.
-pub mod cr0 {
+pub(super) mod cr0 {
     /// Protection enable.
-    pub const PE: u64 = 1 << 0;
+    pub(crate) const PE: u64 = 1 << 0;
     /// Numeric error.
-    pub const NE: u64 = 1 << 5;
+    pub(crate) const NE: u64 = 1 << 5;
     /// Not write-through.
-    pub const NW: u64 = 1 << 29;
+    pub(crate) const NW: u64 = 1 << 29;
     /// Cache disable.
-    pub const CD: u64 = 1 << 30;
+    pub(crate) const CD: u64 = 1 << 30;
     /// Paging.
-    pub const PG: u64 = 1 << 31;
+    pub(crate) const PG: u64 = 1 << 31;
     /// Owned by the host.
-    pub const MASK: u64 = NE | NW | CD;
+    pub(crate) const MASK: u64 = NE | NW | CD;
     /// The host's values of the owned bits.
-    pub const REAL: u64 = NE;
+    pub(crate) const REAL: u64 = NE;
 }
 
 /// Bits of CR4.
-pub mod cr4 {
+pub(super) mod cr4 {
     /// Machine-check enable.
-    pub const MCE: u64 = 1 << 6;
+    pub(crate) const MCE: u64 = 1 << 6;
     /// VMX enable.
-    pub const VMXE: u64 = 1 << 13;
+    pub(crate) const VMXE: u64 = 1 << 13;
     /// Bits of CR4 that a guest may own in hardware; a vCPU owns those of them that its CPUID
     /// announces.
-    pub const GUEST_OWNED: u64 = crate::virt::cr4::KNOWN & !MCE;
+    pub(crate) const GUEST_OWNED: u64 = crate::virt::cr4::KNOWN & !MCE;
     /// Owned by the host.
-    pub const MASK: u64 = !GUEST_OWNED;
+    pub(crate) const MASK: u64 = !GUEST_OWNED;
     /// The host's values of the owned bits.
-    pub const REAL: u64 = MCE | VMXE;
+    pub(crate) const REAL: u64 = MCE | VMXE;
     /// Host-owned bits whose shadow the guest may change.
-    pub const SHADOWED: u64 = MCE;
+    pub(crate) const SHADOWED: u64 = MCE;
 }
 
 /// How an exited MOV to a control register is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ControlRegisterWrite {
+pub(super) enum ControlRegisterWrite {
     /// Set the shadow to this value, and let the instruction run again.
     Retry {
         /// The new shadow.
@@ -67,7 +67,7 @@ pub enum ControlRegisterWrite {
 }
 
 /// Decides on a write of `value` to CR0.
-pub const fn write_cr0(value: u64) -> ControlRegisterWrite {
+pub(super) const fn write_cr0(value: u64) -> ControlRegisterWrite {
     // SDM 3A "Control Registers": NW without CD is invalid.
     if value & cr0::NW != 0 && value & cr0::CD == 0 {
         return ControlRegisterWrite::Refuse;
@@ -76,7 +76,7 @@ pub const fn write_cr0(value: u64) -> ControlRegisterWrite {
 }
 
 /// Decides on a write of `value` to CR4; CPUID announces `offered`.
-pub const fn write_cr4(value: u64, offered: u64) -> ControlRegisterWrite {
+pub(super) const fn write_cr4(value: u64, offered: u64) -> ControlRegisterWrite {
     if value & !(offered & crate::virt::cr4::KNOWN) != 0 {
         return ControlRegisterWrite::Refuse;
     }
@@ -84,18 +84,18 @@ pub const fn write_cr4(value: u64, offered: u64) -> ControlRegisterWrite {
 }
 
 /// Returns the VMCS's guest CR0 for a guest whose CR0 is `value`. The shadow is `value` itself.
-pub const fn real_cr0(value: u64) -> u64 {
+pub(super) const fn real_cr0(value: u64) -> u64 {
     const EXTENSION_TYPE: u64 = 1 << 4;
     (value & !cr0::MASK) | cr0::REAL | EXTENSION_TYPE
 }
 
 /// Likewise for CR4, without the bits that this CPU does not have.
-pub const fn real_cr4(value: u64, fixed: FixedBits) -> u64 {
+pub(super) const fn real_cr4(value: u64, fixed: FixedBits) -> u64 {
     ((value & !cr4::MASK) | cr4::REAL) & fixed.permitted
 }
 
 /// Returns the value that the guest reads.
-pub const fn guest_view(real: u64, shadow: u64, mask: u64) -> u64 {
+pub(super) const fn guest_view(real: u64, shadow: u64, mask: u64) -> u64 {
     (real & !mask) | (shadow & mask)
 }
 

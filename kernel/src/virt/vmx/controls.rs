@@ -107,7 +107,7 @@ control_bits!(
 
 /// A group of controls that has a capability MSR.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ControlGroup {
+pub(super) enum ControlGroup {
     PinBased,
     Primary,
     Secondary,
@@ -117,7 +117,7 @@ pub enum ControlGroup {
 
 /// The settings that a capability MSR allows in one group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AllowedControls {
+pub(super) struct AllowedControls {
     /// Bits that must be 1 ("allowed 0-settings": low half of the MSR).
     pub required: u32,
     /// Bits that may be 1 ("allowed 1-settings": high half of the MSR).
@@ -126,16 +126,16 @@ pub struct AllowedControls {
 
 impl AllowedControls {
     /// Parses a capability MSR.
-    pub const fn from_msr(raw: u64) -> Self {
+    pub(super) const fn from_msr(raw: u64) -> Self {
         Self { required: raw as u32, permitted: (raw >> 32) as u32 }
     }
     /// Nothing may be set: the group does not exist.
-    pub const NONE: Self = Self { required: 0, permitted: 0 };
+    pub(super) const NONE: Self = Self { required: 0, permitted: 0 };
 }
 
 /// The settings that we need in one group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ControlRequest {
+pub(super) struct ControlRequest {
     /// Must be 1.
     pub on: u32,
     /// Must be 0.
@@ -146,7 +146,7 @@ pub struct ControlRequest {
 
 /// A request that this CPU does not support.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ControlError {
+pub(super) struct ControlError {
     /// The group.
     pub group: ControlGroup,
     /// Bits requested to be 1.
@@ -161,7 +161,7 @@ pub struct ControlError {
 ///
 /// # Errors
 /// If a bit that must be 1 may not be 1, or a bit that must be 0 may not be 0.
-pub const fn adjust(
+pub(super) const fn adjust(
     group: ControlGroup,
     allowed: AllowedControls,
     request: ControlRequest,
@@ -209,14 +209,14 @@ impl fmt::Display for ControlError {
 }
 
 /// Tidepool's request for each group.
-pub mod requests {
+pub(super) mod requests {
     use super::*;
 
     /// Host interrupts and NMIs end the guest's stay. With virtual NMIs the guest has its own NMI
     /// blocking; without them its NMIs could not be delivered reliably (every CPU with EPT has
     /// them). The preemption timer limits a stay even if no interrupt comes: Bochs takes none from
     /// a guest that is entered with IF clear.
-    pub const PIN: ControlRequest = ControlRequest {
+    pub(crate) const PIN: ControlRequest = ControlRequest {
         on: PinControls::EXTERNAL_INTERRUPT_EXITING
             .union(PinControls::NMI_EXITING)
             .union(PinControls::VIRTUAL_NMIS)
@@ -229,7 +229,7 @@ pub mod requests {
     /// so only the local APIC's model has the task priority, and Linux never writes CR8. With EPT
     /// the guest owns CR3 and INVLPG. MOV to a debug register exits while no breakpoint is enabled:
     /// exits that are answered at once then need no check for breakpoints.
-    pub const PRIMARY: ControlRequest = ControlRequest {
+    pub(crate) const PRIMARY: ControlRequest = ControlRequest {
         on: PrimaryControls::HLT_EXITING
             .union(PrimaryControls::TSC_OFFSETTING)
             .union(PrimaryControls::MWAIT_EXITING)
@@ -259,7 +259,7 @@ pub mod requests {
     /// Instructions that CPUID hides are not enabled, so that they raise #UD: RDTSCP and RDPID,
     /// INVPCID, XSAVES, TPAUSE and UMWAIT, PCONFIG. ENCLS and ENCLV cannot be disabled: they exit
     /// on CPUs that have these controls.
-    pub const SECONDARY: ControlRequest = ControlRequest {
+    pub(crate) const SECONDARY: ControlRequest = ControlRequest {
         on: SecondaryControls::ENABLE_EPT
             .union(SecondaryControls::ENABLE_VPID)
             .union(SecondaryControls::UNRESTRICTED_GUEST)
@@ -281,7 +281,7 @@ pub mod requests {
     /// The preemption timer is not saved, so that each entry starts it afresh from a field that is
     /// written once. Interrupts are not acknowledged at the exit: they stay pending until the
     /// hypervisor enables interrupts.
-    pub const EXIT: ControlRequest = ControlRequest {
+    pub(crate) const EXIT: ControlRequest = ControlRequest {
         on: ExitControls::SAVE_DEBUG_CONTROLS
             .union(ExitControls::HOST_ADDRESS_SPACE_SIZE)
             .union(ExitControls::SAVE_PAT)
@@ -297,7 +297,7 @@ pub mod requests {
     };
 
     /// `IA32E_MODE_GUEST` follows EFER.LMA and is added with the guest's state.
-    pub const ENTRY: ControlRequest = ControlRequest {
+    pub(crate) const ENTRY: ControlRequest = ControlRequest {
         on: EntryControls::LOAD_DEBUG_CONTROLS
             .union(EntryControls::LOAD_PAT)
             .union(EntryControls::LOAD_EFER)

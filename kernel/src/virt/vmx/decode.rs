@@ -18,7 +18,7 @@ use crate::virt::state::Gpr;
 mod tests;
 
 /// Source of the information fields of an exit.
-pub trait ExitInformation {
+pub(super) trait ExitInformation {
     /// Exit qualification.
     fn qualification(&self) -> u64;
     /// Guest-physical address.
@@ -31,52 +31,52 @@ pub trait ExitInformation {
 
 /// The exit-reason field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ExitReason(u32);
+pub(super) struct ExitReason(u32);
 
 /// Basic exit reasons that we name (SDM 3D "VMX Basic Exit Reasons").
-pub mod reason {
-    pub const EXCEPTION_OR_NMI: u16 = 0;
-    pub const EXTERNAL_INTERRUPT: u16 = 1;
-    pub const TRIPLE_FAULT: u16 = 2;
-    pub const INTERRUPT_WINDOW: u16 = 7;
-    pub const NMI_WINDOW: u16 = 8;
-    pub const TASK_SWITCH: u16 = 9;
-    pub const CPUID: u16 = 10;
-    pub const GETSEC: u16 = 11;
-    pub const HLT: u16 = 12;
-    pub const INVD: u16 = 13;
-    pub const RDPMC: u16 = 15;
-    pub const RSM: u16 = 17;
-    pub const VMCALL: u16 = 18;
-    pub const VMCLEAR: u16 = 19;
-    pub const VMXON: u16 = 27;
-    pub const CONTROL_REGISTER: u16 = 28;
-    pub const DEBUG_REGISTER: u16 = 29;
-    pub const IO_INSTRUCTION: u16 = 30;
-    pub const RDMSR: u16 = 31;
-    pub const WRMSR: u16 = 32;
-    pub const MWAIT: u16 = 36;
-    pub const MONITOR: u16 = 39;
-    pub const ENTRY_MACHINE_CHECK: u16 = 41;
-    pub const EPT_VIOLATION: u16 = 48;
-    pub const EPT_MISCONFIGURATION: u16 = 49;
-    pub const INVEPT: u16 = 50;
-    pub const RDTSCP: u16 = 51;
-    pub const PREEMPTION_TIMER: u16 = 52;
-    pub const INVVPID: u16 = 53;
-    pub const WBINVD: u16 = 54;
-    pub const XSETBV: u16 = 55;
-    pub const INVPCID: u16 = 58;
-    pub const ENCLS: u16 = 60;
-    pub const XSAVES: u16 = 63;
-    pub const PCONFIG: u16 = 65;
-    pub const UMWAIT: u16 = 67;
-    pub const LOADIWKEY: u16 = 69;
-    pub const ENCLV: u16 = 70;
-    pub const ENQCMD: u16 = 72;
-    pub const ENQCMDS: u16 = 73;
-    pub const SEAMCALL: u16 = 76;
-    pub const UWRMSR: u16 = 81;
+pub(super) mod reason {
+    pub(crate) const EXCEPTION_OR_NMI: u16 = 0;
+    pub(crate) const EXTERNAL_INTERRUPT: u16 = 1;
+    pub(crate) const TRIPLE_FAULT: u16 = 2;
+    pub(crate) const INTERRUPT_WINDOW: u16 = 7;
+    pub(crate) const NMI_WINDOW: u16 = 8;
+    pub(crate) const TASK_SWITCH: u16 = 9;
+    pub(crate) const CPUID: u16 = 10;
+    pub(crate) const GETSEC: u16 = 11;
+    pub(crate) const HLT: u16 = 12;
+    pub(crate) const INVD: u16 = 13;
+    pub(crate) const RDPMC: u16 = 15;
+    pub(crate) const RSM: u16 = 17;
+    pub(crate) const VMCALL: u16 = 18;
+    pub(crate) const VMCLEAR: u16 = 19;
+    pub(crate) const VMXON: u16 = 27;
+    pub(crate) const CONTROL_REGISTER: u16 = 28;
+    pub(crate) const DEBUG_REGISTER: u16 = 29;
+    pub(crate) const IO_INSTRUCTION: u16 = 30;
+    pub(crate) const RDMSR: u16 = 31;
+    pub(crate) const WRMSR: u16 = 32;
+    pub(crate) const MWAIT: u16 = 36;
+    pub(crate) const MONITOR: u16 = 39;
+    pub(crate) const ENTRY_MACHINE_CHECK: u16 = 41;
+    pub(crate) const EPT_VIOLATION: u16 = 48;
+    pub(crate) const EPT_MISCONFIGURATION: u16 = 49;
+    pub(crate) const INVEPT: u16 = 50;
+    pub(crate) const RDTSCP: u16 = 51;
+    pub(crate) const PREEMPTION_TIMER: u16 = 52;
+    pub(crate) const INVVPID: u16 = 53;
+    pub(crate) const WBINVD: u16 = 54;
+    pub(crate) const XSETBV: u16 = 55;
+    pub(crate) const INVPCID: u16 = 58;
+    pub(crate) const ENCLS: u16 = 60;
+    pub(crate) const XSAVES: u16 = 63;
+    pub(crate) const PCONFIG: u16 = 65;
+    pub(crate) const UMWAIT: u16 = 67;
+    pub(crate) const LOADIWKEY: u16 = 69;
+    pub(crate) const ENCLV: u16 = 70;
+    pub(crate) const ENQCMD: u16 = 72;
+    pub(crate) const ENQCMDS: u16 = 73;
+    pub(crate) const SEAMCALL: u16 = 76;
+    pub(crate) const UWRMSR: u16 = 81;
 }
 
 /// A set of reasons below 64.
@@ -91,19 +91,19 @@ const fn set<const N: usize>(reasons: [u16; N]) -> u64 {
 
 impl ExitReason {
     /// Wraps the field's value.
-    pub const fn from_raw(raw: u32) -> Self {
+    pub(super) const fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
     /// Returns the basic exit reason.
-    pub const fn basic(self) -> u16 {
+    pub(super) const fn basic(self) -> u16 {
         self.0 as u16
     }
     /// Returns whether the entry failed: the guest did not run.
-    pub const fn entry_failed(self) -> bool {
+    pub(super) const fn entry_failed(self) -> bool {
         self.0 & (1 << 31) != 0
     }
     /// Returns whether the guest ran, and accessed a page that the EPT does not permit.
-    pub const fn is_ept_violation(self) -> bool {
+    pub(super) const fn is_ept_violation(self) -> bool {
         self.0 == reason::EPT_VIOLATION as u32
     }
     const fn is_in(self, set: u64) -> bool {
@@ -115,7 +115,7 @@ impl ExitReason {
     /// Returns whether an event delivery may have been interrupted: IDT-vectoring information must
     /// then be read. SDM 3C "Information for VM Exits During Event Delivery"; an exit due to an
     /// instruction never interrupts a delivery.
-    pub const fn may_interrupt_delivery(self) -> bool {
+    pub(super) const fn may_interrupt_delivery(self) -> bool {
         use reason::*;
         self.is_in(set([EXCEPTION_OR_NMI, TASK_SWITCH, EPT_VIOLATION, EPT_MISCONFIGURATION]))
     }
@@ -123,7 +123,7 @@ impl ExitReason {
 
 /// A control-register access that exits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ControlAccess {
+pub(super) enum ControlAccess {
     WriteCr0(Gpr),
     WriteCr4(Gpr),
     WriteCr8(Gpr),
@@ -132,7 +132,7 @@ pub enum ControlAccess {
 
 /// How an exit is handled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DecodedExit {
+pub(super) enum DecodedExit {
     /// The exit is returned to the caller.
     Exit(VmExit),
     /// The guest did not run: VM-entry failure, with the basic exit reason.
@@ -153,7 +153,7 @@ pub enum DecodedExit {
 }
 
 /// Decodes an exit that needs only its reason: the fastest path, for the most frequent exits.
-pub const fn plain(raw: ExitReason) -> Option<VmExit> {
+pub(super) const fn plain(raw: ExitReason) -> Option<VmExit> {
     use reason::*;
     /// An entry failure, and the modifier bits of SGX and SMM, make the word larger.
     const LAST: u32 = XSETBV as u32;
@@ -180,7 +180,7 @@ pub const fn plain(raw: ExitReason) -> Option<VmExit> {
 }
 
 /// Decodes an exit that is not [`plain`].
-pub fn decode(raw: ExitReason, info: &impl ExitInformation) -> DecodedExit {
+pub(super) fn decode(raw: ExitReason, info: &impl ExitInformation) -> DecodedExit {
     match raw.basic() {
         // The error occurred at the entry, or the CPU noticed it only then.
         reason::ENTRY_MACHINE_CHECK if raw.entry_failed() => {
@@ -241,7 +241,7 @@ const fn unknown(raw: ExitReason) -> VmExit {
 /// write if A/D bits are on. Here it always counts as one: the CPU's next access mostly sets a bit
 /// there, and Bochs sets it although it reported only the read.
 #[inline]
-pub fn ept_violation(info: &impl ExitInformation) -> VmExit {
+pub(super) fn ept_violation(info: &impl ExitInformation) -> VmExit {
     let q = EptQualification::from_bits(info.qualification());
     let during_walk = q.linear_valid() && !q.translated();
     let access = match q {
@@ -260,14 +260,14 @@ pub fn ept_violation(info: &impl ExitInformation) -> VmExit {
 /// Returns whether an EPT violation is an instruction's access to data, and not part of a return
 /// from an NMI.
 #[inline(always)]
-pub const fn is_data_access(qualification: u64) -> bool {
+pub(super) const fn is_data_access(qualification: u64) -> bool {
     let q = EptQualification::from_bits(qualification);
     q.linear_valid() && q.translated() && !q.fetch() && !q.nmi_unblocked_by_iret()
 }
 
 /// SDM 3C "Exit Qualification for I/O Instructions".
 #[inline(always)]
-pub const fn port_access(q: u64) -> IoAccess {
+pub(super) const fn port_access(q: u64) -> IoAccess {
     let q = PortQualification::from_bits(q);
     let width = match q.size() {
         0 => AccessWidth::Byte,

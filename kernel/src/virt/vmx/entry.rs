@@ -21,7 +21,7 @@ use crate::virt::state::{Gpr, Regs};
 /// The data that the switch reads and writes. `repr(C)`: the assembly uses the offsets.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
-pub struct SwitchContext {
+pub(super) struct SwitchContext {
     /// The guest's registers. RSP, RIP and RFLAGS are in the VMCS and are copied here at each exit.
     pub regs: Regs,
     /// The value of HOST_RSP in the VMCS.
@@ -33,7 +33,7 @@ pub struct SwitchContext {
 }
 
 /// Takes the place of the exit reason if there was no exit: VMfail, with the error in the VMCS.
-pub const REFUSED: u64 = u64::MAX;
+pub(super) const REFUSED: u64 = u64::MAX;
 
 const _: () = {
     assert!(offset_of!(SwitchContext, regs) == 0);
@@ -47,7 +47,7 @@ const _: () = {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[repr(u32)]
 #[expect(dead_code, reason = "the assembly makes the other")]
-pub enum LaunchState {
+pub(super) enum LaunchState {
     /// VMLAUNCH is next.
     #[default]
     Clear = 0,
@@ -154,7 +154,7 @@ unsafe extern "sysv64" {
 }
 
 /// Returns the address at which exits continue.
-pub fn exit_address() -> u64 {
+pub(super) fn exit_address() -> u64 {
     tidepool_vmx_exit as *const () as u64
 }
 
@@ -166,7 +166,7 @@ pub fn exit_address() -> u64 {
 /// 2. `context` belongs to it: its HOST_RSP and launch state are those of the VMCS.
 /// 3. The second-level table gives the guest access only to its own memory.
 #[inline(always)]
-pub unsafe fn switch(context: &mut SwitchContext) {
+pub(super) unsafe fn switch(context: &mut SwitchContext) {
     // SAFETY: the caller's promises.
     unsafe { tidepool_vmx_switch(context) }
 }

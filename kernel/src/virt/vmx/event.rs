@@ -76,7 +76,7 @@ impl InterruptionInfo {
 
 /// Values for the VM-entry event-injection fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EntryEvent {
+pub(super) struct EntryEvent {
     /// VM-entry interruption information.
     pub info: InterruptionInfo,
     /// Error code, if `info` has that bit set.
@@ -87,7 +87,7 @@ pub struct EntryEvent {
 
 impl EntryEvent {
     /// Encodes a vendor-neutral event.
-    pub const fn encode(event: InjectedEvent) -> Self {
+    pub(super) const fn encode(event: InjectedEvent) -> Self {
         let kind = match event.kind {
             InjectionKind::Interrupt => InterruptionType::External,
             InjectionKind::Nmi => InterruptionType::Nmi,
@@ -109,7 +109,7 @@ impl EntryEvent {
     ///
     /// `error_code` and `length` are the IDT-vectoring error code and the VM-exit instruction
     /// length; this function decides which of them are valid.
-    pub const fn interrupted(
+    pub(super) const fn interrupted(
         vectoring: InterruptionInfo,
         error_code: u32,
         length: u32,
@@ -126,23 +126,23 @@ impl EntryEvent {
     }
 
     /// Returns the event without its error code: real mode has none, and an entry with one fails.
-    pub const fn for_real_mode(self) -> Self {
+    pub(super) const fn for_real_mode(self) -> Self {
         Self { info: self.info.with_has_error_code(false), error_code: 0, length: self.length }
     }
 
     /// Returns whether an error code is pushed.
-    pub const fn has_error_code(self) -> bool {
+    pub(super) const fn has_error_code(self) -> bool {
         self.info.has_error_code()
     }
 
     /// Returns whether the event is an NMI.
-    pub const fn is_nmi(self) -> bool {
+    pub(super) const fn is_nmi(self) -> bool {
         self.info.is_nmi()
     }
 
     /// Returns whether the event is an exception that [`InjectedEvent::is_fault`] classifies as a
     /// fault.
-    pub const fn is_fault(self) -> bool {
+    pub(super) const fn is_fault(self) -> bool {
         let exception = InjectedEvent {
             kind: InjectionKind::Exception,
             vector: self.info.vector(),

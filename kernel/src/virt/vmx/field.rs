@@ -31,7 +31,7 @@ macro_rules! width {
     ($(#[$doc:meta])* $name:ident, $value:ty, $code:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug)]
-        pub enum $name {}
+        pub(super) enum $name {}
 
         impl FieldWidth for $name {
             type Value = $value;
@@ -108,7 +108,7 @@ impl<W: FieldWidth> ExitInfoField<W> {
 
 /// A segment register's four fields.
 #[derive(Clone, Copy, Debug)]
-pub struct SegmentFields {
+pub(super) struct SegmentFields {
     /// Selector.
     pub selector: VmcsField<Bits16>,
     /// Base.
@@ -132,12 +132,12 @@ const fn segment(n: u32) -> SegmentFields {
 
 macro_rules! fields {
     ($($(#[$doc:meta])* $name:ident: $kind:ident<$width:ident> = $encoding:literal;)*) => {
-        $($(#[$doc])* pub const $name: $kind<$width> = $kind::new($encoding);)*
+        $($(#[$doc])* pub(crate) const $name: $kind<$width> = $kind::new($encoding);)*
     };
 }
 
 /// VM-execution, VM-exit and VM-entry control fields.
-pub mod control {
+pub(super) mod control {
     use super::*;
     fields! {
         VPID: VmcsField<Bits16> = 0x0000;
@@ -169,7 +169,7 @@ pub mod control {
 }
 
 /// Exit information.
-pub mod info {
+pub(super) mod info {
     use super::*;
     fields! {
         GUEST_PHYSICAL: ExitInfoField<Bits64> = 0x2400;
@@ -186,16 +186,16 @@ pub mod info {
 }
 
 /// Guest state.
-pub mod guest {
+pub(super) mod guest {
     use super::*;
-    pub const ES: SegmentFields = segment(0);
-    pub const CS: SegmentFields = segment(1);
-    pub const SS: SegmentFields = segment(2);
-    pub const DS: SegmentFields = segment(3);
-    pub const FS: SegmentFields = segment(4);
-    pub const GS: SegmentFields = segment(5);
-    pub const LDTR: SegmentFields = segment(6);
-    pub const TR: SegmentFields = segment(7);
+    pub(crate) const ES: SegmentFields = segment(0);
+    pub(crate) const CS: SegmentFields = segment(1);
+    pub(crate) const SS: SegmentFields = segment(2);
+    pub(crate) const DS: SegmentFields = segment(3);
+    pub(crate) const FS: SegmentFields = segment(4);
+    pub(crate) const GS: SegmentFields = segment(5);
+    pub(crate) const LDTR: SegmentFields = segment(6);
+    pub(crate) const TR: SegmentFields = segment(7);
     fields! {
         LINK_POINTER: VmcsField<Bits64> = 0x2800;
         DEBUGCTL: VmcsField<Bits64> = 0x2802;
@@ -223,7 +223,7 @@ pub mod guest {
 }
 
 /// Host state.
-pub mod host {
+pub(super) mod host {
     use super::*;
     fields! {
         ES_SELECTOR: VmcsField<Bits16> = 0x0c00;

@@ -21,7 +21,7 @@ use crate::virt::tag::TlbTag;
 /// The EPT pointer: a table of 4 levels, walked through write-back memory, with accessed and dirty
 /// bits if the CPU has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Eptp(u64);
+pub(super) struct Eptp(u64);
 
 impl Eptp {
     const WRITE_BACK: u64 = 6;
@@ -32,7 +32,7 @@ impl Eptp {
     ///
     /// # Panics
     /// If `root` is not the start of a frame.
-    pub const fn new(root: Hpa, accessed_dirty: AccessedDirty) -> Self {
+    pub(super) const fn new(root: Hpa, accessed_dirty: AccessedDirty) -> Self {
         assert!(root.page_offset() == 0, "a table's root is a frame");
         let kept = match accessed_dirty {
             AccessedDirty::Hardware => Self::ACCESSED_DIRTY,
@@ -42,20 +42,20 @@ impl Eptp {
     }
 
     /// Returns the field's value.
-    pub const fn as_u64(self) -> u64 {
+    pub(super) const fn as_u64(self) -> u64 {
         self.0
     }
 }
 
 /// Flushes all translations cached through the table.
-pub fn table(eptp: Eptp) {
+pub(super) fn table(eptp: Eptp) {
     // SAFETY: only a loaded vCPU flushes, so this is VMX operation; capabilities were checked, and
     // the pointer was made by `Eptp`.
     unsafe { vmx::invept(eptp.as_u64()) }.expect("INVEPT of a table of ours");
 }
 
 /// Flushes all translations cached under the tag.
-pub fn tag(tag: TlbTag) {
+pub(super) fn tag(tag: TlbTag) {
     // SAFETY: as above; no tag is 0.
     unsafe { vmx::invvpid(tag.number()) }.expect("INVVPID of a guest's tag");
 }

@@ -18,7 +18,7 @@ use crate::virt::state::{CpuState, DescriptorTable, SegmentRegister};
 const ATTRIBUTES: u32 = 0x1_f0ff;
 
 /// Writes every part of `state` that has a field.
-pub fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &VmxProperties) {
+pub(super) fn write(vmcs: &mut CurrentVmcs<'_>, state: &CpuState, settings: &VmxProperties) {
     write_segments(vmcs, state);
     vmcs.write(guest::GDTR_BASE, state.gdtr.base);
     vmcs.write(guest::GDTR_LIMIT, u32::from(state.gdtr.limit));
@@ -77,7 +77,7 @@ fn write_segment(vmcs: &mut CurrentVmcs<'_>, fields: SegmentFields, segment: &Se
 }
 
 /// Reads every part that has a field; the rest of the result is zero.
-pub fn read(vmcs: &CurrentVmcs<'_>) -> CpuState {
+pub(super) fn read(vmcs: &CurrentVmcs<'_>) -> CpuState {
     let control = read_control_registers(vmcs);
     CpuState {
         cs: read_segment(vmcs, guest::CS),
@@ -122,7 +122,7 @@ fn read_segment(vmcs: &CurrentVmcs<'_>, fields: SegmentFields) -> SegmentRegiste
 /// Reads the control registers as the guest sees them. Inlined, so that a caller pays only for
 /// those it uses.
 #[inline]
-pub fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
+pub(super) fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
     ControlRegisters {
         cr0: guest_view(vmcs.read(guest::CR0), vmcs.read(control::CR0_SHADOW), cr0::MASK),
         cr3: vmcs.read(guest::CR3),
@@ -133,7 +133,7 @@ pub fn read_control_registers(vmcs: &CurrentVmcs<'_>) -> ControlRegisters {
 
 /// Reads the registers on which a fetch of 64-bit code depends.
 #[inline(always)]
-pub fn long_code(vmcs: &CurrentVmcs<'_>) -> FetchRegisters {
+pub(super) fn long_code(vmcs: &CurrentVmcs<'_>) -> FetchRegisters {
     let control = read_control_registers(vmcs);
     let cpl = (vmcs.read(guest::SS.attributes) >> 5) as u8 & 3;
     FetchRegisters { cr3: control.cr3, cr4: control.cr4, cpl }
@@ -141,7 +141,7 @@ pub fn long_code(vmcs: &CurrentVmcs<'_>) -> FetchRegisters {
 
 /// Returns whether the guest executes 64-bit code.
 #[inline]
-pub fn in_64_bit_mode(vmcs: &CurrentVmcs<'_>) -> bool {
+pub(super) fn in_64_bit_mode(vmcs: &CurrentVmcs<'_>) -> bool {
     const CS_LONG: u32 = 1 << 13;
     vmcs.read(guest::EFER) & efer::LMA != 0 && vmcs.read(guest::CS.attributes) & CS_LONG != 0
 }

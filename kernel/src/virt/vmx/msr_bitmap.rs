@@ -15,7 +15,7 @@ use crate::virt::vmx::msrs::number as msr;
 /// The bitmap's page.
 #[repr(C, align(4096))]
 #[derive(Debug)]
-pub struct MsrBitmap([u8; 4096]);
+pub(super) struct MsrBitmap([u8; 4096]);
 
 const WRITES: usize = 2048;
 
@@ -59,7 +59,7 @@ impl MsrBitmap {
 }
 
 /// The bitmap of every guest.
-pub static PAGE: MsrBitmap = MsrBitmap::new();
+pub(super) static PAGE: MsrBitmap = MsrBitmap::new();
 
 #[cfg(test)]
 mod tests {

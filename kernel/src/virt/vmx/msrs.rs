@@ -8,25 +8,25 @@ use crate::arch::instr::{rdmsr, wrmsr};
 use crate::virt::state::CpuState;
 
 /// Register numbers (SDM 4 "Architectural MSRs").
-pub mod number {
-    pub const FEATURE_CONTROL: u32 = 0x3a;
-    pub const SYSENTER_CS: u32 = 0x174;
-    pub const SYSENTER_ESP: u32 = 0x175;
-    pub const SYSENTER_EIP: u32 = 0x176;
-    pub const PAT: u32 = 0x277;
-    pub const EFER: u32 = 0xc000_0080;
-    pub const STAR: u32 = 0xc000_0081;
-    pub const LSTAR: u32 = 0xc000_0082;
-    pub const CSTAR: u32 = 0xc000_0083;
-    pub const SFMASK: u32 = 0xc000_0084;
-    pub const FS_BASE: u32 = 0xc000_0100;
-    pub const GS_BASE: u32 = 0xc000_0101;
-    pub const KERNEL_GS_BASE: u32 = 0xc000_0102;
+pub(super) mod number {
+    pub(crate) const FEATURE_CONTROL: u32 = 0x3a;
+    pub(crate) const SYSENTER_CS: u32 = 0x174;
+    pub(crate) const SYSENTER_ESP: u32 = 0x175;
+    pub(crate) const SYSENTER_EIP: u32 = 0x176;
+    pub(crate) const PAT: u32 = 0x277;
+    pub(crate) const EFER: u32 = 0xc000_0080;
+    pub(crate) const STAR: u32 = 0xc000_0081;
+    pub(crate) const LSTAR: u32 = 0xc000_0082;
+    pub(crate) const CSTAR: u32 = 0xc000_0083;
+    pub(crate) const SFMASK: u32 = 0xc000_0084;
+    pub(crate) const FS_BASE: u32 = 0xc000_0100;
+    pub(crate) const GS_BASE: u32 = 0xc000_0101;
+    pub(crate) const KERNEL_GS_BASE: u32 = 0xc000_0102;
 }
 
 /// A vCPU's values of these MSRs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct GuestMsrs {
+pub(super) struct GuestMsrs {
     star: u64,
     lstar: u64,
     cstar: u64,
@@ -36,12 +36,12 @@ pub struct GuestMsrs {
 
 impl GuestMsrs {
     /// Makes the values after a reset.
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self { star: 0, lstar: 0, cstar: 0, sfmask: 0, kernel_gs_base: 0 }
     }
 
     /// Copies the values from a state.
-    pub fn set(&mut self, state: &CpuState) {
+    pub(super) fn set(&mut self, state: &CpuState) {
         *self = Self {
             star: state.star,
             lstar: state.lstar,
@@ -52,7 +52,7 @@ impl GuestMsrs {
     }
 
     /// Copies the values to a state.
-    pub fn copy_to(&self, state: &mut CpuState) {
+    pub(super) fn copy_to(&self, state: &mut CpuState) {
         state.star = self.star;
         state.lstar = self.lstar;
         state.cstar = self.cstar;
@@ -61,7 +61,7 @@ impl GuestMsrs {
     }
 
     /// Reads this CPU's registers.
-    pub fn save(&mut self) {
+    pub(super) fn save(&mut self) {
         // SAFETY: a CPU with EPT has the registers of 64-bit mode.
         let read = |number| unsafe { rdmsr(number) };
         *self = Self {
@@ -74,7 +74,7 @@ impl GuestMsrs {
     }
 
     /// Writes this CPU's registers.
-    pub fn restore(&self) {
+    pub(super) fn restore(&self) {
         // SAFETY: the values came from the registers, or from a loader (canonical addresses); the
         // host uses none of them.
         let write = |number, value| unsafe { wrmsr(number, value) };

@@ -19,7 +19,7 @@ use crate::arch::{direct_map, time};
 const EXCEPTIONS: u32 = 1 << 1 | 1 << 17 | 1 << 18;
 
 /// Writes the controls.
-pub fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &VmxProperties) {
+pub(super) fn write_controls(vmcs: &mut CurrentVmcs<'_>, settings: &VmxProperties) {
     vmcs.write(control::PIN_BASED, settings.pin);
     vmcs.write(control::PRIMARY, settings.primary);
     vmcs.write(control::SECONDARY, settings.secondary);
@@ -53,7 +53,7 @@ fn write_enclave_bitmaps(vmcs: &mut CurrentVmcs<'_>, secondary: SecondaryControl
 }
 
 /// Writes the guest fields that never change, or that only the CPU changes.
-pub fn write_guest_constants(vmcs: &mut CurrentVmcs<'_>, settings: &VmxProperties) {
+pub(super) fn write_guest_constants(vmcs: &mut CurrentVmcs<'_>, settings: &VmxProperties) {
     /// Longest stay in the guest, as a fraction of a second: 1 ms.
     const STAYS_A_SECOND: u64 = 1000;
     if let Some(value) = settings.preemption_value(time::tsc_hz() / STAYS_A_SECOND) {

@@ -15,7 +15,7 @@ use miniz_oxide::inflate::core::{
 };
 
 /// Bytes of the record header.
-pub const HEADER_BYTES: usize = 128;
+pub(super) const HEADER_BYTES: usize = 128;
 const SECTION_DESCRIPTOR_BYTES: usize = 72;
 const DATA_OFFSET: usize = HEADER_BYTES + SECTION_DESCRIPTOR_BYTES;
 
@@ -39,13 +39,13 @@ const PANIC_PREFIX: &[u8] = b"Panic#";
 
 /// Returns the length in a record's header, if the signature is right and the length at least the
 /// header's.
-pub fn length(header: &[u8; HEADER_BYTES]) -> Option<usize> {
+pub(super) fn length(header: &[u8; HEADER_BYTES]) -> Option<usize> {
     let length = u32::from_le_bytes(*header[LENGTH_OFFSET..].first_chunk()?) as usize;
     (header.starts_with(SIGNATURE) && length >= HEADER_BYTES).then_some(length)
 }
 
 /// Returns the id of a record.
-pub fn id(record: &[u8]) -> Option<u64> {
+pub(super) fn id(record: &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(*record.get(ID_OFFSET..)?.first_chunk()?))
 }
 
@@ -54,7 +54,7 @@ const LOG_BYTES: usize = 20 << 10;
 
 /// Tells panics from oopses. Holds the inflater's state and the text, which are too large for a
 /// stack.
-pub struct LogTriage {
+pub(super) struct LogTriage {
     inflater: Box<DecompressorOxide>,
     text: Box<[u8]>,
 }
@@ -67,12 +67,12 @@ impl core::fmt::Debug for LogTriage {
 
 impl LogTriage {
     /// Allocates the inflater and 20 KiB for the text.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { inflater: Box::default(), text: vec![0; LOG_BYTES].into_boxed_slice() }
     }
 
     /// Returns the text of `record`, cut to the room for it, if it is a part of a panic's log.
-    pub fn panic_log<'a>(&'a mut self, record: &'a [u8]) -> Option<&'a [u8]> {
+    pub(super) fn panic_log<'a>(&'a mut self, record: &'a [u8]) -> Option<&'a [u8]> {
         let field = |at: usize| record.get(at..at + 16);
         if field(CREATOR_OFFSET)? != CREATOR_PSTORE {
             return None;

@@ -31,7 +31,7 @@ impl RecordSlot {
 
 /// The store.
 #[derive(Debug)]
-pub struct ErstStore {
+pub(super) struct ErstStore {
     slots: Vec<RecordSlot>,
     /// A record is read from the guest into this buffer, and exchanged with its slot when complete.
     staging: Box<[u8]>,
@@ -40,13 +40,13 @@ pub struct ErstStore {
 
 impl ErstStore {
     /// Makes an empty store.
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let slots = (0..SLOTS).map(|_| RecordSlot::empty()).collect();
         Self { slots, staging: vec![0; SLOT_BYTES].into_boxed_slice(), sequence: 0 }
     }
 
     /// Returns the number of records.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.slots.iter().filter(|slot| slot.sequence != 0).count()
     }
 
@@ -54,13 +54,13 @@ impl ErstStore {
     ///
     /// # Panics
     /// If `length` is beyond a slot (our bug: the exchange buffer is no longer than that).
-    pub fn staging(&mut self, length: usize) -> &mut [u8] {
+    pub(super) fn staging(&mut self, length: usize) -> &mut [u8] {
         &mut self.staging[..length]
     }
 
     /// Makes the staged bytes record `id`. They replace a record with the same id, else take a free
     /// slot, else the slot of the oldest record.
-    pub fn commit(&mut self, id: u64, length: usize) {
+    pub(super) fn commit(&mut self, id: u64, length: usize) {
         self.sequence += 1;
         let sequence = self.sequence;
         let same = self.slots.iter().position(|slot| slot.sequence != 0 && slot.id == id);
@@ -73,26 +73,26 @@ impl ErstStore {
     }
 
     /// Returns record `id`.
-    pub fn get(&self, id: u64) -> Option<&[u8]> {
+    pub(super) fn get(&self, id: u64) -> Option<&[u8]> {
         let slot = self.slots.iter().find(|slot| slot.sequence != 0 && slot.id == id)?;
         Some(&slot.bytes[..slot.length])
     }
 
     /// Returns the first record.
-    pub fn first(&self) -> Option<&[u8]> {
+    pub(super) fn first(&self) -> Option<&[u8]> {
         let slot = self.slots.iter().find(|slot| slot.sequence != 0)?;
         Some(&slot.bytes[..slot.length])
     }
 
     /// Removes record `id` and tells whether it was there.
-    pub fn clear(&mut self, id: u64) -> bool {
+    pub(super) fn clear(&mut self, id: u64) -> bool {
         let slot = self.slots.iter_mut().find(|slot| slot.sequence != 0 && slot.id == id);
         slot.map(|slot| (slot.id, slot.sequence) = (NO_RECORD, 0)).is_some()
     }
 
     /// Returns the id of the first record in slot `cursor` or later, and the cursor behind it.
     /// After the last record it returns [`NO_RECORD`], and the walk begins again.
-    pub fn next_id(&self, cursor: usize) -> (u64, usize) {
+    pub(super) fn next_id(&self, cursor: usize) -> (u64, usize) {
         let rest = self.slots.iter().enumerate().skip(cursor);
         rest.filter(|(_, slot)| slot.sequence != 0)
             .map(|(i, slot)| (slot.id, i + 1))

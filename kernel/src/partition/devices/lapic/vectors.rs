@@ -2,30 +2,30 @@
 
 /// A set of interrupt vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Vectors([u64; 4]);
+pub(super) struct Vectors([u64; 4]);
 
 impl Vectors {
     /// Adds `vector`.
-    pub const fn insert(&mut self, vector: u8) {
+    pub(super) const fn insert(&mut self, vector: u8) {
         self.0[vector as usize / 64] |= 1 << (vector % 64);
     }
     /// Removes `vector`.
-    pub const fn remove(&mut self, vector: u8) {
+    pub(super) const fn remove(&mut self, vector: u8) {
         self.0[vector as usize / 64] &= !(1 << (vector % 64));
     }
     /// Tells whether `vector` is in the set.
-    pub const fn contains(&self, vector: u8) -> bool {
+    pub(super) const fn contains(&self, vector: u8) -> bool {
         self.0[vector as usize / 64] & (1 << (vector % 64)) != 0
     }
     /// Tells whether the set is empty.
     #[inline(always)]
-    pub const fn is_empty(&self) -> bool {
+    pub(super) const fn is_empty(&self) -> bool {
         let [a, b, c, d] = self.0;
         a | b | c | d == 0
     }
     /// Returns the highest vector: the one with the highest priority.
     #[inline]
-    pub const fn highest(&self) -> Option<u8> {
+    pub(super) const fn highest(&self) -> Option<u8> {
         let mut word = 4;
         while word > 0 {
             word -= 1;
@@ -37,7 +37,7 @@ impl Vectors {
         None
     }
     /// Returns register `index` (0 to 7): 32 vectors.
-    pub const fn register(&self, index: u8) -> u32 {
+    pub(super) const fn register(&self, index: u8) -> u32 {
         (self.0[index as usize / 2 % 4] >> (index % 2 * 32)) as u32
     }
 }

@@ -13,15 +13,15 @@ use crate::virt::vmx::field::{control, guest, info};
 use crate::virt::vmx::qualification::EptQualification;
 
 /// Bits of the interruptibility state (SDM 3C "Guest Non-Register State").
-pub mod blocking {
+pub(super) mod blocking {
     /// The instruction after an STI.
-    pub const BY_STI: u32 = 1 << 0;
+    pub(crate) const BY_STI: u32 = 1 << 0;
     /// The instruction after a MOV SS or POP SS.
-    pub const BY_MOV_SS: u32 = 1 << 1;
+    pub(crate) const BY_MOV_SS: u32 = 1 << 1;
     /// An NMI is being handled.
-    pub const BY_NMI: u32 = 1 << 3;
+    pub(crate) const BY_NMI: u32 = 1 << 3;
     /// Both shadows.
-    pub const SHADOW: u32 = BY_STI | BY_MOV_SS;
+    pub(crate) const SHADOW: u32 = BY_STI | BY_MOV_SS;
 }
 
 impl VmxVcpu {

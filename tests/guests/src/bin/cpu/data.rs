@@ -213,7 +213,7 @@ fn ports() {
 }
 
 /// Runs the checks.
-pub fn check() {
+pub(crate) fn check() {
     data();
     together();
     ports();

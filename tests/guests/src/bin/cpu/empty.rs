@@ -95,14 +95,14 @@ fn strings() {
 }
 
 /// An instruction that is not emulated for devices: the partition crashes with that reason.
-pub fn exotic() {
+pub(crate) fn exotic() {
     // fld tbyte [rsi]
     let _ = try_with(&[0xdb, 0x2e], &[(RSI, NOWHERE)]);
     guests::log!("the exotic instruction has run");
 }
 
 /// Runs the checks.
-pub fn check() {
+pub(crate) fn check() {
     forms();
     strings();
 }

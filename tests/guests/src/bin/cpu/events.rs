@@ -101,7 +101,7 @@ fn task_priority() {
 }
 
 /// Checks that each interrupt is delivered once, with and without a wait for the interrupt window.
-pub fn once(rounds: u64) {
+pub(crate) fn once(rounds: u64) {
     trap::handle(on_interrupt);
     instr::write_apic(0xf0, 0x1ff);
     COUNT.store(0, Ordering::SeqCst);
@@ -164,7 +164,7 @@ fn resume_flag() {
 }
 
 /// Runs the checks, with two NMIs in each of `nmi_rounds` rounds.
-pub fn check(nmi_rounds: u64) {
+pub(crate) fn check(nmi_rounds: u64) {
     nmis(nmi_rounds);
     task_priority();
     once(200);

@@ -101,7 +101,7 @@ fn is_announced((leaf, subleaf, register, bit): Place) -> bool {
 }
 
 /// Runs the checks.
-pub fn check() {
+pub(crate) fn check() {
     let scratch = [0_u64; 16];
     for (name, code, place) in INSTRUCTIONS {
         let without_intercept = super::is_amd() && UNINTERCEPTED.contains(name);

@@ -216,7 +216,7 @@ fn apic_base() {
 }
 
 /// Runs the checks.
-pub fn check() {
+pub(crate) fn check() {
     cr4();
     cr0();
     efer();

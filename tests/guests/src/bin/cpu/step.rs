@@ -64,7 +64,7 @@ fn steps(name: &str, code: &[u8], wanted: &[u64], set: &[(usize, u64)]) {
 }
 
 /// Runs the checks.
-pub fn check() {
+pub(crate) fn check() {
     const LINE_STATUS: u64 = 0x3fd;
     const EMPTY_PORT: u64 = 0x80;
     let buffer = BUFFER.as_ptr() as u64;

@@ -123,7 +123,7 @@ fn clock() {
 }
 
 /// Runs the checks.
-pub fn check() {
+pub(crate) fn check() {
     counter();
     deadline();
     clock();

@@ -10,7 +10,7 @@ use guests::trap::{Handled, TrapFrame};
 const DEBUG: u64 = 1;
 const RESUME_FLAG: u64 = 1 << 16;
 const DR6_INIT: u64 = 0xffff_0ff0;
-pub const DR7_OFF: u64 = 0x400;
+pub(crate) const DR7_OFF: u64 = 0x400;
 const GENERAL_DETECT: u64 = 1 << 13;
 
 static HITS: AtomicU64 = AtomicU64::new(0);
@@ -52,7 +52,7 @@ fn software_interrupts() {
 }
 
 /// Writes a debug register; returns the vector that ended the MOV.
-pub fn write_dr(number: u8, value: u64) -> u64 {
+pub(crate) fn write_dr(number: u8, value: u64) -> u64 {
     try_with(&[0x0f, 0x23, 0xc0 | number << 3], &[(RAX, value)]).vector
 }
 
@@ -145,7 +145,7 @@ fn breakpoints() {
 }
 
 /// Runs the checks.
-pub fn check() {
+pub(crate) fn check() {
     software_interrupts();
     debug_registers();
     breakpoints();

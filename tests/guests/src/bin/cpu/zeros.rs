@@ -105,7 +105,7 @@ fn tables(fresh: &mut Fresh) {
 }
 
 /// Runs the checks, in pages of the free memory.
-pub fn check(machine: &guests::Machine) {
+pub(crate) fn check(machine: &guests::Machine) {
     let mut fresh = Fresh { pages: FreePages::take(machine, 64), next: 0 };
     own_page(&mut fresh);
     fetched(&mut fresh);

@@ -79,10 +79,10 @@ const MEMORY: [&[u8]; 40] = [
 ];
 
 /// Numbers derived from a seed (xorshift64*).
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut random = Self(seed | 1 << 63);
         for _ in 0..16 {
             random.any();
@@ -97,7 +97,7 @@ impl Random {
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    pub fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         (self.any() >> 16) % end
     }
 
@@ -107,13 +107,13 @@ impl Random {
 }
 
 /// Code and registers.
-pub struct Attempt {
+pub(crate) struct Attempt {
     pub registers: [u64; REGISTERS],
     pub code: CodeBuffer,
 }
 
 /// Code under construction.
-pub struct CodeBuffer {
+pub(crate) struct CodeBuffer {
     bytes: [u8; CODE_BYTES],
     len: usize,
 }
@@ -140,16 +140,16 @@ impl core::fmt::Debug for CodeBuffer {
 }
 
 /// Generates attempts for a machine with this end of RAM.
-pub struct Attacker {
+pub(crate) struct Attacker {
     ram_end: u64,
 }
 
 impl Attacker {
-    pub fn new(ram_end: u64) -> Self {
+    pub(crate) fn new(ram_end: u64) -> Self {
         Self { ram_end }
     }
 
-    pub fn next(&self, random: &mut Random) -> Attempt {
+    pub(crate) fn next(&self, random: &mut Random) -> Attempt {
         let registers = core::array::from_fn(|_| self.number(random));
         let mut attempt =
             Attempt { registers, code: CodeBuffer { bytes: [0; CODE_BYTES], len: 0 } };
