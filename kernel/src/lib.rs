@@ -29,6 +29,7 @@ pub mod mm;
 pub mod node;
 pub mod paging;
 pub mod partition;
+pub mod partition_id;
 pub mod pci;
 pub mod pool;
 pub mod sched;

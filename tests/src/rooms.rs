@@ -33,6 +33,7 @@ pub const ROOMS: &[&str] = &[
     "config",
     "archive",
     "addr",
+    "partition_id",
 ];
 
 /// The folder of the kernel's files.

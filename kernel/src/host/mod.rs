@@ -23,8 +23,9 @@ use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::paging::{Pager, PollOutcome};
+use crate::partition_id::PartitionId;
 use crate::pool::SharesPolicy;
-use crate::sched::queue::RunQueue;
+use crate::sched::queue::{RunQueue, VcpuId};
 use crate::sched::wait::WaitEvent;
 use crate::storage::NodeDisk;
 use crate::storage::spaces::Spaces;
@@ -34,7 +35,7 @@ use crate::task::io::AsyncIo;
 use crate::virt::Backend;
 use crate::virt::tag::TlbTags;
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use reaper::Reaper;
 
 /// How long a disk may take to answer when the machine ends: about the time of a cache flush on a
@@ -72,8 +73,8 @@ pub struct Host {
     pub tags: RankedLock<TlbTags, { rank::FRAMES }>,
     /// The run queue of all CPUs.
     pub run_queue: RankedLock<RunQueue<WaitEvent>, { rank::RUN_QUEUE }>,
-    /// Number of the partition that keys go to.
-    pub console: AtomicUsize,
+    /// The partition that keys go to.
+    pub keys_to: ConsoleChoice,
     /// The boot archive.
     pub archive: BootArchive,
     /// Time of day at the start: nanoseconds since 1970.
@@ -120,9 +121,9 @@ impl Host {
         }
     }
 
-    /// Makes partition number `index` look at its requests.
-    pub fn poke(&self, index: usize) {
-        let kicks = self.run_queue.lock().poke(index, time::now_ns());
+    /// Makes a partition look at its requests.
+    pub fn poke(&self, partition: PartitionId) {
+        let kicks = self.run_queue.lock().poke(VcpuId::of(partition), time::now_ns());
         self.kick(kicks);
     }
 
@@ -154,6 +155,22 @@ impl Host {
     /// answer.
     pub fn ends_without_disks(&self) -> bool {
         self.ending.load(Ordering::Acquire) && self.reaper.is_quiet()
+    }
+}
+
+/// The partition that keys of the machine's console go to; the first one at the start.
+#[derive(Debug, Default)]
+pub struct ConsoleChoice(AtomicU16);
+
+impl ConsoleChoice {
+    /// Returns the partition.
+    pub fn get(&self) -> PartitionId {
+        PartitionId::new(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Directs keys to `partition` from now on.
+    pub fn set(&self, partition: PartitionId) {
+        self.0.store(partition.as_u16(), Ordering::Relaxed);
     }
 }
 

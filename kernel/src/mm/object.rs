@@ -57,6 +57,18 @@ impl ObjectId {
     pub const fn as_u16(self) -> u16 {
         self.0
     }
+
+    /// Returns its position in a list of all objects.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Makes an id for a test without objects.
+    #[cfg(test)]
+    pub const fn of_test(number: u16) -> Self {
+        Self(number)
+    }
 }
 
 /// The state of an object.

@@ -20,7 +20,7 @@ use crate::block::virtio::DriverTimeouts;
 use crate::config::{Config, EndAction};
 use crate::dump::vmcoreinfo;
 use crate::host::reaper::Reaper;
-use crate::host::{Host, NodePager};
+use crate::host::{ConsoleChoice, Host, NodePager};
 use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::{FrameRegion, FrameStore, FrameTable};
 use crate::mm::layout::RamLayout;
@@ -35,6 +35,7 @@ use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
 use crate::partition::machine::VirtualMachine;
 use crate::partition::runner::Runner;
 use crate::partition::shared::SharedPartition;
+use crate::partition_id::PartitionId;
 use crate::pool::needs::{FRAME_BYTES, dump_buffers, table_pages};
 use crate::pool::{SharesPolicy, terms};
 use crate::sched::queue::RunQueue;
@@ -54,7 +55,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicBool, AtomicUsize};
+use core::sync::atomic::AtomicBool;
 
 /// Why the node cannot be built.
 pub struct NodeStartError {
@@ -137,7 +138,7 @@ pub fn node(
         reaper: Reaper::new(),
         tags: RankedLock::new(TlbTags::new(backend.capabilities().tags)),
         run_queue: RankedLock::new(run_queue),
-        console: AtomicUsize::new(0),
+        keys_to: ConsoleChoice::default(),
         archive,
         unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns()),
         ending: AtomicBool::new(config.at_end == EndAction::PowerOff),
@@ -264,9 +265,9 @@ pub fn runners(
     node: &'static Node,
     frames: &mut Vec<ControlFrame>,
 ) -> Result<Runners, NodeStartError> {
-    let partitions = node.partitions.iter().enumerate();
-    let runners = partitions
-        .map(|(index, shared)| runner(node, frames, index, shared))
+    let runners = node
+        .partitions()
+        .map(|(id, shared)| runner(node, frames, id, shared))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Runners::new(runners))
 }
@@ -401,7 +402,7 @@ fn reserve(node: &Node) {
 fn runner(
     node: &'static Node,
     frames: &mut Vec<ControlFrame>,
-    index: usize,
+    id: PartitionId,
     shared: &Arc<SharedPartition>,
 ) -> Result<Runner, NodeStartError> {
     let layout = check(node, shared)?;
@@ -415,7 +416,7 @@ fn runner(
     vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
     let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
     let tag = node.host.tags.lock().allocate();
-    let mut runner = Runner::new(index, shared.clone(), layout, machine, tag, needs_space);
+    let mut runner = Runner::new(id, shared.clone(), layout, machine, tag, needs_space);
     if node.partitions.len() > 1 {
         runner.share_console();
     }

@@ -20,7 +20,9 @@ pub mod start;
 mod tests;
 
 use crate::host::Host;
-use crate::partition::shared::{LifecycleView, SharedPartition};
+use crate::partition::lifecycle::LifecycleView;
+use crate::partition::shared::SharedPartition;
+use crate::partition_id::PartitionId;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -34,9 +36,19 @@ pub struct Node {
 }
 
 impl Node {
+    /// Returns all partitions.
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, &Arc<SharedPartition>)> {
+        (0..).map(PartitionId::new).zip(&self.partitions)
+    }
+
+    /// Returns a partition by its id; `None` if there is none.
+    pub fn partition(&self, id: PartitionId) -> Option<&Arc<SharedPartition>> {
+        self.partitions.get(id.index())
+    }
+
     /// Returns whether the machine is to stop, no partition runs and no work is in flight.
     pub fn has_ended(&self) -> bool {
-        let stopped = |shared: &Arc<SharedPartition>| shared.phase() == LifecycleView::Stopped;
+        let stopped = |shared: &Arc<SharedPartition>| shared.view() == LifecycleView::Stopped;
         self.host.ending.load(Ordering::Acquire)
             && self.partitions.iter().all(stopped)
             && self.host.tasks.is_empty()

@@ -41,7 +41,7 @@ impl ConsoleLines for Keyed {
         SerialLines.read(line)
     }
     fn takes_keys(&mut self) -> bool {
-        let chosen = self.0.partitions.get(self.0.host.console.load(Relaxed));
+        let chosen = self.0.partition(self.0.host.keys_to.get());
         chosen.is_none_or(|shared| shared.takes_keys(time::now_ns()))
     }
 }
@@ -112,8 +112,8 @@ fn console(node: &'static Node) -> bool {
     if let Some(mut reader) = READER.try_lock() {
         reader.poll(&mut Keyed(node), CONSOLE_BUDGET, |input| match input {
             ConsoleInput::Key(key) => {
-                let chosen = node.host.console.load(Relaxed);
-                if let Some(shared) = node.partitions.get(chosen) {
+                let chosen = node.host.keys_to.get();
+                if let Some(shared) = node.partition(chosen) {
                     shared.type_byte(key);
                     node.host.poke(chosen);
                 }
@@ -127,7 +127,7 @@ fn console(node: &'static Node) -> bool {
             }
         });
         if reader.take_switched() {
-            node.host.poke(node.host.console.load(Relaxed));
+            node.host.poke(node.host.keys_to.get());
         }
         return output::pump(&mut SerialLines, CONSOLE_BUDGET);
     }

@@ -69,7 +69,7 @@ use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::{Frame, FrameTable};
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
-use crate::pool::{ClockPolicy, ReclaimPolicy, Watermarks};
+use crate::pool::{AccountId, ClockPolicy, ReclaimPolicy, Watermarks};
 use crate::sync::{RankedLock, rank};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
@@ -336,9 +336,9 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
     }
 }
 
-/// Returns the object's number among the holders of the pool.
-fn holder(id: ObjectId) -> usize {
-    usize::from(id.as_u16())
+/// Returns the account of an object without terms.
+fn own_account(id: ObjectId) -> AccountId {
+    AccountId::new(id.as_u16())
 }
 
 /// Returns the object's bit in the set of hungry ones.
@@ -348,4 +348,5 @@ fn hungry_bit(id: ObjectId) -> u64 {
 
 const _: () =
     assert!(crate::mm::object::ObjectTable::CAPACITY <= 64, "one bit of a word for each object");
-const _: () = assert!(crate::mm::object::ObjectTable::CAPACITY <= crate::pool::credit::MAX_HOLDERS);
+const _: () =
+    assert!(crate::mm::object::ObjectTable::CAPACITY <= crate::pool::credit::MAX_ACCOUNTS);

@@ -14,12 +14,12 @@
 //!
 //! If a disk is dead, a clean page in memory is the only copy left, so it is not evicted.
 
+use super::Pager;
 use super::batch::{Batch, BatchPurpose};
 use super::counters::bump;
 use super::poll::{PollBudget, PollTurn};
 use super::slots::PagedObject;
 use super::state::{NoticeQueue, PagerNotice, PagerState};
-use super::{Pager, holder};
 use crate::addr::PageIndex;
 use crate::block::Disk;
 use crate::mm::leaf::{LeafState, PageMapping};
@@ -94,27 +94,23 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     fn pick_victim(&self, state: &mut PagerState<P>, tried: u64) -> Option<ObjectId> {
         let spent = |slot: &PagedObject| slot.fruitless >= slot.pages().saturating_mul(2);
-        let (candidates, ids) = self.candidates(state, |slot| {
+        let candidates = self.candidates(state, |slot| {
             !slot.closing && !spent(slot) && tried & super::hungry_bit(slot.object.id()) == 0
         });
-        ids[state.policy.victim(self.env.frames.total(), self.marks.high, &candidates)?]
+        state.policy.victim(self.env.frames.total(), self.marks.high, &candidates)
     }
 
-    /// Describes the objects that are `wanted` to the policy; also returns their ids by holder
-    /// number.
+    /// Describes the objects that are `wanted` to the policy.
     pub(super) fn candidates(
         &self,
         state: &PagerState<P>,
         wanted: impl Fn(&PagedObject) -> bool,
-    ) -> (Candidates, Ids) {
-        let mut ids = [None; ObjectTable::CAPACITY];
+    ) -> Candidates {
         let mut candidates = Candidates::new();
         for slot in state.slots.iter().filter(|slot| wanted(slot)) {
-            let id = slot.object.id();
-            ids[holder(id)] = Some(id);
             let kind = if slot.is_image() { CandidateKind::Image } else { CandidateKind::Live };
             candidates.push(ReclaimCandidate {
-                holder: holder(id),
+                object: slot.object.id(),
                 kind,
                 logical: slot.pages(),
                 // Pages on their way out no longer count as resident.
@@ -123,7 +119,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 used: slot.usage.used,
             });
         }
-        (candidates, ids)
+        candidates
     }
 
     /// Starts one batch of an object's pages. Returns how many pages are in it.
@@ -216,8 +212,6 @@ pub(super) fn note_dead(slot: &mut PagedObject, notices: &mut NoticeQueue) {
 }
 
 type Candidates = ArrayVec<ReclaimCandidate, { ObjectTable::CAPACITY }>;
-type Ids = [Option<ObjectId>; ObjectTable::CAPACITY];
-
 /// The clock hand during a round.
 struct Hand<'p, 'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> {
     pager: &'p Pager<'a, M, D, P>,

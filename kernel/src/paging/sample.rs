@@ -59,7 +59,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             return;
         }
         state.slots.iter_mut().filter(|slot| !slot.closing && !slot.is_image()).for_each(look);
-        let (candidates, _) = self.candidates(state, |_| true);
+        let candidates = self.candidates(state, |_| true);
         state.policy.sampled(self.env.frames.total(), self.marks.high, &candidates);
     }
 }

@@ -19,7 +19,7 @@ use crate::mm::frames::FrameChain;
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Watermarks;
-use crate::pool::{FrameCredits, PoolTerms, ReclaimPolicy};
+use crate::pool::{AccountId, FrameCredits, PoolTerms, ReclaimPolicy};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::{Relaxed, Release};
@@ -41,7 +41,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let mut state = self.locked();
         state.slots.attach(object, store, &infos)?;
         state.slots.busy(id).terms = terms;
-        state.policy.forget(super::holder(id));
+        state.policy.forget(id);
         Ok(())
     }
 
@@ -53,12 +53,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Returns how many free frames are reserved for an account.
-    pub fn reserved(&self, account: usize) -> u32 {
+    pub fn reserved(&self, account: AccountId) -> u32 {
         self.locked().credits.of(account)
     }
 
     /// Ends all promises to an account.
-    pub fn end_promise(&self, account: usize) {
+    pub fn end_promise(&self, account: AccountId) {
         let mut state = self.locked();
         let state = &mut *state;
         state
@@ -69,7 +69,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         self.set_credit(state, account, 0);
     }
 
-    pub(super) fn set_credit(&self, state: &mut PagerState<P>, account: usize, frames: u32) {
+    pub(super) fn set_credit(&self, state: &mut PagerState<P>, account: AccountId, frames: u32) {
         state.credits.set(account, frames);
         self.promised.store(state.credits.total(), Release);
         self.set_gate(state);

@@ -107,7 +107,7 @@ impl PagedObject {
     fn new(object: Arc<MemoryObject>, store: Option<StoreState>) -> Self {
         let ahead = AheadMap::new(object.layout().pages());
         let around = ReadAround::new(object.layout().pages());
-        let terms = PoolTerms { account: super::holder(object.id()), minimum: 0 };
+        let terms = PoolTerms { account: super::own_account(object.id()), minimum: 0 };
         Self {
             object,
             store,
@@ -236,7 +236,7 @@ impl PagedObjects {
             Some(store) => Some(check_store(store, object.layout().pages(), disks)?),
             None => None,
         };
-        let place = &mut self.all[super::holder(object.id())];
+        let place = &mut self.all[object.id().index()];
         if place.is_some() {
             return Err(AttachError::Twice);
         }
@@ -257,11 +257,11 @@ impl PagedObjects {
     }
 
     pub(super) fn get(&self, id: ObjectId) -> Option<&PagedObject> {
-        self.all[super::holder(id)].as_ref()
+        self.all[id.index()].as_ref()
     }
 
     pub(super) fn get_mut(&mut self, id: ObjectId) -> Option<&mut PagedObject> {
-        self.all[super::holder(id)].as_mut()
+        self.all[id.index()].as_mut()
     }
 
     /// Returns the slot of an object that has work in flight.
@@ -270,7 +270,7 @@ impl PagedObjects {
     }
 
     pub(super) fn remove(&mut self, id: ObjectId) {
-        self.all[super::holder(id)] = None;
+        self.all[id.index()] = None;
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &PagedObject> {

@@ -14,7 +14,7 @@ use crate::block::cookie::MAILBOX_DEPTH;
 use crate::block::{Completion, Cookie, DiskError};
 use crate::mm::frames::FrameChain;
 use crate::mm::object::ObjectId;
-use crate::pool::FrameCredits;
+use crate::pool::{AccountId, FrameCredits};
 use alloc::collections::VecDeque;
 
 /// Most notices kept for [`Pager::take_notice`](super::Pager::take_notice).
@@ -110,8 +110,8 @@ impl<P> PagerState<P> {
     }
 
     /// Returns the account whose credit an object draws on.
-    pub(super) fn account(&self, id: ObjectId) -> usize {
-        self.slots.get(id).map_or(super::holder(id), |slot| slot.terms.account)
+    pub(super) fn account(&self, id: ObjectId) -> AccountId {
+        self.slots.get(id).map_or(super::own_account(id), |slot| slot.terms.account)
     }
 
     /// Returns a free batch for an object, unless the object is at its limit.

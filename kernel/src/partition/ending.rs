@@ -2,28 +2,14 @@
 //!
 //! ```text
 //!   request ──┐
-//!             ├──> stage ──> now, later, or never
+//!             ├──> view ──> now, later, or never
 //!   guest ────┘      └ a guest that has reported a panic has crashed, however it ends
 //! ```
 
 use super::last_words::PanicSignal;
+use super::lifecycle::LifecycleView;
 use super::shared::PartitionRequest;
 use crate::crash::record::CrashCause;
-
-/// The stage of a partition, as far as requests are concerned.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LifecycleStage {
-    /// It waits for a space or for frames of its image; no work for it is in progress.
-    Waiting,
-    /// Its space is being made ready; this is not interrupted.
-    Activating,
-    /// It has memory: its kernel is being loaded, or the guest runs.
-    Alive,
-    /// Its memory is being taken apart.
-    Leaving,
-    /// It will not run again.
-    Stopped,
-}
 
 /// The treatment of a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,17 +23,18 @@ pub enum RequestTiming {
 }
 
 /// Decides on a request.
-pub const fn answer(request: PartitionRequest, stage: LifecycleStage) -> RequestTiming {
-    match (request, stage) {
+pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTiming {
+    use LifecycleView as View;
+    match (request, view) {
         (
             PartitionRequest::Stop,
-            LifecycleStage::Waiting | LifecycleStage::Alive | LifecycleStage::Leaving,
+            View::Waiting | View::Loading | View::Running | View::Crashed | View::Restarting,
         )
-        | (PartitionRequest::Crash | PartitionRequest::GiveUp, LifecycleStage::Alive) => {
+        | (PartitionRequest::Crash | PartitionRequest::GiveUp, View::Loading | View::Running) => {
             RequestTiming::Now
         }
-        (PartitionRequest::Stop, LifecycleStage::Activating) => RequestTiming::Later,
-        (PartitionRequest::Stop, LifecycleStage::Stopped) => RequestTiming::Never,
+        (PartitionRequest::Stop, View::Activating) => RequestTiming::Later,
+        (PartitionRequest::Stop, View::Stopping | View::Stopped) => RequestTiming::Never,
         // The request meant the incarnation before; the next one is not hit.
         (PartitionRequest::Crash | PartitionRequest::GiveUp, _) => RequestTiming::Never,
     }
@@ -81,27 +68,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_partition_can_be_stopped_in_every_stage_sooner_or_later() {
-        for stage in [LifecycleStage::Waiting, LifecycleStage::Alive, LifecycleStage::Leaving] {
-            assert_eq!(answer(PartitionRequest::Stop, stage), RequestTiming::Now);
+    fn a_partition_can_be_stopped_all_its_life_sooner_or_later() {
+        for view in LifecycleView::ALL {
+            let timing = match view {
+                LifecycleView::Activating => RequestTiming::Later,
+                LifecycleView::Stopping | LifecycleView::Stopped => RequestTiming::Never,
+                _ => RequestTiming::Now,
+            };
+            assert_eq!(answer(PartitionRequest::Stop, view), timing, "{view:?}");
         }
-        assert_eq!(
-            answer(PartitionRequest::Stop, LifecycleStage::Activating),
-            RequestTiming::Later
-        );
-        assert_eq!(answer(PartitionRequest::Stop, LifecycleStage::Stopped), RequestTiming::Never);
     }
 
     #[test]
     fn only_what_has_memory_crashes_and_no_request_outlives_it() {
-        assert_eq!(answer(PartitionRequest::Crash, LifecycleStage::Alive), RequestTiming::Now);
-        for stage in [
-            LifecycleStage::Waiting,
-            LifecycleStage::Activating,
-            LifecycleStage::Leaving,
-            LifecycleStage::Stopped,
-        ] {
-            assert_eq!(answer(PartitionRequest::Crash, stage), RequestTiming::Never);
+        for request in [PartitionRequest::Crash, PartitionRequest::GiveUp] {
+            for view in LifecycleView::ALL {
+                let timing =
+                    if view.is_alive() { RequestTiming::Now } else { RequestTiming::Never };
+                assert_eq!(answer(request, view), timing, "{view:?}");
+            }
         }
     }
 

@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod hang;
 pub mod last_words;
 pub mod lead;
+pub mod lifecycle;
 pub mod loaders;
 pub mod machine;
 pub mod msr;

@@ -28,10 +28,10 @@ mod guest;
 mod life;
 mod start;
 
-use super::ending::{LifecycleStage, RequestTiming, answer};
+use super::ending::{RequestTiming, answer};
 use super::hang::HangWatch;
 use super::last_words::PanicGrace;
-use super::loaders::LoadJob;
+use super::lifecycle::{AfterTeardown, BackingState, Lifecycle, ParkReason};
 use super::machine::VirtualMachine;
 use super::restarts::RestartCounter;
 use super::shared::{PartitionRequest, SharedPartition};
@@ -39,18 +39,16 @@ use super::stall::StallWatch;
 use crate::arch::percpu::CpuId;
 use crate::arch::{fpu, time};
 use crate::console::tagged::LineSplitter;
-use crate::crash::dumps::DumpProgress;
-use crate::crash::gate::RestartGate;
 use crate::crash::record::CrashCause;
 use crate::host::Host;
-use crate::host::reaper::TeardownDone;
 use crate::mm::layout::RamLayout;
-use crate::mm::object::{MemoryObject, WaitTicket};
+use crate::mm::object::MemoryObject;
+use crate::partition_id::PartitionId;
+use crate::pool::AccountId;
 pub use crate::sched::wait::WaitEvent;
 use crate::storage::spaces::SpaceId;
 use crate::virt::face::EnabledCpu;
 use crate::virt::tag::TlbTag;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 /// Frames are kept this long for a partition that may run again.
@@ -77,55 +75,9 @@ impl StepOutcome {
     }
 }
 
-/// The reason why a running guest is parked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ParkReason {
-    No,
-    Page(WaitTicket),
-    Halted,
-    /// Its console has no room.
-    Console,
-}
-
-/// The step that follows when the old memory is gone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum AfterTeardown {
-    Begin,
-    Stop,
-}
-
-enum Lifecycle {
-    /// The next incarnation needs a paging space. `told`: this has been reported.
-    NeedsSpace {
-        told: bool,
-    },
-    /// The space is being made ready.
-    Activating,
-    /// The next incarnation needs second-level tables, which are being freed.
-    NeedsTables,
-    Loading(Box<LoadJob>),
-    Running(ParkReason),
-    /// The old memory is being taken apart.
-    Retiring {
-        gone: TeardownDone,
-        then: AfterTeardown,
-    },
-    Crashed {
-        gate: RestartGate,
-        /// The reason for the stop if the gate stays closed.
-        how: &'static str,
-        job: Arc<DumpProgress>,
-        at_ns: u64,
-        /// Frames that live memory had given up until the crash.
-        given_before: u64,
-    },
-    Stopped,
-}
-
 /// A partition's thread of control.
 pub struct Runner {
-    /// The partition's number, and its account at the pool.
-    index: usize,
+    id: PartitionId,
     shared: Arc<SharedPartition>,
     layout: RamLayout,
     machine: VirtualMachine,
@@ -157,15 +109,6 @@ pub struct Runner {
     residence: VcpuResidence,
 }
 
-/// Whether the memory has the store that it will get.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum BackingState {
-    /// It has its store, or there are no spaces.
-    Settled,
-    /// Its space is not ready yet.
-    Awaited,
-}
-
 /// Whether the vCPU and its FPU state are on the CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum VcpuResidence {
@@ -184,7 +127,7 @@ pub struct HostCpu<'a> {
 impl Runner {
     /// Makes the runner of a partition that starts as soon as it gets a space.
     pub fn new(
-        index: usize,
+        id: PartitionId,
         shared: Arc<SharedPartition>,
         layout: RamLayout,
         machine: VirtualMachine,
@@ -194,7 +137,7 @@ impl Runner {
         let state = Lifecycle::NeedsSpace { told: false };
         let restarts = RestartCounter::new(shared.config.restart_limit);
         Self {
-            index,
+            id,
             shared,
             layout,
             machine,
@@ -239,7 +182,7 @@ impl Runner {
         match &self.state {
             Lifecycle::NeedsSpace { .. } => self.find_space(host),
             Lifecycle::Activating => self.activate(host),
-            Lifecycle::NeedsTables => self.begin(host),
+            Lifecycle::NeedsTables(_) => self.begin(host),
             Lifecycle::Loading(_) => self.load(host),
             Lifecycle::Running(_) => self.run(host, on, until),
             // A space has one task at a time: the task begun for it must end first.
@@ -259,37 +202,32 @@ impl Runner {
     }
 
     fn requests(&mut self, host: &'static Host) -> Option<StepOutcome> {
-        let stage = self.stage();
+        let view = self.state.view();
         let is_taken =
-            |request| answer(request, stage) != RequestTiming::Later && self.shared.take(request);
+            |request| answer(request, view) != RequestTiming::Later && self.shared.take(request);
         let stop = is_taken(PartitionRequest::Stop);
         let crash = is_taken(PartitionRequest::Crash);
         let give_up = is_taken(PartitionRequest::GiveUp);
-        if stop && answer(PartitionRequest::Stop, stage) == RequestTiming::Now {
+        if stop && answer(PartitionRequest::Stop, view) == RequestTiming::Now {
             return Some(self.stop(host, "operator", 0));
         }
-        if give_up && answer(PartitionRequest::GiveUp, stage) == RequestTiming::Now {
+        if give_up && answer(PartitionRequest::GiveUp, view) == RequestTiming::Now {
             return Some(self.crash(host, CrashCause::Unwritable(0)));
         }
-        (crash && answer(PartitionRequest::Crash, stage) == RequestTiming::Now)
+        (crash && answer(PartitionRequest::Crash, view) == RequestTiming::Now)
             .then(|| self.crash(host, CrashCause::Operator))
     }
 
-    fn stage(&self) -> LifecycleStage {
-        match self.state {
-            Lifecycle::NeedsTables if self.backing == BackingState::Awaited => {
-                LifecycleStage::Activating
-            }
-            Lifecycle::NeedsSpace { .. } | Lifecycle::NeedsTables | Lifecycle::Crashed { .. } => {
-                LifecycleStage::Waiting
-            }
-            Lifecycle::Activating => LifecycleStage::Activating,
-            Lifecycle::Loading(_) | Lifecycle::Running(_) => LifecycleStage::Alive,
-            Lifecycle::Retiring { then: AfterTeardown::Begin, .. } => LifecycleStage::Leaving,
-            Lifecycle::Retiring { then: AfterTeardown::Stop, .. } | Lifecycle::Stopped => {
-                LifecycleStage::Stopped
-            }
-        }
+    /// Notes why the running guest is parked. Its view stays.
+    fn park(&mut self, reason: ParkReason) {
+        self.state = Lifecycle::Running(reason);
+    }
+
+    /// Changes the state, and publishes its view.
+    fn set_state(&mut self, state: Lifecycle) {
+        let view = state.view();
+        self.state = state;
+        self.shared.publish(view);
     }
 
     /// Releases frames that were kept for this partition and that it has not needed.
@@ -301,6 +239,6 @@ impl Runner {
 
     fn end_promise(&mut self, host: &'static Host) {
         self.promise_ends = None;
-        host.pager.end_promise(self.index);
+        host.pager.end_promise(AccountId::of(self.id));
     }
 }

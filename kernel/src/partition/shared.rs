@@ -5,6 +5,7 @@
 //! publishes its state here.
 
 use super::exit_counts::ExitCounts;
+use super::lifecycle::LifecycleView;
 use crate::config;
 use crate::console::ring::ByteRing;
 use crate::sync::{RankedLock, rank};
@@ -23,38 +24,6 @@ pub enum PartitionRequest {
     GiveUp = 1 << 2,
 }
 
-/// The life of a partition as other CPUs see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum LifecycleView {
-    /// Waits for a paging space.
-    Waiting,
-    /// Its kernel is being copied into its memory.
-    Loading,
-    /// The guest runs.
-    Running,
-    /// It has crashed and the restart gate is closed.
-    Crashed,
-    /// It will not run again.
-    Stopped,
-}
-
-impl LifecycleView {
-    const ALL: [Self; 5] =
-        [Self::Waiting, Self::Loading, Self::Running, Self::Crashed, Self::Stopped];
-
-    /// Returns the word for people and events.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            LifecycleView::Waiting => "waiting",
-            LifecycleView::Loading => "loading",
-            LifecycleView::Running => "running",
-            LifecycleView::Crashed => "crashed",
-            LifecycleView::Stopped => "stopped",
-        }
-    }
-}
-
 /// Bytes typed at a console that the guest has not taken yet.
 const TYPED: usize = 1024;
 /// Keys are held back this long at most for a guest that takes none.
@@ -71,7 +40,7 @@ pub struct SharedPartition {
     /// Crashes so far that left no dump, because the largest number of dumps was kept already.
     pub dumps_skipped: AtomicU64,
     requests: AtomicU32,
-    phase: AtomicU8,
+    view: AtomicU8,
     incarnation: AtomicU64,
     object: AtomicU32,
     typed: RankedLock<ByteRing<TYPED>, { rank::EVENTS }>,
@@ -89,7 +58,7 @@ impl SharedPartition {
             exits: ExitCounts::default(),
             dumps_skipped: AtomicU64::new(0),
             requests: AtomicU32::new(0),
-            phase: AtomicU8::new(LifecycleView::Waiting as u8),
+            view: AtomicU8::new(LifecycleView::Waiting as u8),
             incarnation: AtomicU64::new(0),
             object: AtomicU32::new(NO_OBJECT),
             typed: RankedLock::new(ByteRing::new()),
@@ -166,10 +135,10 @@ impl SharedPartition {
         bytes
     }
 
-    /// Returns the partition's phase.
-    pub fn phase(&self) -> LifecycleView {
+    /// Returns where the partition is in its life.
+    pub fn view(&self) -> LifecycleView {
         LifecycleView::ALL
-            [usize::from(self.phase.load(Ordering::Acquire)) % LifecycleView::ALL.len()]
+            [usize::from(self.view.load(Ordering::Acquire)) % LifecycleView::ALL.len()]
     }
 
     /// Returns the number of its incarnation; 0 before the first.
@@ -182,8 +151,8 @@ impl SharedPartition {
         u16::try_from(self.object.load(Ordering::Acquire)).ok()
     }
 
-    pub(super) fn publish_phase(&self, phase: LifecycleView) {
-        self.phase.store(phase as u8, Ordering::Release);
+    pub(super) fn publish(&self, view: LifecycleView) {
+        self.view.store(view as u8, Ordering::Release);
     }
 
     pub(super) fn publish_incarnation(&self, number: u64, object: u16) {
@@ -272,13 +241,13 @@ mod tests {
     fn what_is_published_is_seen() {
         let shared = shared();
         assert_eq!(
-            (shared.phase(), shared.incarnation(), shared.object()),
+            (shared.view(), shared.incarnation(), shared.object()),
             (LifecycleView::Waiting, 0, None)
         );
-        shared.publish_phase(LifecycleView::Crashed);
+        shared.publish(LifecycleView::Crashed);
         shared.publish_incarnation(3, 7);
         assert_eq!(
-            (shared.phase(), shared.incarnation(), shared.object()),
+            (shared.view(), shared.incarnation(), shared.object()),
             (LifecycleView::Crashed, 3, Some(7))
         );
     }

@@ -27,5 +27,5 @@ pub use credit::FrameCredits;
 pub use needs::MemoryNeeds;
 pub use policy::{ClockPolicy, PageVerdict, ReclaimCandidate, ReclaimPolicy};
 pub use shares::SharesPolicy;
-pub use terms::PoolTerms;
+pub use terms::{AccountId, PoolTerms};
 pub use watermark::Watermarks;

@@ -17,11 +17,13 @@
 //! The policy is a type parameter, not a trait object: `judge` is inlined into the loop over the
 //! leaves.
 
+use crate::mm::object::ObjectId;
+
 /// A memory object that could give frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReclaimCandidate {
-    /// The pager's number of the object.
-    pub holder: usize,
+    /// The object.
+    pub object: ObjectId,
     /// Whether it is a dump image.
     pub kind: CandidateKind,
     /// Pages of its logical memory.
@@ -78,15 +80,16 @@ pub enum PageVerdict {
 
 /// The replaceable part of reclaim.
 pub trait ReclaimPolicy {
-    /// Picks the next victim; returns its holder number. `pool` is the number of frames that all
-    /// candidates share, `high` the high mark.
-    fn victim(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate]) -> Option<usize>;
+    /// Picks the next victim. `pool` is the number of frames that all candidates share, `high` the
+    /// high mark.
+    fn victim(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate])
+    -> Option<ObjectId>;
 
     /// Informs the policy of each candidate's use, about once a second.
     fn sampled(&mut self, _pool: u32, _high: u32, _candidates: &[ReclaimCandidate]) {}
 
-    /// Clears the state of a holder: the number belongs to another object from now on.
-    fn forget(&mut self, _holder: usize) {}
+    /// Clears the state of `object`: its number belongs to another object from now on.
+    fn forget(&mut self, _object: ObjectId) {}
 
     /// Judges a resident page that was not touched since the hand's last visit.
     fn judge(&self, page: PageView) -> PageVerdict;
@@ -98,14 +101,19 @@ pub trait ReclaimPolicy {
 pub struct ClockPolicy;
 
 impl ReclaimPolicy for ClockPolicy {
-    fn victim(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate]) -> Option<usize> {
+    fn victim(
+        &mut self,
+        pool: u32,
+        high: u32,
+        candidates: &[ReclaimCandidate],
+    ) -> Option<ObjectId> {
         let giving = || candidates.iter().filter(|c| c.may_give() > 0);
         if let Some(image) = giving().find(|c| c.kind == CandidateKind::Image) {
-            return Some(image.holder);
+            return Some(image.object);
         }
         let logical: u64 = candidates.iter().map(|c| u64::from(c.logical)).sum();
         let overage = (logical + u64::from(high)).saturating_sub(u64::from(pool));
-        giving().max_by_key(|c| gap(c, overage, logical)).map(|c| c.holder)
+        giving().max_by_key(|c| gap(c, overage, logical)).map(|c| c.object)
     }
 
     #[inline]
@@ -129,7 +137,7 @@ mod tests {
     use super::*;
 
     const LIVE: ReclaimCandidate = ReclaimCandidate {
-        holder: 0,
+        object: ObjectId::of_test(0),
         kind: CandidateKind::Live,
         logical: 100,
         resident: 50,
@@ -140,26 +148,27 @@ mod tests {
     #[test]
     fn a_dump_image_gives_first() {
         let image = ReclaimCandidate {
-            holder: 3,
+            object: ObjectId::of_test(3),
             kind: CandidateKind::Image,
             logical: 10,
             resident: 1,
             minimum: 8,
             used: 0,
         };
-        assert_eq!(ClockPolicy.victim(100, 4, &[LIVE, image]), Some(3));
+        assert_eq!(ClockPolicy.victim(100, 4, &[LIVE, image]), Some(ObjectId::of_test(3)));
         assert_eq!(
             ClockPolicy.victim(100, 4, &[LIVE, ReclaimCandidate { resident: 0, ..image }]),
-            Some(0)
+            Some(ObjectId::of_test(0))
         );
     }
 
     #[test]
     fn the_partition_farthest_behind_its_donation_gives_next() {
-        let behind = ReclaimCandidate { holder: 1, resident: 90, ..LIVE };
-        assert_eq!(ClockPolicy.victim(120, 4, &[LIVE, behind]), Some(1));
-        let small = ReclaimCandidate { holder: 2, logical: 40, resident: 40, ..LIVE };
-        assert_eq!(ClockPolicy.victim(120, 4, &[LIVE, behind, small]), Some(1));
+        let behind = ReclaimCandidate { object: ObjectId::of_test(1), resident: 90, ..LIVE };
+        assert_eq!(ClockPolicy.victim(120, 4, &[LIVE, behind]), Some(ObjectId::of_test(1)));
+        let small =
+            ReclaimCandidate { object: ObjectId::of_test(2), logical: 40, resident: 40, ..LIVE };
+        assert_eq!(ClockPolicy.victim(120, 4, &[LIVE, behind, small]), Some(ObjectId::of_test(1)));
     }
 
     #[test]

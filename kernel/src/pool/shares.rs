@@ -19,10 +19,10 @@
 //! gives frames loses accessed bits to the clock. Without the bound a small difference between two
 //! equal partitions would grow until one has all frames.
 
-use super::credit::MAX_HOLDERS;
 use super::policy::{
     CandidateKind, ClockPolicy, PageVerdict, PageView, ReclaimCandidate, ReclaimPolicy,
 };
+use crate::mm::object::{ObjectId, ObjectTable};
 
 /// Change of a shift at each sampling, in 256ths of the logical size.
 const STEP: i32 = 4;
@@ -36,18 +36,19 @@ const ACTIVE: u32 = 32;
 /// Shares that follow the use of memory.
 #[derive(Clone, Debug)]
 pub struct SharesPolicy {
-    shifts: [i32; MAX_HOLDERS],
+    shifts: [i32; ObjectTable::CAPACITY],
 }
 
 impl SharesPolicy {
     /// Starts with equal shares.
     pub const fn new() -> Self {
-        Self { shifts: [0; MAX_HOLDERS] }
+        Self { shifts: [0; ObjectTable::CAPACITY] }
     }
 
     fn donation(&self, candidate: &ReclaimCandidate, overage: u64, logical: u64) -> i64 {
         let share = overage * u64::from(candidate.logical) / logical.max(1);
-        share as i64 + i64::from(self.shifts[candidate.holder]) * i64::from(candidate.logical) / 256
+        share as i64
+            + i64::from(self.shifts[candidate.object.index()]) * i64::from(candidate.logical) / 256
     }
 
     /// Returns the candidate's donation less the frames it has given already.
@@ -71,14 +72,19 @@ fn logical(candidates: &[ReclaimCandidate]) -> u64 {
 }
 
 impl ReclaimPolicy for SharesPolicy {
-    fn victim(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate]) -> Option<usize> {
+    fn victim(
+        &mut self,
+        pool: u32,
+        high: u32,
+        candidates: &[ReclaimCandidate],
+    ) -> Option<ObjectId> {
         let giving = || candidates.iter().filter(|c| c.may_give() > 0);
         if let Some(image) = giving().find(|c| c.kind == CandidateKind::Image) {
-            return Some(image.holder);
+            return Some(image.object);
         }
         let logical = logical(candidates);
         let overage = (logical + u64::from(high)).saturating_sub(u64::from(pool));
-        giving().max_by_key(|c| self.gap(c, overage, logical)).map(|c| c.holder)
+        giving().max_by_key(|c| self.gap(c, overage, logical)).map(|c| c.object)
     }
 
     fn sampled(&mut self, pool: u32, high: u32, candidates: &[ReclaimCandidate]) {
@@ -91,24 +97,24 @@ impl ReclaimPolicy for SharesPolicy {
         let (mean, logical) = (sum / count, logical(candidates));
         let overage = (logical + u64::from(high)).saturating_sub(u64::from(pool));
         for c in live(candidates).filter(|c| use_of(c) <= mean + DEAD_BAND) {
-            let shift = &mut self.shifts[c.holder];
+            let shift = &mut self.shifts[c.object.index()];
             *shift = match use_of(c) + DEAD_BAND < mean {
                 true => (*shift + STEP).min(MOST),
                 false => *shift - shift.signum() * STEP,
             };
         }
         for c in live(candidates).filter(|c| use_of(c) > mean + DEAD_BAND) {
-            let before = self.shifts[c.holder];
-            self.shifts[c.holder] = (before - STEP).max(-MOST);
+            let before = self.shifts[c.object.index()];
+            self.shifts[c.object.index()] = (before - STEP).max(-MOST);
             let donated: i64 = live(candidates).map(|c| self.donation(c, overage, logical)).sum();
             if donated < overage as i64 {
-                self.shifts[c.holder] = before;
+                self.shifts[c.object.index()] = before;
             }
         }
     }
 
-    fn forget(&mut self, holder: usize) {
-        self.shifts[holder] = 0;
+    fn forget(&mut self, object: ObjectId) {
+        self.shifts[object.index()] = 0;
     }
 
     #[inline]
@@ -124,9 +130,9 @@ mod tests {
     const HIGH: u32 = 10;
     const POOL: u32 = 200;
 
-    fn partition(holder: usize, resident: u32, used: u16) -> ReclaimCandidate {
+    fn partition(number: u16, resident: u32, used: u16) -> ReclaimCandidate {
         ReclaimCandidate {
-            holder,
+            object: ObjectId::of_test(number),
             kind: CandidateKind::Live,
             logical: 200,
             resident,
@@ -140,18 +146,18 @@ mod tests {
         let mut shares = SharesPolicy::new();
         assert_eq!(
             shares.victim(POOL, HIGH, &[partition(0, 90, 128), partition(1, 100, 128)]),
-            Some(1)
+            Some(ObjectId::of_test(1))
         );
         let large = ReclaimCandidate { logical: 400, ..partition(0, 150, 128) };
         assert_eq!(
             shares.victim(POOL, HIGH, &[large, partition(1, 60, 128)]),
-            Some(0),
+            Some(ObjectId::of_test(0)),
             "250 given of 273, 140 of 136"
         );
         let poorer = ReclaimCandidate { resident: 110, ..large };
         assert_eq!(
             shares.victim(POOL, HIGH, &[poorer, partition(1, 60, 128)]),
-            Some(1),
+            Some(ObjectId::of_test(1)),
             "290 given of 273"
         );
     }
@@ -164,14 +170,14 @@ mod tests {
         // The active partition may now be well ahead.
         assert_eq!(
             shares.victim(POOL, HIGH, &[partition(0, 90, 10), partition(1, 110, 250)]),
-            Some(0)
+            Some(ObjectId::of_test(0))
         );
         // Reversed when the two change roles.
         let changed = [partition(0, 100, 250), partition(1, 100, 10)];
         (0..20).for_each(|_| shares.sampled(POOL, HIGH, &changed));
         assert_eq!(
             shares.victim(POOL, HIGH, &[partition(0, 110, 250), partition(1, 90, 10)]),
-            Some(1)
+            Some(ObjectId::of_test(1))
         );
     }
 
@@ -183,7 +189,7 @@ mod tests {
         });
         assert_eq!(
             shares.victim(POOL, HIGH, &[partition(0, 101, 250), partition(1, 100, 40)]),
-            Some(0)
+            Some(ObjectId::of_test(0))
         );
     }
 
@@ -215,7 +221,7 @@ mod tests {
         let mut shares = SharesPolicy::new();
         assert_eq!(
             shares.victim(POOL, HIGH, &[partition(0, 16, 0), partition(1, 17, 255)]),
-            Some(1)
+            Some(ObjectId::of_test(1))
         );
         assert_eq!(shares.victim(POOL, HIGH, &[partition(0, 16, 0), partition(1, 12, 255)]), None);
     }
@@ -224,7 +230,10 @@ mod tests {
     fn a_crashed_image_gives_first_and_all_of_it() {
         let image =
             ReclaimCandidate { kind: CandidateKind::Image, minimum: 16, ..partition(5, 3, 0) };
-        assert_eq!(SharesPolicy::new().victim(POOL, HIGH, &[partition(0, 150, 0), image]), Some(5));
+        assert_eq!(
+            SharesPolicy::new().victim(POOL, HIGH, &[partition(0, 150, 0), image]),
+            Some(ObjectId::of_test(5))
+        );
     }
 
     #[test]
@@ -233,11 +242,11 @@ mod tests {
         (0..10).for_each(|_| {
             shares.sampled(POOL, HIGH, &[partition(0, 100, 10), partition(1, 100, 250)])
         });
-        shares.forget(0);
-        shares.forget(1);
+        shares.forget(ObjectId::of_test(0));
+        shares.forget(ObjectId::of_test(1));
         assert_eq!(
             shares.victim(POOL, HIGH, &[partition(0, 90, 10), partition(1, 100, 250)]),
-            Some(1)
+            Some(ObjectId::of_test(1))
         );
     }
 }

@@ -1,5 +1,7 @@
 //! The terms on which a memory object takes part in the pool.
 
+use crate::partition_id::PartitionId;
+
 /// Frames that a vCPU always keeps, so that the instruction in flight can complete.
 ///
 /// One instruction touches at most about thirty pages: two of code, two each of source, destination
@@ -10,19 +12,45 @@
 /// thirty.
 pub const MINIMUM_RESIDENT: u32 = 64;
 
+/// An account of promised frames at the pool: a partition's, for all its incarnations and dump
+/// images, or that of an object without terms.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AccountId(u16);
+
+impl AccountId {
+    /// Makes the id of account number `number`, which is below
+    /// [`MAX_ACCOUNTS`](super::credit::MAX_ACCOUNTS).
+    #[inline]
+    pub const fn new(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// Returns the account of a partition.
+    #[inline]
+    pub const fn of(partition: PartitionId) -> Self {
+        Self(partition.as_u16())
+    }
+
+    /// Returns its position in a list of all accounts.
+    #[inline]
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// The terms of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PoolTerms {
-    /// Account whose credit it draws on: a partition's, for all its incarnations and dump images.
-    pub account: usize,
+    /// Account whose credit it draws on.
+    pub account: AccountId,
     /// Frames that it keeps while it lives.
     pub minimum: u32,
 }
 
 impl PoolTerms {
-    /// Returns the terms of partition number `index` with one vCPU.
-    pub const fn of_partition(index: usize) -> Self {
-        Self { account: index, minimum: MINIMUM_RESIDENT }
+    /// Returns the terms of a partition with one vCPU.
+    pub const fn of_partition(partition: PartitionId) -> Self {
+        Self { account: AccountId::of(partition), minimum: MINIMUM_RESIDENT }
     }
 }
 

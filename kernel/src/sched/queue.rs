@@ -30,6 +30,7 @@ mod tests;
 
 use crate::arch::percpu::{CpuId, MAX_CPUS};
 use crate::mm::flush::Kicks;
+use crate::partition_id::PartitionId;
 use alloc::vec::Vec;
 
 /// Longest turn while no other vCPU is ready.
@@ -59,6 +60,11 @@ pub enum IdleAnswer {
 pub struct VcpuId(u16);
 
 impl VcpuId {
+    /// Returns the only vCPU of a partition.
+    pub const fn of(partition: PartitionId) -> Self {
+        Self(partition.as_u16())
+    }
+
     /// Returns its number, counted from 0 in the order of [`RunQueue::add`].
     pub const fn index(self) -> usize {
         self.0 as usize
@@ -248,7 +254,8 @@ impl<W> RunQueue<W> {
 
     /// Makes a vCPU look at a request: ends its wait, or its stay in the guest. Returns the CPU to
     /// kick.
-    pub fn poke(&mut self, index: usize, now: u64) -> Kicks {
+    pub fn poke(&mut self, vcpu: VcpuId, now: u64) -> Kicks {
+        let index = vcpu.index();
         match self.entries.get_mut(index).map(|entry| &mut entry.state) {
             Some(RunState::Waiting { .. }) => self.make_ready(index, now),
             Some(RunState::Running { poked, cpu, .. }) => {

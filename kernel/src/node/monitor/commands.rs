@@ -11,7 +11,9 @@ use crate::console::output::{leave_raw, print_switch, print_text};
 use crate::console::report;
 use crate::console::utc::UtcTime;
 use crate::node::Node;
-use crate::partition::shared::{LifecycleView, PartitionRequest, SharedPartition};
+use crate::partition::lifecycle::LifecycleView;
+use crate::partition::shared::{PartitionRequest, SharedPartition};
+use crate::partition_id::PartitionId;
 use crate::space::PartialCause;
 use crate::storage::spaces::{DumpReleaseError, KeptDump};
 use alloc::format;
@@ -81,48 +83,48 @@ fn carry_out(
         MonitorCommand::PowerOff => {
             node.host.ending.store(true, Ordering::Release);
             node.host.hurry_disks();
-            for (index, shared) in node.partitions.iter().enumerate() {
+            for (id, shared) in node.partitions() {
                 shared.ask(PartitionRequest::Stop);
-                node.host.poke(index);
+                node.host.poke(id);
             }
         }
     }
     Ok(KeyDestination::Stay)
 }
 
-fn find<'a>(node: &'a Node, name: &str) -> Result<(usize, &'a SharedPartition), String> {
-    let found = node.partitions.iter().enumerate().find(|(_, shared)| shared.name() == name);
-    found
-        .map(|(index, shared)| (index, &**shared))
+fn find<'a>(node: &'a Node, name: &str) -> Result<(PartitionId, &'a SharedPartition), String> {
+    node.partitions()
+        .find(|(_, shared)| shared.name() == name)
+        .map(|(id, shared)| (id, &**shared))
         .ok_or_else(|| format!("no partition '{name}': {}", CommandError::Unknown(name)))
 }
 
 fn crash(node: &Node, name: &str) -> Result<(), String> {
-    let (index, shared) = find(node, name)?;
-    if !matches!(shared.phase(), LifecycleView::Loading | LifecycleView::Running) {
-        return Err(format!("{name} does not run: it is {}", shared.phase().as_str()));
+    let (id, shared) = find(node, name)?;
+    if !shared.view().is_alive() {
+        return Err(format!("{name} does not run: it is {}", shared.view().as_str()));
     }
     shared.ask(PartitionRequest::Crash);
-    node.host.poke(index);
+    node.host.poke(id);
     Ok(())
 }
 
 fn stop(node: &Node, name: &str) -> Result<(), String> {
-    let (index, shared) = find(node, name)?;
-    if shared.phase() == LifecycleView::Stopped {
+    let (id, shared) = find(node, name)?;
+    if shared.view() == LifecycleView::Stopped {
         return Err(format!("{name} has stopped already"));
     }
     shared.ask(PartitionRequest::Stop);
-    node.host.poke(index);
+    node.host.poke(id);
     Ok(())
 }
 
 /// Directs the keys to a partition from now on.
 fn choose_console(node: &Node, name: &str, mode: ConsoleMode) -> Result<KeyDestination, String> {
-    let (index, shared) = find(node, name)?;
+    let (id, shared) = find(node, name)?;
     // Output that another partition's raw mode has held back is printed first.
     leave_raw();
-    node.host.console.store(index, Ordering::Relaxed);
+    node.host.keys_to.set(id);
     // The partition may have printed its prompt already; it is shown again after this heading.
     print_switch(format_args!("\n[console of {}]\n", shared.name()));
     report(&ConsoleEvent::Console { partition: shared.name(), mode: mode.as_str() });
@@ -132,13 +134,13 @@ fn choose_console(node: &Node, name: &str, mode: ConsoleMode) -> Result<KeyDesti
 
 /// Types bytes at a partition's console: all of them or none.
 fn type_at(node: &Node, name: &str, bytes: &str) -> Result<(), String> {
-    let (index, shared) = find(node, name)?;
+    let (id, shared) = find(node, name)?;
     let bytes =
         hex::decode(bytes).ok_or("bytes: must be up to 64 bytes, two hexadecimal digits each")?;
     if !shared.type_all(&bytes) {
         return Err(BUSY.into());
     }
-    node.host.poke(index);
+    node.host.poke(id);
     Ok(())
 }
 
@@ -204,7 +206,7 @@ fn list(node: &Node, audience: Audience) {
     if audience == Audience::People {
         for shared in &node.partitions {
             let (name, phase, incarnation) =
-                (shared.name(), shared.phase().as_str(), shared.incarnation());
+                (shared.name(), shared.view().as_str(), shared.incarnation());
             print_text(format_args!(
                 "{name}  {phase}, incarnation {incarnation}, {} MiB\n",
                 shared.config.memory_bytes >> 20

@@ -25,7 +25,7 @@ pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionS
             id,
             partition: shared.name(),
             incarnation: shared.incarnation(),
-            state: shared.phase().as_str(),
+            state: shared.view().as_str(),
             logical: shared.config.memory_bytes / crate::addr::PAGE_SIZE,
             resident: u64::from(counts.resident + counts.going_out),
             paged: u64::from(counts.paged + counts.coming_in),

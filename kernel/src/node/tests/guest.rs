@@ -10,7 +10,7 @@ use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::FrameMemory;
 use crate::paging::{AccessOutcome, PageLossError};
-use crate::pool::PoolTerms;
+use crate::pool::{AccountId, PoolTerms};
 use crate::storage::spaces::SpaceId;
 use crate::virt::{CpuState, PageAccess, Regs};
 use std::collections::HashMap;
@@ -26,7 +26,7 @@ pub(super) type Truth = HashMap<(String, u64), Vec<u64>>;
 
 pub(super) struct SimGuest {
     pub name: &'static str,
-    account: usize,
+    account: u16,
     pub incarnation: u64,
     pub space: Option<SpaceId>,
     object: Option<Arc<MemoryObject>>,
@@ -47,8 +47,8 @@ pub(super) fn page_of(value: u64) -> Vec<u8> {
 }
 
 impl SimGuest {
-    pub(super) fn new(name: &'static str, account: usize, seed: u64) -> Self {
-        let dice = Dice::new(seed * 31 + account as u64);
+    pub(super) fn new(name: &'static str, account: u16, seed: u64) -> Self {
+        let dice = Dice::new(seed * 31 + u64::from(account));
         let (values, losses) = (vec![0; PAGES as usize], Vec::new());
         Self {
             name,
@@ -100,7 +100,11 @@ impl SimGuest {
             .node
             .host
             .pager
-            .attach_on(object.clone(), store, PoolTerms { account: self.account, minimum: 8 })
+            .attach_on(
+                object.clone(),
+                store,
+                PoolTerms { account: AccountId::new(self.account), minimum: 8 },
+            )
             .expect("it fits");
         self.incarnation += 1;
         self.object = Some(object);

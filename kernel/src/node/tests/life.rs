@@ -25,10 +25,12 @@ use crate::node::monitor::commands;
 use crate::node::services::IdleLimit;
 use crate::partition::cpuid;
 use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
+use crate::partition::lifecycle::LifecycleView;
 use crate::partition::loaders::fake::pvh_elf;
 use crate::partition::machine::VirtualMachine;
 use crate::partition::runner::{HostCpu, Runner};
-use crate::partition::shared::{LifecycleView, SharedPartition};
+use crate::partition::shared::SharedPartition;
+use crate::partition_id::PartitionId;
 use crate::virt::fake::{
     GuestScript, GuestStep, ScriptRecord, ScriptedCpu, ScriptedMemory, ScriptedVcpu,
 };
@@ -163,7 +165,7 @@ impl Life {
         let shared = machine.node.partitions.iter().cloned().enumerate();
         let is_shared = partitions.len() > 1;
         let runner = |(index, shared): (usize, _)| {
-            let mut runner = runner(host, index, &shared, &scripts[index]);
+            let mut runner = runner(host, PartitionId::new(index as u16), &shared, &scripts[index]);
             if is_shared {
                 runner.share_console();
             }
@@ -266,7 +268,7 @@ impl Life {
     /// Runs until the first partition has this phase.
     #[track_caller]
     fn reach(&mut self, phase: LifecycleView) {
-        self.until(phase.as_str(), |life| (life.shared().phase() == phase).then_some(()));
+        self.until(phase.as_str(), |life| (life.shared().view() == phase).then_some(()));
     }
 
     /// Gives the operator's command; returns the monitor's answer.
@@ -278,7 +280,7 @@ impl Life {
 
 fn runner(
     host: &'static Host,
-    index: usize,
+    id: PartitionId,
     shared: &Arc<SharedPartition>,
     script: &GuestScript,
 ) -> Runner {
@@ -289,5 +291,5 @@ fn runner(
     let clock = GuestClock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: 0 };
     let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
     let tag = host.tags.lock().allocate();
-    Runner::new(index, shared.clone(), layout, machine, tag, host.spaces.has_devices())
+    Runner::new(id, shared.clone(), layout, machine, tag, host.spaces.has_devices())
 }

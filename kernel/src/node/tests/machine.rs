@@ -10,8 +10,8 @@ use crate::block::any::{AnyDisk, FoundDisk};
 use crate::block::dma::fake::region;
 use crate::config::PartitionConfig;
 use crate::console::fake as events;
-use crate::host::Host;
 use crate::host::reaper::Reaper;
+use crate::host::{ConsoleChoice, Host};
 use crate::mm::fake::FakeRam;
 use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::FrameTable;
@@ -35,7 +35,7 @@ use crate::virt::Backend;
 use crate::virt::tag::TlbTags;
 use core::future::Future;
 use core::pin::pin;
-use core::sync::atomic::{AtomicBool, AtomicUsize};
+use core::sync::atomic::AtomicBool;
 use core::task::{Context, Waker};
 use std::sync::Arc;
 
@@ -138,7 +138,7 @@ impl SimMachine {
             reaper: Reaper::new(),
             tags: RankedLock::new(TlbTags::new(8)),
             run_queue: RankedLock::new(run_queue),
-            console: AtomicUsize::new(0),
+            keys_to: ConsoleChoice::default(),
             archive,
             unix_ns_at_start: 0,
             ending: AtomicBool::new(false),

@@ -3,6 +3,7 @@
 use super::*;
 use crate::block::DiskError;
 use crate::paging::{DrainProgress, ImageDrain, PageFinal};
+use crate::pool::{AccountId, PoolTerms};
 
 /// An object of 512 pages: 0..64 written and partly paged, 64..128 zero, 128..192 written, the rest
 /// untouched.
@@ -243,7 +244,7 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
     let store = |first: u64, pages| {
         Some(PageStore { disk: 0, blocks: BlockMap { data_start: first * 8, pages } })
     };
-    let terms = |account| crate::pool::PoolTerms { account, minimum: 8 };
+    let terms = |account| PoolTerms { account: AccountId::new(account), minimum: 8 };
     let (crashed, neighbour) = (rig.bare_object(64), rig.bare_object(512));
     rig.pager.attach_on(crashed.clone(), store(0, 64), terms(0)).unwrap();
     rig.pager.attach_on(neighbour.clone(), store(512, 512), terms(1)).unwrap();
@@ -261,9 +262,17 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
         }
         rig.poll();
         let free = rig.frames.free_count();
-        assert!(rig.pager.reserved(0) <= free, "{} kept of {free} free", rig.pager.reserved(0));
+        assert!(
+            rig.pager.reserved(AccountId::new(0)) <= free,
+            "{} kept of {free} free",
+            rig.pager.reserved(AccountId::new(0))
+        );
     }
-    assert_eq!(rig.pager.reserved(0), BOOT, "all of the image's first frames are kept");
+    assert_eq!(
+        rig.pager.reserved(AccountId::new(0)),
+        BOOT,
+        "all of the image's first frames are kept"
+    );
     let before = next;
     for _ in 0..200 {
         while next < 512 && rig.fault(&neighbour, next) == AccessOutcome::Resolved {
@@ -273,7 +282,7 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
         rig.poll();
     }
     assert!(next > before + 64, "the neighbour goes on, by frames of its own: {before} {next}");
-    assert_eq!(rig.pager.reserved(0), BOOT);
+    assert_eq!(rig.pager.reserved(AccountId::new(0)), BOOT);
     // The next incarnation gets all of them at once, although no other frame is free.
     let successor = rig.bare_object(64);
     rig.pager.attach_on(successor.clone(), store(128, 64), terms(0)).unwrap();
@@ -284,7 +293,7 @@ fn an_images_frames_are_kept_for_its_next_incarnation_while_a_hungry_neighbour_g
             "frame {n} of the boot memory"
         );
     }
-    assert_eq!(rig.pager.reserved(0), 0);
+    assert_eq!(rig.pager.reserved(AccountId::new(0)), 0);
 }
 
 #[test]
@@ -293,7 +302,7 @@ fn what_a_partition_does_not_need_is_everybodys_in_the_end() {
     let object = rig.object(64, 0);
     (0..64).for_each(|n| rig.write(&object, n, 1));
     object.become_image();
-    let account = usize::from(object.id().as_u16());
+    let account = AccountId::new(object.id().as_u16());
     rig.pager.promise(object.id(), 1000);
     let drain = ImageDrain::new(&rig.pager, object.clone());
     for _ in 0..50 {

@@ -103,7 +103,7 @@ fn an_object_that_has_more_than_its_share_goes_when_another_starves() {
     let mut rig = RigParameters { frames: FRAMES, ..RigParameters::default() }.start();
     let (bad, good) = (rig.object(FRAMES, 0), rig.object_on(1, FRAMES, 0));
     rig.pager.detach(good.id()).unwrap();
-    let terms = crate::pool::PoolTerms { account: 1, minimum: 32 };
+    let terms = crate::pool::PoolTerms { account: crate::pool::AccountId::new(1), minimum: 32 };
     let blocks = BlockMap { data_start: 0, pages: FRAMES };
     rig.pager.attach_on(good.clone(), Some(PageStore { disk: 1, blocks }), terms).unwrap();
     rig.disk.inner().fail_writes = u32::MAX;

@@ -320,7 +320,10 @@ fn a_partition_at_its_minimum_gives_nothing() {
     let store = |first: u64, pages| {
         Some(PageStore { disk: 0, blocks: BlockMap { data_start: first * 8, pages } })
     };
-    let terms = |account| crate::pool::PoolTerms { account, minimum: 40 };
+    let terms = |account| crate::pool::PoolTerms {
+        account: crate::pool::AccountId::new(account),
+        minimum: 40,
+    };
     rig.pager.attach_on(small.clone(), store(0, 40), terms(0)).unwrap();
     rig.pager.attach_on(large.clone(), store(64, 512), terms(1)).unwrap();
     (0..40).for_each(|n| rig.write(&small, n, 1));

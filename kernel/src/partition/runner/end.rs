@@ -1,7 +1,7 @@
 //! The end of an incarnation: a crash with its dump and the restart gate, a reset, or a stop for
 //! good.
 
-use super::{AfterTeardown, BackingState, Lifecycle, PROMISE_NS, Runner, StepOutcome};
+use super::{PROMISE_NS, Runner, StepOutcome};
 use crate::addr::PageIndex;
 use crate::arch::{instr, time};
 use crate::config::{DumpOverflow, DumpPolicy, RestartLimit, RestartPolicy};
@@ -14,8 +14,9 @@ use crate::dump::bound::{self, CrashDumpAction};
 use crate::host::Host;
 use crate::mm::object::MemoryObject;
 use crate::partition::ending::{GuestEnd, true_end};
+use crate::partition::lifecycle::{AfterTeardown, BackingState, Lifecycle};
 use crate::partition::restarts::RestartVerdict;
-use crate::partition::shared::LifecycleView;
+use crate::pool::AccountId;
 use core::sync::atomic::Ordering;
 
 /// A partition that stops waits this long for a line that takes none of its output.
@@ -43,7 +44,6 @@ impl Runner {
         let Some(object) = self.object.take() else {
             return self.stop(host, "crashed without memory", 0);
         };
-        self.shared.publish_phase(LifecycleView::Crashed);
         let text = reason.in_words(self.machine.platform.panic_text());
         self.announce_crash(&object, reason, &text);
         self.drain_console(host);
@@ -72,7 +72,7 @@ impl Runner {
                     self.dump_order(),
                 );
                 (self.space, self.backing) = (None, BackingState::Settled);
-                self.state = Lifecycle::Crashed { gate, how, job, at_ns, given_before };
+                self.set_state(Lifecycle::Crashed { gate, how, job, at_ns, given_before });
                 self.check_gate(host)
             }
             _ => {
@@ -189,12 +189,12 @@ impl Runner {
                 .counters()
                 .freed_from_live
                 .saturating_sub(*given_before),
-            reserved: u64::from(host.pager.reserved(self.index)),
+            reserved: u64::from(host.pager.reserved(AccountId::of(self.id))),
             boot_memory: gate.boot_pages(),
             since_crash_ns: time::now_ns().saturating_sub(*at_ns),
         });
         self.promise_ends = Some(time::now_ns().saturating_add(PROMISE_NS));
-        self.state = Lifecycle::NeedsSpace { told: false };
+        self.set_state(Lifecycle::NeedsSpace { told: false });
         self.find_space(host)
     }
 
@@ -202,11 +202,14 @@ impl Runner {
     fn retire(&mut self, host: &'static Host, then: AfterTeardown) -> StepOutcome {
         match self.object.take() {
             Some(object) => {
-                self.state = Lifecycle::Retiring { gone: host.reaper.reap(object), then }
+                self.set_state(Lifecycle::Retiring { gone: host.reaper.reap(object), then });
             }
             // The memory is being taken apart already: only the following step changes.
             None => match &mut self.state {
-                Lifecycle::Retiring { then: planned, .. } => *planned = then,
+                Lifecycle::Retiring { then: planned, .. } => {
+                    *planned = then;
+                    self.shared.publish(self.state.view());
+                }
                 _ => return self.retired(host, then),
             },
         }
@@ -221,7 +224,7 @@ impl Runner {
         match (then, self.space) {
             (AfterTeardown::Begin, Some(space)) => {
                 host.spaces.renew(space, self.shared.name(), &self.layout, self.incarnation + 1);
-                self.state = Lifecycle::Activating;
+                self.set_state(Lifecycle::Activating);
             }
             (AfterTeardown::Begin, None) => return self.begin(host),
             (AfterTeardown::Stop, _) => {
@@ -244,12 +247,11 @@ impl Runner {
     }
 
     fn note_stopped(&mut self, host: &'static Host) {
-        self.state = Lifecycle::Stopped;
         // Another partition may wait for a space that was kept for this one.
         host.spaces.end_reserve(self.shared.name());
         host.wake();
         // Last: when all partitions have stopped and no work is in progress, the machine stops.
-        self.shared.publish_phase(LifecycleView::Stopped);
+        self.set_state(Lifecycle::Stopped);
     }
 
     /// Returns whether the line has taken all of the console's output, or has stopped taking any.

@@ -1,10 +1,7 @@
 //! The guest runs: its waits, its devices' effects, and the ends of its stays.
 
 use super::life::StayTimes;
-use super::{
-    BackingState, HostCpu, LOOK_NS, Lifecycle, PROMISE_NS, ParkReason, Runner, StepOutcome,
-    VcpuResidence, WaitEvent,
-};
+use super::{HostCpu, LOOK_NS, PROMISE_NS, Runner, StepOutcome, VcpuResidence, WaitEvent};
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, time};
 use crate::config::ConsoleRoute;
@@ -20,9 +17,9 @@ use crate::partition::devices::{DeviceEffect, PanicKind};
 use crate::partition::ending::GuestEnd;
 use crate::partition::hang::HangFinding;
 use crate::partition::last_words::{PanicGrace, PanicSignal};
+use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
 use crate::partition::machine::StopReason;
 use alloc::format;
-use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes around a line with its partition's name: brackets, blank, end, and a name of 31 letters.
 const TAG: usize = 36;
@@ -153,12 +150,12 @@ impl Runner {
 
     /// Handles the end of the guest's stay.
     fn stopped(&mut self, host: &'static Host, stop: StopReason) -> StepOutcome {
-        self.state = Lifecycle::Running(ParkReason::No);
+        self.park(ParkReason::No);
         match stop {
             StopReason::Slice | StopReason::Asked => {}
-            StopReason::Page(ticket) => self.state = Lifecycle::Running(ParkReason::Page(ticket)),
+            StopReason::Page(ticket) => self.park(ParkReason::Page(ticket)),
             StopReason::Halted if self.machine.can_wake() => {
-                self.state = Lifecycle::Running(ParkReason::Halted);
+                self.park(ParkReason::Halted);
                 self.halted_ns = time::now_ns();
             }
             StopReason::Halted => return self.end(host, GuestEnd::Stop("halted for good", 0)),
@@ -182,7 +179,7 @@ impl Runner {
                 self.tell("crash_kernel", "");
             }
             // The line takes no more at the moment.
-            DeviceEffect::ConsoleFull => self.state = Lifecycle::Running(ParkReason::Console),
+            DeviceEffect::ConsoleFull => self.park(ParkReason::Console),
             // Output is fetched after every stay. A guest that shuts down in order ends by itself.
             DeviceEffect::None
             | DeviceEffect::Console
@@ -216,7 +213,7 @@ impl Runner {
     }
 
     fn has_keys(&self, host: &Host) -> bool {
-        host.console.load(Relaxed) == self.index
+        host.keys_to.get() == self.id
     }
 
     fn tell(&self, kind: &str, text: &str) {

@@ -1,7 +1,7 @@
 //! Evaluates a guest's stays on the CPU: whether it still stores its log after a panic, was stopped
 //! for long, or hangs.
 
-use super::{Lifecycle, ParkReason, Runner};
+use super::Runner;
 use crate::arch::time;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
@@ -11,6 +11,7 @@ use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::object::MemoryObject;
 use crate::partition::hang::{self, HangFinding};
 use crate::partition::last_words::{GuestInterrupts, PanicGrace};
+use crate::partition::lifecycle::{Lifecycle, ParkReason};
 use crate::partition::machine::StopReason;
 use crate::partition::stall::{StallWatch, WakeTime};
 
@@ -66,7 +67,7 @@ impl Runner {
         if let Err(GuestMemoryError::NotResident(_)) =
             self.machine.msrs.kvmclock().tell_stopped(&memory)
         {
-            self.state = Lifecycle::Running(ParkReason::Page(ticket));
+            self.park(ParkReason::Page(ticket));
             return false;
         }
         self.stall = StallWatch::new();

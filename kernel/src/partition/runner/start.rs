@@ -1,7 +1,7 @@
 //! From nothing to a kernel in memory: a space, empty memory, devices after reset, the image
 //! copied.
 
-use super::{BackingState, Lifecycle, ParkReason, Runner, StepOutcome, VcpuResidence, WaitEvent};
+use super::{Runner, StepOutcome, VcpuResidence, WaitEvent};
 use crate::arch::{fpu, instr};
 use crate::config::RestartPolicy;
 use crate::console::event::ConsoleEvent;
@@ -15,8 +15,8 @@ use crate::partition::command_line::{self, Added};
 use crate::partition::devices::clock::{GuestClock, Tsc};
 use crate::partition::hang::HangWatch;
 use crate::partition::last_words::PanicGrace;
+use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
 use crate::partition::loaders::{self, ImageSource, LoadJob, LoadProgress};
-use crate::partition::shared::LifecycleView;
 use crate::partition::skip::InsnLengthCache;
 use crate::partition::stall::StallWatch;
 use crate::pool::PoolTerms;
@@ -31,7 +31,6 @@ impl Runner {
         if !self.needs_space {
             return self.begin(host);
         }
-        self.shared.publish_phase(LifecycleView::Waiting);
         match host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation + 1) {
             Some(space) => {
                 self.space = Some(space);
@@ -39,7 +38,7 @@ impl Runner {
                     self.backing = BackingState::Awaited;
                     return self.begin(host);
                 }
-                self.state = Lifecycle::Activating;
+                self.set_state(Lifecycle::Activating);
                 StepOutcome::Again
             }
             None => {
@@ -63,7 +62,7 @@ impl Runner {
             // one.
             Some(Err(_)) => {
                 self.space = None;
-                self.state = Lifecycle::NeedsSpace { told: false };
+                self.set_state(Lifecycle::NeedsSpace { told: false });
                 StepOutcome::Again
             }
         }
@@ -115,7 +114,7 @@ impl Runner {
             Ok(object) => object,
             // Tables are freed when memory that is being taken apart or drained is gone.
             Err(_) if !host.reaper.is_empty() || !host.tasks.is_empty() => {
-                self.state = Lifecycle::NeedsTables;
+                self.set_state(Lifecycle::NeedsTables(self.backing));
                 return StepOutcome::look_again();
             }
             Err(_) => return self.fail(host, "no memory for another second-level table"),
@@ -133,8 +132,7 @@ impl Runner {
         } else {
             BackingState::Settled
         };
-        if host.pager.attach_on(object.clone(), store, PoolTerms::of_partition(self.index)).is_err()
-        {
+        if host.pager.attach_on(object.clone(), store, PoolTerms::of_partition(self.id)).is_err() {
             return self.fail(host, "the paging space does not fit the partition");
         }
         self.tell_of_store(host);
@@ -145,12 +143,12 @@ impl Runner {
         self.reset_machine(host, &plan);
         self.machine.vcpu.set_memory(object.root().base(), self.tag);
         self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
-        self.shared.publish_phase(LifecycleView::Loading);
         self.last_words = PanicGrace::None;
         self.hang = self.shared.config.hang_timeout_ns.map(HangWatch::new);
         self.stall = StallWatch::new();
         self.entered = false;
-        self.state = Lifecycle::Loading(Box::new(LoadJob::new(plan, &self.shared.config.kernel)));
+        let job = LoadJob::new(plan, &self.shared.config.kernel);
+        self.set_state(Lifecycle::Loading(Box::new(job)));
         StepOutcome::Onward
     }
 
@@ -197,8 +195,7 @@ impl Runner {
                 *self.machine.vcpu.regs_mut() = loading.plan().regs;
                 self.machine.vcpu.set_state(&loading.plan().state);
                 self.reset_fpu();
-                self.state = Lifecycle::Running(ParkReason::No);
-                self.shared.publish_phase(LifecycleView::Running);
+                self.set_state(Lifecycle::Running(ParkReason::No));
                 StepOutcome::Onward
             }
             Err(GuestMemoryError::NotResident(_)) if object.ready(ticket) => StepOutcome::Again,

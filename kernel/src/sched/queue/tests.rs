@@ -125,15 +125,15 @@ fn what_happens_during_a_turn_ends_the_wait_after_it() {
 fn a_request_ends_the_stay_or_the_wait() {
     let mut queue = queue(2);
     next(&mut queue, A, 0);
-    assert_eq!(queue.poke(0, 0), Kicks(bit(A)));
-    assert_eq!(queue.poke(1, 0), Kicks(0), "a ready one is looked at anyhow");
-    assert_eq!(queue.poke(9, 0), Kicks(0));
+    assert_eq!(queue.poke(VcpuId(0), 0), Kicks(bit(A)));
+    assert_eq!(queue.poke(VcpuId(1), 0), Kicks(0), "a ready one is looked at anyhow");
+    assert_eq!(queue.poke(VcpuId(9), 0), Kicks(0));
     wait(&mut queue, 0, A, 0, 1, None);
     assert_eq!(next(&mut queue, A, 0), Some(0));
     wait(&mut queue, 0, A, 0, 1, None);
     next(&mut queue, B, 0);
     assert_eq!(queue.idle(A, 0), IdleAnswer::UntilKicked);
-    assert_eq!(queue.poke(0, 0), Kicks(bit(A)));
+    assert_eq!(queue.poke(VcpuId(0), 0), Kicks(bit(A)));
 }
 
 #[test]

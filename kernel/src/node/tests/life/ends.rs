@@ -95,7 +95,7 @@ fn a_machine_that_ends_leaves_a_silent_disk_behind() {
     life.scripts[0].go_on(&[POWER_OFF]);
     life.hear("Stopped", &["how: \"power off\""]);
     life.pass(5 * SECOND_NS);
-    assert_ne!(life.shared().phase(), LifecycleView::Stopped, "the disk may still answer");
+    assert_ne!(life.shared().view(), LifecycleView::Stopped, "the disk may still answer");
     life.host().ending.store(true, Ordering::Release);
     life.reach(LifecycleView::Stopped);
     assert!(life.host().frames.free_count() < life.host().frames.total());

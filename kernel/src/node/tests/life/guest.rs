@@ -141,7 +141,7 @@ fn a_halt_ends_when_a_key_is_typed() {
     life.pass(100 * MS);
     assert!(!life.scripts[0].is_done(), "it waits for a key");
     assert!(life.shared().type_all(b"k"));
-    life.host().poke(0);
+    life.host().poke(PartitionId::FIRST);
     life.finish();
     let record = life.record();
     assert_eq!(record.delivered, [InjectedEvent::interrupt(52)]);

@@ -74,7 +74,7 @@ fn a_stop_while_the_space_is_made_ready_comes_after_that() {
     let mut life = Life::alone(config("p"), &[]);
     slow(&life);
     life.pass(20 * MS);
-    assert_eq!(life.shared().phase(), LifecycleView::Waiting);
+    assert_eq!(life.shared().view(), LifecycleView::Activating);
     life.command("stop p");
     life.pass(20 * MS);
     assert!(!life.has_heard("Stopped"));
@@ -105,7 +105,7 @@ fn a_crash_that_comes_too_late_does_not_hit_the_next_incarnation() {
     let mut life = Life::alone(config("p"), &[&[RESET], &[]]);
     life.hear("Stopped", &["how: \"reset\""]);
     life.shared().ask(PartitionRequest::Crash);
-    life.host().poke(0);
+    life.host().poke(PartitionId::FIRST);
     life.hear("Entered", &["incarnation: 2"]);
     life.pass(SECOND_NS);
     assert!(!life.has_heard("Crash"));

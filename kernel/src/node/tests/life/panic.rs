@@ -42,7 +42,7 @@ fn a_panic_has_its_grace_and_leaves_a_dump_behind_which_the_next_incarnation_run
         Life::alone(config("p"), &[&[Write(page(1), 7), Sti, PANICKED], &[Read(page(1))]]);
     life.hear("Entered", &["incarnation: 1"]);
     life.hear("Crash", &["incarnation: 1", "reason: \"panic\""]);
-    assert_eq!(life.shared().phase(), LifecycleView::Crashed);
+    assert_eq!(life.shared().view(), LifecycleView::Crashed);
     life.hear("Restart", &["incarnation: 2"]);
     life.hear("Entered", &["incarnation: 2"]);
     life.finish();

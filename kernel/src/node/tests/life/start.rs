@@ -15,7 +15,7 @@ fn a_start_loads_the_kernel_and_enters_it_with_the_loaders_registers() {
     assert_eq!((record.boots.len(), record.boots[0].regs.rip), (1, ENTRY));
     assert_eq!(record.boots[0].state.cr0 & 1, 1, "PVH begins in protected mode");
     assert_eq!(record.values[0].to_le_bytes()[..2], GuestScript::MOV_BYTES);
-    assert_eq!((life.shared().phase(), life.shared().incarnation()), (LifecycleView::Running, 1));
+    assert_eq!((life.shared().view(), life.shared().incarnation()), (LifecycleView::Running, 1));
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn a_partition_without_a_space_waits_for_the_first_that_comes_free() {
     life.hear("Entered", &["partition: \"p\""]);
     life.pass(100 * MS);
     assert!(life.has_heard("Waiting"));
-    assert_eq!(life.machine.node.partitions[1].phase(), LifecycleView::Waiting);
+    assert_eq!(life.machine.node.partitions[1].view(), LifecycleView::Waiting);
     assert_eq!(q.record().boots.len(), 0);
     life.command("stop p");
     life.hear("Entered", &["partition: \"q\"", "incarnation: 1"]);
@@ -91,7 +91,7 @@ fn a_large_image_is_loaded_in_several_turns() {
     life.hear("Start", &[]);
     let mut turns = 0;
     while !life.has_heard("Entered") {
-        assert_eq!(life.shared().phase(), LifecycleView::Loading);
+        assert_eq!(life.shared().view(), LifecycleView::Loading);
         life.turn();
         turns += 1;
     }
