@@ -376,7 +376,10 @@ fn rooms_use_only_those_below() {
         &shown(rooms::upward(&arrows, ROOMS)),
         "a file uses a room above its own: move what it uses down",
     );
-    none(&shown(rooms::circles(&arrows)), "files of different rooms use each other in a circle");
+    none(
+        &shown(rooms::circles(&arrows)),
+        "files use each other in a circle: move the data that both use into a file below them",
+    );
     assert!(arrows.len() > 1000, "the paths of the kernel's files are read");
 }
 

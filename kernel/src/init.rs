@@ -7,6 +7,7 @@
 
 mod selftest;
 
+use crate::arch::vectors;
 use crate::arch::{
     features, interrupts, percpu, percpu::CpuId, physmem::PhysicalMemory, pit, smp, time,
 };
@@ -107,7 +108,7 @@ fn option<'a>(command_line: &'a str, name: &str) -> Option<&'a str> {
 fn cpu_main(_: CpuId) -> ! {
     loop {
         interrupts::idle(None);
-        if interrupts::take(interrupts::KICK) > 0 {
+        if interrupts::take(vectors::KICK) > 0 {
             interrupts::kick(CpuId::BOOT);
         }
     }

@@ -102,10 +102,9 @@ pub fn upward<'a>(arrows: &'a BTreeSet<Arrow>, rooms: &[&str]) -> Vec<&'a Arrow>
     arrows.iter().filter(|arrow| height(&arrow.to) < height(&arrow.from)).collect()
 }
 
-/// Returns the arrows between rooms that are part of a circle of files.
+/// Returns the arrows that are part of a circle of files.
 pub fn circles(arrows: &BTreeSet<Arrow>) -> Vec<&Arrow> {
-    let between = arrows.iter().filter(|arrow| room(&arrow.from) != room(&arrow.to));
-    between.filter(|arrow| reaches(arrows, &arrow.to, &arrow.from)).collect()
+    arrows.iter().filter(|arrow| reaches(arrows, &arrow.to, &arrow.from)).collect()
 }
 
 /// Returns whether arrows lead from one file to the other.
@@ -284,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn arrows_up_and_circles_between_rooms_are_found() {
+    fn arrows_up_and_circles_are_found() {
         let files = [
             ("lib.rs", "mod top;\nmod low;\n"),
             ("top/mod.rs", "mod one;\nmod two;\n"),
@@ -303,11 +302,13 @@ mod tests {
             shown(upward(&arrows, &["low", "top"])),
             ["top/one.rs uses low.rs (crate::low::X)"]
         );
-        let both = [
+        let all = [
             "low.rs uses top/two.rs (crate::top::two::Y)",
             "top/one.rs uses low.rs (crate::low::X)",
+            "top/one.rs uses top/two.rs (super::two::Y)",
+            "top/two.rs uses top/one.rs (super::one::Z)",
         ];
-        assert_eq!(shown(circles(&arrows)), both);
+        assert_eq!(shown(circles(&arrows)), all);
         assert_eq!(homeless(&tree_of(&files), &["top"]), ["low.rs"]);
     }
 

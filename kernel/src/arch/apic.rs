@@ -65,7 +65,7 @@ pub fn init() {
     {
         write(entry, MASKED);
     }
-    write(ApicRegister::SpuriousVector, SOFTWARE_ENABLE | u32::from(super::interrupts::SPURIOUS));
+    write(ApicRegister::SpuriousVector, SOFTWARE_ENABLE | u32::from(super::vectors::SPURIOUS));
 }
 
 /// Returns this CPU's APIC identifier.

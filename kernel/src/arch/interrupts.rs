@@ -14,21 +14,13 @@
 // UNSAFETY: enables interrupts, which requires this CPU's tables to be loaded.
 #![expect(unsafe_code)]
 
+use super::vectors;
 use super::{
     apic, instr,
     percpu::{CpuId, MAX_CPUS, PerCpu},
     time,
 };
 use core::sync::atomic::{AtomicU32, Ordering};
-
-/// The one-shot timer.
-pub const TIMER: u8 = 0x30;
-/// Another CPU asks this one to check its flags.
-pub const KICK: u8 = 0x31;
-/// Vector of the first disk; each further disk has the next vector.
-pub const DISK: u8 = 0x40;
-/// The APIC's vector for a spurious interrupt.
-pub const SPURIOUS: u8 = 0xff;
 
 struct VectorCounts([AtomicU32; 256]);
 
@@ -41,7 +33,7 @@ static APIC_IDS: PerCpu<AtomicU32> = PerCpu::new([const { AtomicU32::new(0) }; M
 pub(super) fn arrived(vector: u8) {
     count(vector);
     // A spurious interrupt is not in service: an end of interrupt would end another one.
-    if vector != SPURIOUS {
+    if vector != vectors::SPURIOUS {
         apic::end_of_interrupt();
     }
 }
@@ -97,7 +89,7 @@ pub fn kick(cpu: CpuId) {
     if cpu == CpuId::BOOT {
         return instr::raise_kick();
     }
-    apic::send(apic_id(cpu), KICK);
+    apic::send(apic_id(cpu), vectors::KICK);
 }
 
 /// Returns a CPU's APIC identifier, the destination of devices' messages.

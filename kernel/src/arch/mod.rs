@@ -21,6 +21,7 @@ pub mod quirks;
 pub mod repeats;
 pub mod rtc;
 pub mod time;
+pub mod vectors;
 #[cfg(test)]
 pub mod word_layout;
 

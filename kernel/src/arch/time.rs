@@ -11,7 +11,7 @@ pub mod test_clock;
 
 use super::apic::Countdown;
 use super::calibrate::{ClockFrequencies, Yardstick, frequencies};
-use super::{apic, instr, interrupts, pit, quirks, repeats};
+use super::{apic, instr, pit, quirks, repeats, vectors};
 use spin::Once;
 
 /// A clock's frequency, prepared for conversions without division.
@@ -227,11 +227,11 @@ pub fn arm_at(deadline: u64) {
     let Some(clocks) = CLOCKS.get() else { return };
     match clocks.timer {
         // SAFETY: only a CPU with this mode has no ratio. Zero would disarm the timer.
-        None => unsafe { apic::start_deadline_timer(interrupts::TIMER, deadline.max(1)) },
+        None => unsafe { apic::start_deadline_timer(vectors::TIMER, deadline.max(1)) },
         Some(timer) => {
             let count = timer.count(deadline.saturating_sub(instr::rdtsc()));
             let (count, countdown) = clocks.losses.program(count);
-            apic::start_timer(interrupts::TIMER, count, countdown);
+            apic::start_timer(vectors::TIMER, count, countdown);
         }
     }
 }
@@ -261,8 +261,8 @@ pub fn disarm() {
     match CLOCKS.get().map(|clocks| clocks.timer) {
         None => {}
         // SAFETY: as in `arm`.
-        Some(None) => unsafe { apic::start_deadline_timer(interrupts::TIMER, 0) },
-        Some(Some(_)) => apic::start_timer(interrupts::TIMER, 0, Countdown::Once),
+        Some(None) => unsafe { apic::start_deadline_timer(vectors::TIMER, 0) },
+        Some(Some(_)) => apic::start_timer(vectors::TIMER, 0, Countdown::Once),
     }
 }
 

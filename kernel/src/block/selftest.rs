@@ -7,6 +7,7 @@
 // UNSAFETY: fills and compares buffers in physical memory that it took.
 #![expect(unsafe_code)]
 
+use crate::arch::vectors;
 use log::{error, info};
 
 use super::MAX_DISKS;
@@ -91,7 +92,7 @@ fn find(
     limits: DriverTimeouts,
 ) -> arrayvec::ArrayVec<FoundDisk, MAX_DISKS> {
     let apic_id = interrupts::apic_id(CpuId::BOOT) as u8;
-    let mut discovery = DiskDiscovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
+    let mut discovery = DiskDiscovery::new(memory, vectors::DISK, apic_id).with_limits(limits);
     // SAFETY: this is the only user of the machine's disks.
     unsafe {
         discovery
@@ -185,7 +186,7 @@ impl DiskSelftest<'_> {
 
     /// Sends all requests; returns the most that were in flight.
     fn all_at_once(&self, operation: DiskOperation, first_page: u64) -> Result<u64, &'static str> {
-        let vector = interrupts::DISK + self.disk().info().index;
+        let vector = vectors::DISK + self.disk().info().index;
         interrupts::take(vector);
         let (mut sent, mut done, mut most, mut arrived) = (0, 0, 0, 0);
         while done < REQUESTS {

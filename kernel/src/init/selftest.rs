@@ -5,6 +5,7 @@
 // UNSAFETY: one of the failures is a write to an unmapped page.
 #![expect(unsafe_code)]
 
+use crate::arch::vectors;
 use crate::arch::{
     fpu::{self, GuestFpu},
     instr, interrupts, percpu, time,
@@ -20,7 +21,7 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 /// If a check fails: nothing above would work.
 pub(super) fn check_this_machine() {
     interrupts::idle(Some(time::now_ns() + 1_000_000));
-    assert!(interrupts::take(interrupts::TIMER) > 0, "the timer fires");
+    assert!(interrupts::take(vectors::TIMER) > 0, "the timer fires");
     interrupts::kick(percpu::current());
     await_kick(interrupts::window);
     for cpu in percpu::others() {
@@ -39,7 +40,7 @@ pub(super) fn check_this_machine() {
 
 fn await_kick(wait: impl Fn()) {
     let end = time::now_ns() + PATIENCE_NS;
-    while interrupts::take(interrupts::KICK) == 0 {
+    while interrupts::take(vectors::KICK) == 0 {
         assert!(time::now_ns() < end, "a kick arrives");
         wait();
         instr::pause();

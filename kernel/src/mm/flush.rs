@@ -40,7 +40,7 @@ mod model;
 mod tests;
 mod word;
 
-use super::object::{ObjectId, ObjectTable};
+use super::object_id::ObjectId;
 use crate::arch::percpu::{CpuId, MAX_CPUS};
 use core::sync::atomic::{AtomicU64, Ordering};
 pub use word::AtomicWord;
@@ -111,7 +111,7 @@ pub struct QuiescentStates<W = AtomicU64> {
 struct QuiescentState<W> {
     word: W,
     /// For each object, the generation for which this CPU last flushed.
-    seen: [AtomicU64; ObjectTable::CAPACITY],
+    seen: [AtomicU64; ObjectId::COUNT],
 }
 
 impl QuiescentStates {

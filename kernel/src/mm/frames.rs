@@ -25,10 +25,7 @@ mod regions;
 #[cfg(test)]
 mod tests;
 
-use super::{
-    crc::Crc32c,
-    object::{ObjectId, ObjectTable},
-};
+use super::{crc::Crc32c, object_id::ObjectId};
 use crate::addr::{Hfn, PageIndex};
 use crate::sync::{RankedLock, rank};
 use core::{
@@ -157,7 +154,7 @@ pub struct FrameTable {
     free: RankedLock<FreeList, { rank::FRAMES }>,
     /// The length of the free list, for reads without its lock.
     free_count: AtomicU32,
-    owned: [AtomicU32; ObjectTable::CAPACITY],
+    owned: [AtomicU32; ObjectId::COUNT],
 }
 
 struct FreeList {

@@ -22,6 +22,7 @@ pub mod guest_bytes;
 pub mod layout;
 pub mod leaf;
 pub mod object;
+pub mod object_id;
 pub mod page;
 pub mod phys;
 pub mod resident;

@@ -17,18 +17,19 @@
 //! * The counts by state change with the leaf, in [`super::page`] alone.
 
 mod counts;
+mod find;
 mod pages;
 mod table;
 mod teardown;
 #[cfg(test)]
 mod tests;
 
+pub use super::object_id::ObjectId;
 use super::{
     flush::{FlushGeneration, FlushTicket, Kicks, QuiescentStates},
     frames::FrameTable,
     layout::RamLayout,
-    page::Page,
-    table::{LeafTable, LeafTableView, OutOfTablesError, SecondLevelTable, TableReserve},
+    table::{SecondLevelTable, TableReserve},
 };
 use crate::addr::{Gfn, Hfn, PageIndex};
 use crate::arch::percpu::CpuId;
@@ -36,6 +37,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 pub(super) use counts::PageCounters;
 pub use counts::PageCounts;
+pub use find::{LeafTablePages, PageFinder};
 pub use pages::RangePages;
 pub use table::{ObjectError, ObjectTable};
 use teardown::TeardownCursor;
@@ -44,32 +46,6 @@ pub use teardown::TeardownProgress;
 /// Largest number of gaps that one search for the next touched page skips: each is 2 MiB of guest
 /// memory or more.
 const GAPS: u32 = 64;
-
-/// Number of a memory object, unique among the live ones.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct ObjectId(pub(super) u16);
-
-impl ObjectId {
-    /// The number of no object, for tables that have none yet.
-    pub const NONE: Self = Self(u16::MAX);
-
-    /// Returns the raw number, below [`ObjectTable::CAPACITY`].
-    pub const fn as_u16(self) -> u16 {
-        self.0
-    }
-
-    /// Returns its position in a list of all objects.
-    #[inline]
-    pub const fn index(self) -> usize {
-        self.0 as usize
-    }
-
-    /// Makes an id for a test without objects.
-    #[cfg(test)]
-    pub const fn of_test(number: u16) -> Self {
-        Self(number)
-    }
-}
 
 /// The state of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -156,29 +132,6 @@ impl MemoryObject {
         assert!(changed.is_ok(), "an incarnation crashes once");
     }
 
-    /// Returns page `index`, with the tables that it needs made from the reserve.
-    ///
-    /// # Errors
-    /// [`OutOfTablesError`]: the reserve is empty.
-    ///
-    /// # Panics
-    /// If it is no page of this object (our bug: indices come from [`RamLayout::index_of`]).
-    #[inline]
-    pub fn page(&self, index: PageIndex) -> Result<Page<'_>, OutOfTablesError> {
-        match self.existing(index) {
-            Some(page) => Ok(page),
-            None => self.build(index),
-        }
-    }
-
-    /// Returns page `index`, or `None` if it has no table yet (then it is untouched) or is no page
-    /// of this object.
-    #[inline]
-    pub fn existing(&self, index: PageIndex) -> Option<Page<'_>> {
-        let slot = self.table.slot(self.layout.gfn_of(index)?)?;
-        Some(Page::new(self, slot, index))
-    }
-
     /// Returns the frame of a page that is resident and marked as accessed. It is looked up in the
     /// table alone, not in the layout.
     #[inline(always)]
@@ -206,30 +159,6 @@ impl MemoryObject {
             }
         }
         next
-    }
-
-    /// Returns page `index` and its leaf table, in which its neighbours are found without another
-    /// walk. `None` as for [`MemoryObject::existing`].
-    #[inline]
-    pub fn locate(&self, index: PageIndex) -> Option<(LeafTablePages<'_>, Page<'_>)> {
-        let gfn = self.layout.gfn_of(index)?;
-        let leaves = self.table.leaves(gfn)?;
-        let page = Page::new(self, leaves.slot_of(gfn), index);
-        Some((LeafTablePages { object: self, leaves }, page))
-    }
-
-    /// Returns a leaf table that was found before, without a walk. Only for work in progress,
-    /// during which an object keeps its tables.
-    #[inline]
-    pub fn near_at(&self, at: LeafTable) -> LeafTablePages<'_> {
-        LeafTablePages { object: self, leaves: self.table.leaves_at(at) }
-    }
-
-    #[cold]
-    fn build(&self, index: PageIndex) -> Result<Page<'_>, OutOfTablesError> {
-        let gfn = self.layout.gfn_of(index).expect("a page index comes from the object's layout");
-        let slot = self.table.slot_or_build(gfn)?.expect("a layout's pages are within four levels");
-        Ok(Page::new(self, slot, index))
     }
 
     /// Starts a flush of all translations taken away so far. `me` is the calling CPU, which holds
@@ -268,59 +197,6 @@ impl MemoryObject {
     #[inline]
     pub(super) const fn counters(&self) -> &PageCounters {
         &self.counts
-    }
-}
-
-/// Finds pages one after another. A page in the same leaf table as the last one needs no walk.
-pub struct PageFinder<'a> {
-    object: &'a MemoryObject,
-    near: Option<LeafTablePages<'a>>,
-}
-
-impl<'a> PageFinder<'a> {
-    /// Makes a finder of the pages of `object`.
-    pub const fn new(object: &'a MemoryObject) -> Self {
-        Self { object, near: None }
-    }
-
-    /// Returns page `index`, or `None` as for [`MemoryObject::existing`].
-    #[inline]
-    pub fn find(&mut self, index: PageIndex) -> Option<Page<'a>> {
-        if let Some(page) = self.near.and_then(|near| near.page(index)) {
-            return Some(page);
-        }
-        let (near, page) = self.object.locate(index)?;
-        self.near = Some(near);
-        Some(page)
-    }
-}
-
-/// The pages that share a leaf table.
-#[derive(Clone, Copy)]
-pub struct LeafTablePages<'a> {
-    object: &'a MemoryObject,
-    leaves: LeafTableView<'a, Arc<TableReserve>>,
-}
-
-impl<'a> LeafTablePages<'a> {
-    /// Returns the object.
-    #[inline]
-    pub const fn object(&self) -> &'a MemoryObject {
-        self.object
-    }
-
-    /// Returns the place of the leaf table, for [`MemoryObject::near_at`].
-    #[inline]
-    pub fn at(&self) -> LeafTable {
-        self.leaves.at()
-    }
-
-    /// Returns page `index`, or `None` if its leaf is in another table or it is no page of the
-    /// object.
-    #[inline]
-    pub fn page(&self, index: PageIndex) -> Option<Page<'a>> {
-        let slot = self.leaves.slot(self.object.layout.gfn_of(index)?)?;
-        Some(Page::new(self.object, slot, index))
     }
 }
 

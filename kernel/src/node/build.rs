@@ -11,6 +11,7 @@ use crate::addr::{Hpa, PAGE_SIZE};
 use crate::arch::heap::{self, HeapUse};
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
+use crate::arch::vectors;
 use crate::arch::{direct_map, instr, interrupts, percpu, quirks, time};
 use crate::archive::BootArchive;
 use crate::block::Disk;
@@ -168,7 +169,7 @@ fn disks(
     // The last CPU takes the disks' interrupts, because guests run on the first CPUs.
     let apic_id = interrupts::apic_id(CpuId::new(percpu::count() - 1)) as u8;
     let limits = DriverTimeouts { request_ns: config.disk_timeout_ns, ..DriverTimeouts::default() };
-    let mut discovery = DiskDiscovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
+    let mut discovery = DiskDiscovery::new(memory, vectors::DISK, apic_id).with_limits(limits);
     let mut refused = Vec::new();
     // SAFETY: the node is made once, and no other code drives disks.
     unsafe { discovery.virtio(time::now_ns, |at, why| refused.push(format!("PCI {at}: {why}"))) };

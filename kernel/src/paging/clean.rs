@@ -18,9 +18,9 @@
 
 use super::Pager;
 use super::batch::{Batch, BatchPurpose};
-use super::poll::{PollBudget, PollTurn};
 use super::slots::PagedObject;
 use super::state::PagerState;
+use super::work::{PollBudget, PollTurn};
 use crate::block::Disk;
 use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::object::ObjectId;

@@ -141,6 +141,21 @@ fn bucket(ns: u64) -> usize {
     (ns.max(1).ilog2() as usize).min(LATENCY_BUCKETS - 1)
 }
 
+/// How the pager's lock and its turns were used since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LockUse {
+    /// Times that the lock was taken.
+    pub taken: u64,
+    /// Times that a CPU found it taken and waited.
+    pub waits: u64,
+    /// The longest hold in a turn, in ticks of the time-stamp counter; 0 on a machine of one CPU.
+    pub longest_ticks: u64,
+    /// Turns of the pager: polls that were not left to another CPU.
+    pub turns: u64,
+    /// Turns without work: no completion, no page to move.
+    pub turns_without_work: u64,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

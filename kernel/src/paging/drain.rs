@@ -10,7 +10,7 @@
 //! pages are written straight from their frames; clean pages are just freed; zero pages are
 //! described by their leaves; paged pages are left alone. The sweep waits at a page whose page-in
 //! or cleaning from before the crash is still in flight. A page whose write fails pulls the sweep
-//! back. After [`MAX_FAILURES`] failures without a success the drain stops and reports the error,
+//! back. After eight failures without a success the drain stops and reports the error,
 //! until [`ImageDrain::retry`].
 //!
 //! Reclaim uses the same sweep: a dump image's pages are the pool's preferred victims.
@@ -19,9 +19,10 @@ use super::Pager;
 use super::bad_pages::BadPages;
 use super::batch::{BATCH_PAGES, Batch, BatchPurpose};
 use super::counters::bump;
-use super::poll::{PollBudget, PollOutcome, PollTurn};
+use super::drain_state::DrainState;
 use super::slots::PagedObject;
 use super::state::PagerState;
+use super::work::{PollBudget, PollOutcome, PollTurn};
 use crate::addr::PageIndex;
 use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError};
@@ -34,9 +35,6 @@ use crate::pool::ReclaimPolicy;
 use alloc::sync::Arc;
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::Relaxed;
-
-/// Failed writes in a row after which a drain stops until [`ImageDrain::retry`].
-pub const MAX_FAILURES: u32 = 8;
 
 /// Progress of a drain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,49 +64,6 @@ pub enum PageFinal {
     Block(Crc32c),
     /// All zeros; the block's content is meaningless.
     Zero,
-}
-
-/// The pager's state of a drain.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct DrainState {
-    /// Next page that the sweep visits.
-    pub next: u32,
-    /// All pages below are final, even where a repeated sweep has not passed them yet.
-    floor: u32,
-    pub freed: u64,
-    pub written: u64,
-    pub zero: u64,
-    pub clean: u64,
-    /// Failed writes since the last success.
-    pub failures: u32,
-    pub error: Option<DiskError>,
-}
-
-impl DrainState {
-    /// Pulls the sweep back to a page whose write failed.
-    pub(super) fn pull_back(&mut self, first: PageIndex) {
-        self.next = self.next.min(first.0);
-        self.floor = self.floor.min(first.0);
-    }
-
-    /// Notes that a page could not be written. Returns whether this is the first failure since the
-    /// last success.
-    pub(super) fn note_failure(&mut self, first: PageIndex, error: DiskError) -> bool {
-        self.pull_back(first);
-        self.failures = self.failures.saturating_add(1);
-        self.error = Some(error);
-        self.failures == 1
-    }
-
-    /// Restarts the sweep at page 0: a final page was read back behind it, and its frame has to be
-    /// freed too.
-    fn sweep_again(&mut self) {
-        (self.floor, self.next) = (self.next, 0);
-    }
-
-    fn stands_still(&self) -> bool {
-        self.failures >= MAX_FAILURES
-    }
 }
 
 /// The drain of one dump image.

@@ -12,10 +12,11 @@
 //! holds more than its share when its disk fails keeps it until another object starves for frames.
 
 use super::Pager;
-use super::fault::PageLossError;
+use super::loss::PageLossError;
+use super::slots::GuardCause;
 use super::slots::PagedObject;
 use super::state::{PagerNotice, PagerState};
-use crate::block::{Disk, DiskError};
+use crate::block::Disk;
 use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
@@ -28,17 +29,6 @@ pub(super) const PATIENCE_NS: u64 = 2_000_000_000;
 /// Silence of a disk with writes in flight after which its objects are limited to their shares. A
 /// disk that is merely slow loses nothing by that.
 const SILENT_NS: u64 = 20_000_000;
-
-/// Why an object's pages cannot be written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum GuardCause {
-    /// The last write failed with this error.
-    Failing(DiskError),
-    /// The disk has been silent for [`SILENT_NS`].
-    Stuck,
-    /// The object has no store yet; one is being prepared.
-    Expected,
-}
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Updates the gate: whether a fault has to look under the lock before it takes a frame.

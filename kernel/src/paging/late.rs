@@ -10,74 +10,15 @@
 //! A disk that has such requests accepts no new ones, so disk and cookie identify a request.
 
 use super::Pager;
+use super::late_requests::HeldMemory;
 use super::slots::PagedObject;
 use super::state::PagerState;
 use crate::addr::PageIndex;
-use crate::block::{Completion, Cookie, Disk};
-use crate::mm::frames::FrameChain;
-use crate::mm::object::{MemoryObject, ObjectId};
+use crate::block::{Completion, Disk};
+use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
-use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::ops::Range;
-
-/// Memory that a disk may still access for a timed-out request.
-#[derive(Debug)]
-pub(super) enum HeldMemory {
-    /// The disk may still read these pages; they are pinned.
-    Pages(Arc<MemoryObject>, Range<u32>),
-    /// The disk may still write these frames; they belong to no object.
-    Frames(FrameChain),
-}
-
-#[derive(Debug)]
-struct LateRequest {
-    disk: usize,
-    cookie: Cookie,
-    held: HeldMemory,
-}
-
-/// All timed-out requests.
-#[derive(Debug)]
-pub(super) struct LateRequests {
-    all: Vec<LateRequest>,
-}
-
-impl LateRequests {
-    /// Makes room for as many requests as all disks together accept.
-    pub(super) fn with_capacity(requests: usize) -> Self {
-        Self { all: Vec::with_capacity(requests) }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    /// Records memory that a disk may still access.
-    ///
-    /// # Panics
-    /// If the disk has accepted more requests than its depth (our bug: its driver bounds them).
-    pub(super) fn keep(&mut self, disk: usize, cookie: Cookie, held: HeldMemory) {
-        assert!(
-            self.all.len() < self.all.capacity(),
-            "a disk has no more requests in flight than its depth"
-        );
-        self.all.push(LateRequest { disk, cookie, held });
-    }
-
-    pub(super) fn take(&mut self, disk: usize, cookie: Cookie) -> Option<HeldMemory> {
-        let at = self.all.iter().position(|late| late.disk == disk && late.cookie == cookie)?;
-        Some(self.all.swap_remove(at).held)
-    }
-
-    /// Returns whether a disk may still access pages of an object.
-    pub(super) fn holds(&self, id: ObjectId) -> bool {
-        self.all
-            .iter()
-            .any(|late| matches!(&late.held, HeldMemory::Pages(object, _) if object.id() == id))
-    }
-}
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Handles a late completion. Returns whether the completion was late.

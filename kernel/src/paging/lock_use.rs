@@ -11,27 +11,13 @@
 //! Long holds occur in turns; a fault's hold is bounded by one request.
 
 use super::Pager;
+use super::counters::LockUse;
 use super::state::PagerState;
 use crate::arch::instr;
 use crate::block::Disk;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
 use crate::sync::{RankedGuard, rank};
-
-/// How the pager's lock and its turns were used since the start.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct LockUse {
-    /// Times that the lock was taken.
-    pub taken: u64,
-    /// Times that a CPU found it taken and waited.
-    pub waits: u64,
-    /// The longest hold in a turn, in ticks of the time-stamp counter; 0 on a machine of one CPU.
-    pub longest_ticks: u64,
-    /// Turns of the pager: polls that were not left to another CPU.
-    pub turns: u64,
-    /// Turns without work: no completion, no page to move.
-    pub turns_without_work: u64,
-}
 
 /// The pager's tables, locked.
 pub(super) type PagerGuard<'a, P> = RankedGuard<'a, PagerState<P>, { rank::PAGER }>;

@@ -43,10 +43,13 @@ pub mod blocks;
 mod clean;
 pub mod counters;
 pub mod drain;
+mod drain_state;
 mod fault;
 mod guard;
 mod late;
+mod late_requests;
 mod lock_use;
+mod loss;
 mod page_in;
 mod poll;
 mod reclaim;
@@ -60,7 +63,9 @@ mod state;
 mod tests;
 mod transfer;
 mod turns;
+mod use_estimate;
 mod verify;
+mod work;
 mod write_out;
 
 use crate::addr::{Hfn, PageIndex};
@@ -80,12 +85,13 @@ use state::PagerState;
 use turns::PollTurns;
 
 pub use bad_pages::BadPages;
+pub use counters::LockUse;
 pub use drain::{DrainProgress, ImageDrain, PageFinal};
-pub use fault::{AccessOutcome, PageLossError};
-pub use lock_use::LockUse;
-pub use poll::PollOutcome;
+pub use fault::AccessOutcome;
+pub use loss::PageLossError;
 pub use slots::{AttachError, LANDMARKS, PageFlow};
 pub use state::PagerNotice;
+pub use work::PollOutcome;
 
 /// Most paging spaces of a node; their memory is reserved at start.
 pub const MAX_SPACES: usize = 64;

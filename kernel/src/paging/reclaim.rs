@@ -17,9 +17,9 @@
 use super::Pager;
 use super::batch::{Batch, BatchPurpose};
 use super::counters::bump;
-use super::poll::{PollBudget, PollTurn};
 use super::slots::PagedObject;
 use super::state::{NoticeQueue, PagerNotice, PagerState};
+use super::work::{PollBudget, PollTurn};
 use crate::addr::PageIndex;
 use crate::block::Disk;
 use crate::mm::leaf::{LeafState, PageMapping};

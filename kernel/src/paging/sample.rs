@@ -28,24 +28,6 @@ const LEAST: u32 = 8;
 /// A prime, so that the samples' starts cover all pages.
 const STRIDE: u32 = 7919;
 
-/// Estimate of an object's use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct UseEstimate {
-    /// First page of the sample.
-    offset: u32,
-    /// Fraction of the resident pages that is touched in an interval, in 256ths, smoothed.
-    pub used: u16,
-    /// Pages that came in since the last sampling.
-    pub fetched: u32,
-}
-
-impl Default for UseEstimate {
-    /// New memory counts as used.
-    fn default() -> Self {
-        Self { offset: 0, used: 255, fetched: 0 }
-    }
-}
-
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Samples all live objects, once an interval.
     pub(super) fn sample(&self, state: &mut PagerState<P>, now: u64) {

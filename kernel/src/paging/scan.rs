@@ -12,9 +12,9 @@
 
 use super::batch::{Batch, BatchPhase};
 use super::counters::bump;
-use super::poll::PollBudget;
 use super::slots::PagedObject;
 use super::state::PagerState;
+use super::work::PollBudget;
 use super::write_out::abort;
 use super::{LANDMARK_BYTES, Landmark, Pager};
 use crate::addr::Hfn;

@@ -5,10 +5,9 @@ use super::ahead_map::AheadMap;
 use super::around::ReadAround;
 use super::bad_pages::BadPages;
 use super::batch::BATCH_PAGES;
-use super::drain::DrainState;
-use super::fault::PageLossError;
-use super::guard::GuardCause;
-use super::sample::UseEstimate;
+use super::drain_state::DrainState;
+use super::loss::PageLossError;
+use super::use_estimate::UseEstimate;
 use crate::addr::PageIndex;
 use crate::block::{DiskError, DiskInfo};
 use crate::mm::object::{MemoryObject, ObjectId, ObjectState, ObjectTable};
@@ -57,6 +56,17 @@ pub struct PageFlow {
     pub page_ins: u64,
     /// Pages written and then freed.
     pub page_outs: u64,
+}
+
+/// Why an object's pages cannot be written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum GuardCause {
+    /// The last write failed with this error.
+    Failing(DiskError),
+    /// The disk has been silent for some time: see [`super::guard`].
+    Stuck,
+    /// The object has no store yet; one is being prepared.
+    Expected,
 }
 
 /// An attached object and the pager's state of it.

@@ -1,13 +1,13 @@
 //! The data under the pager's lock: tables of fixed size, all allocated at the start.
 
 use super::batch::Batches;
-use super::fault::PageLossError;
-use super::late::LateRequests;
-use super::lock_use::LockUse;
-use super::poll::AT_A_TIME;
+use super::counters::LockUse;
+use super::late_requests::LateRequests;
+use super::loss::PageLossError;
 use super::segments::SegmentBuffer;
 use super::slots::PagedObjects;
 use super::transfer::{PageTransfers, WINDOW};
+use super::work::AT_A_TIME;
 use crate::addr::PageIndex;
 use crate::block::MAX_DISKS;
 use crate::block::cookie::MAILBOX_DEPTH;

@@ -11,8 +11,8 @@
 //! holds of the lock would cost more than they save. On a machine of one CPU all pages are.
 
 use super::Pager;
-use super::poll::AT_A_TIME;
 use super::transfer::WINDOW;
+use super::work::AT_A_TIME;
 use crate::addr::Hfn;
 use crate::block::Disk;
 use crate::mm::crc::Crc32c;

@@ -7,10 +7,11 @@
 use super::Pager;
 use super::batch::{Batch, BatchPhase, BatchProspect, BatchPurpose};
 use super::counters::bump;
-use super::guard::GuardCause;
-use super::late::{HeldMemory, range_of};
+use super::late::range_of;
+use super::late_requests::HeldMemory;
 use super::reclaim::note_dead;
 use super::segments::SegmentBuffer;
+use super::slots::GuardCause;
 use super::slots::{PagedObject, StoreState};
 use super::state::{NoticeQueue, PagerNotice, PagerState};
 use crate::addr::{PAGE_SIZE, PageIndex};

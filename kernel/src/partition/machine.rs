@@ -20,12 +20,12 @@ use super::devices::clock::{GuestClock, Tsc, TscRate};
 use super::devices::lapic::ApicMode;
 use super::devices::{DeviceEffect, Platform};
 use super::exit_counts::ExitKind;
-use super::exits::quick::QuickExit;
 use super::lead::TimerLead;
+use super::lengths::InsnLengthCache;
 use super::msr::Msrs;
 use super::offer::offer_events;
+use super::quick_exit::{QuickExit, ShortWay};
 use super::shared::SharedPartition;
-use super::skip::InsnLengthCache;
 use crate::addr::Gpa;
 use crate::arch::percpu::CpuId;
 use crate::arch::{instr, interrupts, time};
@@ -57,15 +57,6 @@ pub enum StopReason {
     Device(DeviceEffect),
     /// The guest cannot go on.
     Crash(CrashCause),
-}
-
-/// Whether the short way answers exits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ShortWay {
-    /// It answers every exit that it can.
-    Open,
-    /// It answers none, because only the longer way checks the guest's breakpoints.
-    Closed,
 }
 
 /// A vCPU and the devices around it.

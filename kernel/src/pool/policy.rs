@@ -17,7 +17,7 @@
 //! The policy is a type parameter, not a trait object: `judge` is inlined into the loop over the
 //! leaves.
 
-use crate::mm::object::ObjectId;
+use crate::mm::object_id::ObjectId;
 
 /// A memory object that could give frames.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

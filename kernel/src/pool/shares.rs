@@ -22,7 +22,7 @@
 use super::policy::{
     CandidateKind, ClockPolicy, PageVerdict, PageView, ReclaimCandidate, ReclaimPolicy,
 };
-use crate::mm::object::{ObjectId, ObjectTable};
+use crate::mm::object_id::ObjectId;
 
 /// Change of a shift at each sampling, in 256ths of the logical size.
 const STEP: i32 = 4;
@@ -36,13 +36,13 @@ const ACTIVE: u32 = 32;
 /// Shares that follow the use of memory.
 #[derive(Clone, Debug)]
 pub struct SharesPolicy {
-    shifts: [i32; ObjectTable::CAPACITY],
+    shifts: [i32; ObjectId::COUNT],
 }
 
 impl SharesPolicy {
     /// Starts with equal shares.
     pub const fn new() -> Self {
-        Self { shifts: [0; ObjectTable::CAPACITY] }
+        Self { shifts: [0; ObjectId::COUNT] }
     }
 
     fn donation(&self, candidate: &ReclaimCandidate, overage: u64, logical: u64) -> i64 {

@@ -1,7 +1,7 @@
 //! Validates entries. An entry that lies outside the usable sectors, or shares sectors with another
 //! entry of any type, must not be written to.
 
-use super::table::GptLayout;
+use super::layout::GptLayout;
 use super::{GptEntry, GptEntryError};
 use alloc::vec::Vec;
 use gpt_disk_types::GptPartitionEntry;

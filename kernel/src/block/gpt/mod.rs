@@ -16,6 +16,7 @@
 //! Shared by the hypervisor and the host command: the caller reads the sectors.
 
 mod entries;
+mod layout;
 pub mod make;
 mod table;
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! Reads a table: the primary, otherwise the backup, each only if everything in it is right.
 
-use super::{GptCopy, GptError, GptFinding, GptTable, MAX_ENTRY_BYTES, entries};
+use super::entries;
+use super::layout::GptLayout;
+use super::{GptCopy, GptError, GptFinding, GptTable, MAX_ENTRY_BYTES};
 use crate::block::request::SECTOR_SIZE;
 use alloc::vec;
 use bytemuck::pod_read_unaligned;
@@ -68,17 +70,6 @@ pub fn read_copy<E>(
     Ok(table(&header, copy, &room, &mut bytes))
 }
 
-/// The layout that a header describes.
-pub(super) struct GptLayout {
-    /// First sector of the entries.
-    entries_at: u64,
-    entry_sectors: u64,
-    /// First usable sector.
-    pub first: u64,
-    /// Last usable sector.
-    pub last: u64,
-}
-
 fn judge(header: &GptHeader, copy: GptCopy, at: u64, sectors: u64) -> Result<GptLayout, GptError> {
     if !header.is_signature_valid() {
         return Err(GptError::Signature);
@@ -106,19 +97,6 @@ fn judge(header: &GptHeader, copy: GptCopy, at: u64, sectors: u64) -> Result<Gpt
         last,
     };
     if room.is_sound(copy, sectors) { Ok(room) } else { Err(GptError::Bounds) }
-}
-
-impl GptLayout {
-    /// Returns whether the entries lie outside the usable sectors, on their own side, and the
-    /// usable sectors lie between the two headers.
-    fn is_sound(&self, copy: GptCopy, sectors: u64) -> bool {
-        let Some(end) = self.entries_at.checked_add(self.entry_sectors) else { return false };
-        let entries_are_outside = match copy {
-            GptCopy::Primary => self.entries_at >= 2 && end <= self.first,
-            GptCopy::Backup => self.entries_at > self.last && end < sectors,
-        };
-        entries_are_outside && self.first >= 2 && self.first <= self.last && self.last < sectors - 1
-    }
 }
 
 fn table(

@@ -40,7 +40,7 @@ pub enum ObjectError {
 
 impl ObjectTable {
     /// Most objects at a time.
-    pub const CAPACITY: usize = 64;
+    pub const CAPACITY: usize = ObjectId::COUNT;
 
     /// Makes an empty table of objects. Their pages live in `frames`, and their tables have
     /// `format`.

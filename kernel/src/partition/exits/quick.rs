@@ -27,11 +27,12 @@ use crate::partition::devices::clock::Tsc;
 use crate::partition::devices::lapic::register::{TASK_PRIORITY, X2APIC_BASE};
 use crate::partition::devices::{DeviceEffect, Platform};
 use crate::partition::emulate::plain_mmio;
-use crate::partition::machine::{ShortWay, VirtualMachine};
+use crate::partition::lengths::InsnLengthCache;
+use crate::partition::machine::VirtualMachine;
 use crate::partition::msr::Msrs;
 use crate::partition::msr::number::TSC_DEADLINE;
 use crate::partition::offer::offer_events;
-use crate::partition::skip::InsnLengthCache;
+use crate::partition::quick_exit::{QuickExit, ShortWay};
 use crate::partition::walk::long::fetch_address;
 use crate::virt::{BackendVcpu, Gpr, MsrAccess, Vcpu, VmExit};
 
@@ -39,19 +40,6 @@ use crate::virt::{BackendVcpu, Gpr, MsrAccess, Vcpu, VmExit};
 /// Emulators that deliver no interrupt to a guest with IF clear need this; elsewhere the timer ends
 /// a stay.
 const EXITS_IN_A_ROW: u64 = 64;
-
-/// Why the short way ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum QuickExit {
-    /// The last exit is left to the longer way.
-    Exit,
-    /// Every exit is answered, and there may be an event for the guest.
-    News,
-    /// The guest has executed HLT, and no event is there to wake it.
-    Halted,
-    /// Every exit is answered, and a device has an effect on the partition.
-    Effect(DeviceEffect),
-}
 
 impl VirtualMachine {
     /// Runs the guest and answers its exits until one needs the longer way. Also returns the number

@@ -4,6 +4,7 @@ use super::guest::{ABSENT, CODE, STACK_TOP};
 use super::{SelftestBench, guest, modes};
 use crate::addr::Gpa;
 use crate::arch::instr::rdtsc;
+use crate::arch::vectors;
 use crate::arch::{interrupts, time};
 use crate::virt::contract::WindowRequest;
 use crate::virt::exit::{
@@ -292,14 +293,14 @@ fn reloading_keeps_the_guest(bench: &mut SelftestBench, cpu: &EnabledCpu) {
 fn the_timer_ends_a_guest_that_spins(bench: &mut SelftestBench) {
     const SLICE_NS: u64 = 2_000_000;
     bench.start(&[0xeb, 0xfe]); // jmp here
-    interrupts::take(interrupts::TIMER);
+    interrupts::take(vectors::TIMER);
     let start = time::now_ns();
     time::arm(start + SLICE_NS);
     // Other interrupts in between are taken too; the guest itself never exits.
     let exit = loop {
         let exit = bench.vcpu.run();
         interrupts::window();
-        if exit != VmExit::HostInterrupt || interrupts::take(interrupts::TIMER) > 0 {
+        if exit != VmExit::HostInterrupt || interrupts::take(vectors::TIMER) > 0 {
             break exit;
         }
     };
@@ -313,9 +314,9 @@ fn the_timer_ends_a_guest_that_spins(bench: &mut SelftestBench) {
             break exit;
         }
     };
-    let pending = interrupts::take(interrupts::TIMER) == 0;
+    let pending = interrupts::take(vectors::TIMER) == 0;
     interrupts::window();
-    let taken = interrupts::take(interrupts::TIMER) > 0;
+    let taken = interrupts::take(vectors::TIMER) > 0;
     bench.check("the interrupt is still pending after the exit", (pending && taken).into(), exit);
     time::disarm();
 }

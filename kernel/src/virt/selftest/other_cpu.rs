@@ -7,6 +7,7 @@
 
 use super::{CheckOutcome, Score, SelftestBench, checks};
 use crate::arch::percpu::{self, CpuId};
+use crate::arch::vectors;
 use crate::arch::{instr, interrupts, smp, time};
 use crate::virt::contract::MissingFeatureError;
 use crate::virt::exit::VmExit;
@@ -96,7 +97,7 @@ fn a_kick_ends_a_guest_that_spins(bench: &mut SelftestBench) {
     let exit = loop {
         let exit = bench.vcpu.run();
         interrupts::window();
-        if exit != VmExit::HostInterrupt || interrupts::take(interrupts::KICK) > 0 {
+        if exit != VmExit::HostInterrupt || interrupts::take(vectors::KICK) > 0 {
             break exit;
         }
     };

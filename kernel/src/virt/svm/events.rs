@@ -21,6 +21,7 @@
 //! waits for the next exit.
 
 use super::decode::code;
+use super::event_state::{AtEntry, EntryPreparation, EntryVerdict, NmiBlocking, ShadowAtEntry};
 use super::vcpu::SvmVcpu;
 use super::vmcb::{INTERRUPT_SHADOW, V_INTR_VECTOR_SHIFT, V_IRQ};
 use super::{controls, event};
@@ -28,108 +29,6 @@ use crate::arch::quirks::GuestHazards;
 use crate::virt::contract::WindowRequest;
 use crate::virt::exit::{InjectedEvent, InjectionKind, ShadowSource, VmExit};
 use crate::virt::state::{DR6_SINGLE_STEP, RFLAGS_INTERRUPT, RFLAGS_RESUME, RFLAGS_TRAP};
-
-/// State of events that the VMCB does not hold.
-#[derive(Debug)]
-pub(super) struct EventState {
-    pub(super) preparation: EntryPreparation,
-    at_entry: AtEntry,
-    hazards: GuestHazards,
-    interrupt_window: WindowRequest,
-    nmi_window: WindowRequest,
-    nmi: NmiBlocking,
-    shadow_at_entry: ShadowAtEntry,
-    /// RIP at the last entry that asked for the window in a shadow.
-    shadowed_at: Option<u64>,
-    /// RIP at which the window waits for the next exit, because the shadow is not from STI.
-    put_off_at: Option<u64>,
-}
-
-impl EventState {
-    pub(super) const fn new(hazards: GuestHazards) -> Self {
-        Self {
-            preparation: EntryPreparation::Due,
-            at_entry: AtEntry::Nothing,
-            hazards,
-            interrupt_window: WindowRequest::None,
-            nmi_window: WindowRequest::None,
-            nmi: NmiBlocking::Off,
-            shadow_at_entry: ShadowAtEntry::Honoured,
-            shadowed_at: None,
-            put_off_at: None,
-        }
-    }
-
-    fn ask_at_entry(&mut self, at_entry: AtEntry) {
-        self.at_entry = at_entry;
-        if at_entry != AtEntry::Nothing {
-            self.preparation = EntryPreparation::Due;
-        }
-    }
-}
-
-/// Whether an entry needs more than the switch: a single check in place of one for each thing that
-/// may be due.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum EntryPreparation {
-    /// Nothing has changed since the last entry, and no window or delivery is requested.
-    Done,
-    /// The vCPU may have been unloaded, or the virtual interrupt is needed.
-    Due,
-}
-
-/// The result of preparing an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum EntryVerdict {
-    /// The guest is entered.
-    Enter,
-    /// The guest is not entered: [`VmExit::ShadowedWindow`].
-    PutOff,
-}
-
-/// Purpose of the virtual interrupt at the next entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum AtEntry {
-    Nothing,
-    /// It opens the window.
-    Window,
-    /// It is delivered with this vector; a clear V_IRQ shows that it has been.
-    Deliver(u8),
-}
-
-impl AtEntry {
-    const fn of(window: WindowRequest) -> Self {
-        match window {
-            WindowRequest::Open => Self::Window,
-            WindowRequest::None => Self::Nothing,
-        }
-    }
-}
-
-/// How the CPU treats an interrupt shadow in the VMCB at VMRUN.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ShadowAtEntry {
-    /// As the manual says; assumed until an exit shows otherwise.
-    Honoured,
-    Forgotten,
-}
-
-/// Whether the guest is handling an NMI, which blocks the next one.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum NmiBlocking {
-    Off,
-    /// Ends with IRET, which exits.
-    UntilIret,
-    /// The IRET is being executed, and a single step will report its end: an NMI waits.
-    Stepping {
-        /// Address of the IRET.
-        iret: u64,
-        /// The guest's own TF.
-        trap_flag: u64,
-        /// The guest's own DR6.
-        dr6: u64,
-    },
-}
 
 impl SvmVcpu {
     /// Raises the virtual interrupt that opens the window, or is delivered. Called before each run

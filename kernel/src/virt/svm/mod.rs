@@ -25,12 +25,14 @@ mod decode;
 mod efer;
 mod entry;
 mod event;
+mod event_state;
 mod events;
 mod exit_info;
 mod guest;
 mod host;
 mod permission;
 mod system;
+mod system_registers;
 mod vcpu;
 mod vmcb;
 

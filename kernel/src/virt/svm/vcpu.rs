@@ -10,9 +10,9 @@
 #![expect(unsafe_code)]
 
 use super::decode::{self, code};
-use super::events::{EntryPreparation, EntryVerdict, EventState};
+use super::event_state::{EntryPreparation, EntryVerdict, EventState};
 use super::host::{self, SvmCpu};
-use super::system::SystemRegisters;
+use super::system_registers::SystemRegisters;
 use super::vmcb::{INTERRUPT_SHADOW, TlbControl, V_TPR, Vmcb};
 use super::{controls, efer, entry, event, guest, permission};
 use crate::addr::{Gpa, Hpa, Hva};

@@ -6,10 +6,10 @@
 //! holds the PDPTEs.
 
 use super::capability::VmxProperties;
-use super::control::CurrentVmcs;
 use super::control_register::{cr0, cr4, guest_view, real_cr0, real_cr4};
 use super::controls::EntryControls;
 use super::field::{SegmentFields, control, guest};
+use super::vmcs::CurrentVmcs;
 use crate::virt::contract::{ControlRegisters, FetchRegisters};
 use crate::virt::efer;
 use crate::virt::state::{CpuState, DescriptorTable, SegmentRegister};

@@ -5,10 +5,10 @@
 // UNSAFETY: reads registers and this CPU's descriptor table.
 #![expect(unsafe_code)]
 
-use super::control::CurrentVmcs;
 use super::entry;
 use super::field::host;
 use super::msrs::number as msr;
+use super::vmcs::CurrentVmcs;
 use crate::arch::instr::{rdmsr, vmx};
 use x86_64::instructions::segmentation::{CS, Segment};
 use x86_64::instructions::tables::{sgdt, sidt};

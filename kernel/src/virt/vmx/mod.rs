@@ -34,6 +34,7 @@ mod msrs;
 mod qualification;
 mod setup;
 mod vcpu;
+mod vmcs;
 
 pub use control::VmxCpu;
 pub use vcpu::VmxVcpu;

@@ -6,11 +6,11 @@
 //! [`CpuState`]: crate::virt::state::CpuState
 
 use super::capability::VmxProperties;
-use super::control::CurrentVmcs;
 use super::control_register::{cr0, cr4};
 use super::controls::SecondaryControls;
 use super::field::{control, guest};
 use super::msr_bitmap;
+use super::vmcs::CurrentVmcs;
 use crate::addr::{Hpa, Hva};
 use crate::arch::{direct_map, time};
 

@@ -21,7 +21,7 @@ mod exits;
 mod registers;
 
 use super::capability::VmxProperties;
-use super::control::{CpuTag, CurrentVmcs, Vmcs, VmxCpu};
+use super::control::{CpuTag, VmxCpu};
 use super::control_register::cr4;
 use super::controls::PrimaryControls;
 use super::decode::{ExitReason, is_data_access, plain, port_access, reason};
@@ -32,6 +32,7 @@ use super::flush::{self, Eptp};
 use super::guest_state::{self, in_64_bit_mode};
 use super::msrs::GuestMsrs;
 use super::setup;
+use super::vmcs::{CurrentVmcs, Vmcs};
 use crate::addr::{Gpa, Hpa};
 use crate::arch::instr::vmx::{read_cr2, read_dr6, write_cr2, write_dr6};
 use crate::virt::breakpoints::DebugUse;

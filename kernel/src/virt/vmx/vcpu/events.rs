@@ -2,15 +2,18 @@
 //! interrupted.
 
 use super::VmxVcpu;
-use super::exits::PENDING_SINGLE_STEP;
 use crate::virt::contract::WindowRequest;
 use crate::virt::exit::InjectedEvent;
+use crate::virt::state::DR6_SINGLE_STEP;
 use crate::virt::vmx::control_register::cr0;
 use crate::virt::vmx::controls::PrimaryControls;
 use crate::virt::vmx::decode::reason;
 use crate::virt::vmx::event::{EntryEvent, InterruptionInfo};
 use crate::virt::vmx::field::{control, guest, info};
 use crate::virt::vmx::qualification::EptQualification;
+
+/// "BS" of the pending debug exceptions, which have DR6's layout.
+pub(super) const PENDING_SINGLE_STEP: u64 = DR6_SINGLE_STEP;
 
 /// Bits of the interruptibility state (SDM 3C "Guest Non-Register State").
 pub(super) mod blocking {

@@ -2,14 +2,13 @@
 // UNSAFETY: runs the host's NMI handler.
 #![expect(unsafe_code)]
 
-use super::events::blocking;
+use super::events::{PENDING_SINGLE_STEP, blocking};
 use super::{LaunchState, Pointers, VmxVcpu};
 use crate::addr::{Gpa, Gva};
 use crate::arch::instr::vmx::{raise_nmi, read_dr6, write_dr6};
 use crate::virt::breakpoints::{DR7_GENERAL_DETECT, DebugUse};
 use crate::virt::exit::{InjectedEvent, VmExit};
 use crate::virt::state::{DR6_SINGLE_STEP, Gpr, RFLAGS_RESUME, RFLAGS_TRAP};
-use crate::virt::vmx::control::CurrentVmcs;
 use crate::virt::vmx::control_register::{ControlRegisterWrite, write_cr0, write_cr4};
 use crate::virt::vmx::decode::{
     ControlAccess, DecodedExit, ExitInformation, decode, ept_violation,
@@ -17,9 +16,7 @@ use crate::virt::vmx::decode::{
 use crate::virt::vmx::event::{EntryEvent, InterruptionInfo};
 use crate::virt::vmx::field::{control, guest, info};
 use crate::virt::vmx::guest_state::in_64_bit_mode;
-
-/// "BS" of the pending debug exceptions, which have DR6's layout.
-pub(super) const PENDING_SINGLE_STEP: u64 = DR6_SINGLE_STEP;
+use crate::virt::vmx::vmcs::CurrentVmcs;
 
 impl ExitInformation for CurrentVmcs<'_> {
     fn qualification(&self) -> u64 {
