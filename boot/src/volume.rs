@@ -95,7 +95,7 @@ pub fn fits(bytes: u64, sizes: &[u64]) -> Result<()> {
 
 fn placed(bytes: u64, sizes: &[u64]) -> Result<Vec<kernel::block::SectorRange>> {
     if let Some(size) = sizes.iter().find(|size| SpaceLayout::most_pages(**size) == 0) {
-        bail!("a space of {} is too small for a page", crate::config::format_size(*size));
+        bail!("a space of {} is too small for a page", crate::size::format(*size));
     }
     match make::place(bytes, sizes) {
         Ok(placed) => Ok(placed),
@@ -105,7 +105,7 @@ fn placed(bytes: u64, sizes: &[u64]) -> Result<Vec<kernel::block::SectorRange>> 
         Err(GptCapacityError::Needs(least)) => {
             bail!(
                 "the spaces need {}, the image has {}",
-                crate::config::in_mib(least),
+                crate::size::in_mib(least),
                 ReadableSize(bytes)
             )
         }

@@ -13,6 +13,7 @@ pub mod faulty;
 pub mod gpt;
 mod hung;
 mod machine;
+pub mod markdown;
 pub mod modules;
 pub mod nbd;
 pub mod pace;

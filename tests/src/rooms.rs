@@ -1,11 +1,11 @@
-//! The rooms of the kernel, and which of its files uses which, by the paths in their texts.
+//! The rooms of the kernel, and which file of a crate uses which, by the paths in their texts.
 //!
 //! A room is a module of the crate's root, with all files in it. Code of unit tests uses rooms as
 //! it likes; the rest uses its own room and those below.
 
 use crate::modules::{for_tests, product};
 use crate::source::Source;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The kernel's rooms, from top to bottom. `docs/architecture.md` draws them.
 pub const ROOMS: &[&str] = &[
@@ -37,11 +37,11 @@ pub const ROOMS: &[&str] = &[
 ];
 
 /// The folder of the kernel's files.
-const KERNEL: &str = "kernel/src/";
+pub const KERNEL: &str = "kernel/src/";
 /// Files of the root, which are in no room.
 const ROOT: &[&str] = &["lib.rs", "main.rs"];
 
-/// A path in one file that leads to another file; both are named from the kernel's folder.
+/// A path in one file that leads to another file; both are named from their crate's folder.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Arrow {
     /// The file that contains the path.
@@ -63,14 +63,15 @@ pub fn room(file: &str) -> &str {
     file.split('/').next().unwrap_or(file).trim_end_matches(".rs")
 }
 
-/// Returns the arrows between different files of the kernel, without those of unit tests.
-pub fn arrows(sources: &[Source]) -> BTreeSet<Arrow> {
-    let root = format!("{KERNEL}lib.rs");
+/// Returns the arrows between different files of the crate whose root is in `folder`, without those
+/// of unit tests.
+pub fn arrows(sources: &[Source], folder: &str) -> BTreeSet<Arrow> {
+    let root = format!("{folder}lib.rs");
     let product = product(sources, &[&root]);
-    let of_kernel =
+    let of_crate =
         sources.iter().filter(|source| product.contains(&source.path) && !source.is_test());
-    let files: Vec<_> = of_kernel
-        .filter_map(|source| Some((source.path.strip_prefix(KERNEL)?, code(source))))
+    let files: Vec<_> = of_crate
+        .filter_map(|source| Some((source.path.strip_prefix(folder)?, code(source))))
         .collect();
     let mut found = BTreeSet::new();
     for (from, code) in &files {
@@ -104,17 +105,29 @@ pub fn upward<'a>(arrows: &'a BTreeSet<Arrow>, rooms: &[&str]) -> Vec<&'a Arrow>
 
 /// Returns the arrows that are part of a circle of files.
 pub fn circles(arrows: &BTreeSet<Arrow>) -> Vec<&Arrow> {
-    arrows.iter().filter(|arrow| reaches(arrows, &arrow.to, &arrow.from)).collect()
+    let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for arrow in arrows {
+        uses.entry(&arrow.from).or_default().insert(&arrow.to);
+    }
+    let reached: BTreeMap<&str, BTreeSet<&str>> =
+        uses.keys().map(|&file| (file, reached_from(&uses, file))).collect();
+    let leads_back = |arrow: &&Arrow| {
+        reached.get(arrow.to.as_str()).is_some_and(|files| files.contains(arrow.from.as_str()))
+    };
+    arrows.iter().filter(leads_back).collect()
 }
 
-/// Returns whether arrows lead from one file to the other.
-fn reaches(arrows: &BTreeSet<Arrow>, from: &str, to: &str) -> bool {
-    let (mut seen, mut open) = (BTreeSet::from([from]), vec![from]);
+/// Returns all files that arrows lead to from `file`.
+fn reached_from<'a>(
+    uses: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+    file: &'a str,
+) -> BTreeSet<&'a str> {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![file]);
     while let Some(file) = open.pop() {
-        let next = arrows.iter().filter(|arrow| arrow.from == file).map(|arrow| arrow.to.as_str());
-        open.extend(next.filter(|next| seen.insert(next)));
+        let next = uses.get(file).into_iter().flatten();
+        open.extend(next.filter(|next| seen.insert(**next)));
     }
-    seen.contains(to)
+    seen
 }
 
 /// Returns the first word of each line of the drawing in the section "Layers" of
@@ -232,7 +245,7 @@ mod tests {
     }
 
     fn between(files: &[(&str, &str)]) -> Vec<(String, String)> {
-        arrows(&tree_of(files)).into_iter().map(|arrow| (arrow.from, arrow.to)).collect()
+        arrows(&tree_of(files), KERNEL).into_iter().map(|arrow| (arrow.from, arrow.to)).collect()
     }
 
     #[test]
@@ -291,7 +304,7 @@ mod tests {
             ("top/two.rs", "use super::one::Z;\n"),
             ("low.rs", "use crate::top::two::Y;\n"),
         ];
-        let arrows = arrows(&tree_of(&files));
+        let arrows = arrows(&tree_of(&files), KERNEL);
         let shown =
             |arrows: Vec<&Arrow>| arrows.into_iter().map(Arrow::to_string).collect::<Vec<_>>();
         assert_eq!(

@@ -6,7 +6,8 @@
 //! debugger command writes memory to a file: this is how a memory-backed paging space is copied out
 //! ([`RunningMachine::bring_out`]).
 
-use super::running::{self, MachineLines, RunningMachine};
+use super::bochsrc::{IPS, PROGRAM, bochsrc};
+use super::running::{self, EmulatorInput, MachineLines, RunningMachine};
 use super::transcript::RunFolder;
 use super::{BedMachine, ClockBase};
 use crate::iso;
@@ -17,14 +18,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-/// The program to start.
-pub const PROGRAM: &str = "bochs-bin";
-/// VMX with EPT, unrestricted guest, VPID and A/D bits: the default model.
-const USUAL_CPU: &str = "corei7_haswell_4770";
-/// The same without A/D bits.
+/// The model without A/D bits in EPT; otherwise as the default model.
 pub const CPU_WITHOUT_AD: &str = "corei7_ivy_bridge_3770k";
-/// Emulated instructions a second of emulated time.
-pub(super) const IPS: u32 = 50_000_000;
 
 pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMachine> {
     if !machine.disks.is_empty() {
@@ -54,7 +49,7 @@ pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMa
     // Names are relative to the run's folder: Bochs overflows a buffer where an image path exceeds
     // some sixty bytes.
     command.current_dir(run).args(["-q", "-f", "bochsrc", "-rc", "debugger"]);
-    running::start(command, lines, folder, &machine.echo)
+    running::start(command, EmulatorInput::Debugger, lines, folder, &machine.echo)
 }
 
 /// Returns the emulated instructions in a second of the machine's time.
@@ -63,29 +58,6 @@ const fn ips(clock: ClockBase) -> u32 {
         ClockBase::Host => IPS,
         ClockBase::Instructions(shift) | ClockBase::Paced(shift) => 1_000_000_000 >> shift,
     }
-}
-
-/// Returns the configuration of a machine that boots the GRUB ISO `boot.iso` as CD and whose serial
-/// lines are at `ports`.
-pub(super) fn bochsrc(cpu: Option<&str>, cpus: u32, ips: u32, mib: u64, ports: &[u16]) -> String {
-    let cpu = cpu.unwrap_or(USUAL_CPU);
-    let line = |(n, port): (usize, &u16)| {
-        format!("com{}: enabled=1, mode=socket-client, dev=127.0.0.1:{port}\n", n + 1)
-    };
-    let lines: String = ports.iter().enumerate().map(line).collect();
-    // A sound driver is named because the default one overruns a buffer where there is no sound
-    // card.
-    format!(
-        "config_interface: textconfig\ndisplay_library: rfb, options=\"timeout=0\"\nromimage: \
-         file=/usr/share/bochs/BIOS-bochs-latest\nvgaromimage: \
-         file=/usr/share/bochs/VGABIOS-lgpl-latest\nmemory: guest={mib}, host={mib}\ncpu: \
-         model={cpu}, count={cpus}, ips={ips}, reset_on_triple_fault=0\nclock: sync=none, \
-         time0=1700000000\nata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14\nata0-master: \
-         type=cdrom, path=boot.iso, status=inserted\nboot: cdrom\n{lines}log: bochs.log\npanic: \
-         action=fatal\nerror: action=report\ninfo: action=report\ndebug: action=ignore\nmouse: \
-         enabled=0\nspeaker: enabled=0\nsound: waveoutdrv=dummy, waveout=none, waveindrv=dummy, \
-         wavein=none, midioutdrv=dummy, midiout=none\n"
-    )
 }
 
 impl RunningMachine {

@@ -10,7 +10,9 @@
 //! of the newest few.
 
 pub mod bochs;
+mod bochsrc;
 pub mod features;
+pub mod kind;
 pub mod kvm;
 pub mod nested;
 pub mod process;
@@ -19,6 +21,7 @@ mod runner;
 mod running;
 mod transcript;
 
+pub use kind::Bed;
 pub use running::{MachineEnd, RunningMachine};
 pub use transcript::KEPT;
 use transcript::RunFolder;
@@ -33,36 +36,6 @@ use std::path::{Path, PathBuf};
 
 /// The boot archive's name in the run's folder.
 pub(crate) const ARCHIVE: &str = "archive.tar";
-
-/// An emulator, or a machine under KVM.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
-pub enum Bed {
-    /// QEMU's own emulation, which offers SVM everywhere.
-    Qemu,
-    /// Bochs, which offers VMX; its disks are memory-backed.
-    Bochs,
-    /// QEMU with KVM, where the machine offers VMX or SVM to guests.
-    Kvm,
-    /// QEMU with KVM within a Linux within Bochs: VMX with virtio disks on any machine, slowly.
-    Nested,
-}
-
-impl Bed {
-    /// Returns the best bed that this machine supports.
-    pub fn best() -> Self {
-        if kvm::offers_virtualisation() { Self::Kvm } else { Self::Qemu }
-    }
-
-    /// Returns the name that the command line and the tests use.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Qemu => "qemu",
-            Self::Bochs => "bochs",
-            Self::Kvm => "kvm",
-            Self::Nested => "nested",
-        }
-    }
-}
 
 /// The time base of the machine's clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

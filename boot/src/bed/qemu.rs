@@ -1,11 +1,12 @@
 //! QEMU: `q35` with the hypervisor as PVH kernel, the boot archive as its initrd, disks as modern
 //! (non-legacy) virtio-blk.
 
-use super::running::{self, MachineLines, RunningMachine};
-use super::transcript::RunFolder;
+use super::running::{self, EmulatorInput, MachineLines, RunningMachine};
+use super::transcript::{RunFolder, STICK};
 use super::{Bed, BedMachine, ClockBase, Firmware, Medium};
 use crate::iso;
 use crate::serial::Listener;
+use crate::setup::packages::OVMF;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -16,10 +17,6 @@ use std::time::{Duration, Instant};
 pub const PROGRAM: &str = "qemu-system-x86_64";
 /// Maximum number of CPUs that the hypervisor uses.
 const MAX_CPUS: u32 = kernel::arch::percpu::MAX_CPUS as u32;
-/// UEFI firmware of Debian's package ovmf.
-pub const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
-/// The stick's name in the run's folder.
-pub(super) const STICK: &str = "stick.img";
 /// File of [`BedMachine::trace`], in the run's folder.
 pub const TRACE: &str = "trace.log";
 /// The exit device: a value written to its port stops the emulator.
@@ -43,7 +40,7 @@ pub(super) fn start(machine: &BedMachine, folder: RunFolder) -> Result<RunningMa
     command.args(["-chardev", &line, "-mon", "chardev=monitor,mode=control"]);
     lines.monitor = Some(monitor);
     command.args(arguments(machine, folder.path(), [lines.console.port()?, lines.events.port()?]));
-    running::start(command, lines, folder, &machine.echo)
+    running::start(command, EmulatorInput::None, lines, folder, &machine.echo)
 }
 
 /// Returns QEMU's command, bound to one core of this machine where `host_core` is given.

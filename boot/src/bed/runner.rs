@@ -1,6 +1,6 @@
 //! The process that runs a machine: a child of ours, or a process of the Linux of bed C.
 
-use super::nested::Session;
+use super::nested::session::Session;
 use super::process::Emulator;
 use anyhow::{Context, Result};
 use std::process::ExitStatus;

@@ -1,6 +1,6 @@
 //! A running machine: its lines, its emulator, and its orderly or sudden end.
 
-use super::nested::Session;
+use super::nested::session::Session;
 use super::process::Emulator;
 use super::runner::Runner;
 use super::transcript::RunFolder;
@@ -66,9 +66,19 @@ impl MachineLines {
     }
 }
 
+/// What an emulator reads from its standard input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum EmulatorInput {
+    /// Nothing.
+    None,
+    /// Commands of its debugger.
+    Debugger,
+}
+
 /// Starts `command` in `folder` and waits for its serial lines.
 pub(super) fn start(
     mut command: Command,
+    input: EmulatorInput,
     lines: MachineLines,
     folder: RunFolder,
     echo: &Echo,
@@ -76,8 +86,10 @@ pub(super) fn start(
     fs::write(folder.path().join(COMMAND), format!("{command:?}\n"))?;
     let output = fs::File::create(folder.path().join(EMULATOR))?;
     command.stdout(output.try_clone()?).stderr(output);
-    let wants_debugger = command.get_program() == super::bochs::PROGRAM;
-    command.stdin(if wants_debugger { Stdio::piped() } else { Stdio::null() });
+    command.stdin(match input {
+        EmulatorInput::Debugger => Stdio::piped(),
+        EmulatorInput::None => Stdio::null(),
+    });
     let mut emulator = Emulator::start(command)?;
     let debugger = emulator.stdin();
     let (console, events, monitor) =

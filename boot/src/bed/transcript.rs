@@ -16,7 +16,9 @@ use std::time::SystemTime;
 /// Folders of earlier runs that are kept.
 pub const KEPT: usize = 20;
 /// Large files in the folder that are not needed to repeat the run.
-const LARGE: [&str; 3] = [super::ARCHIVE, "boot.iso", super::qemu::STICK];
+/// The stick's name in the run's folder.
+pub(super) const STICK: &str = "stick.img";
+const LARGE: [&str; 3] = [super::ARCHIVE, "boot.iso", STICK];
 
 /// The folder of a run in progress.
 pub(super) struct RunFolder {

@@ -1,8 +1,8 @@
 //! `tidepool volume`: image files of paging devices.
 
-use crate::config::readable_size;
 use crate::dump;
 use crate::report::TextTable;
+use crate::size;
 use crate::volume::{self, SpaceImage, SpaceSlot, VolumeAccess, VolumeDisk};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
@@ -19,10 +19,10 @@ pub enum VolumeAction {
         /// The image; it must not exist
         file: PathBuf,
         /// Its size, like "288 MiB"; the default is the size that the spaces need
-        #[arg(long, value_parser = crate::config::parse_size)]
+        #[arg(long, value_parser = crate::size::parse)]
         size: Option<u64>,
         /// Size of a space; each makes a GPT partition
-        #[arg(long = "space", value_parser = crate::config::parse_size, num_args = 1..)]
+        #[arg(long = "space", value_parser = crate::size::parse, num_args = 1..)]
         spaces: Vec<u64>,
     },
     /// Make a free paging space of an image or of one of its spaces, whatever it holds
@@ -134,8 +134,8 @@ fn about(image: &SpaceImage) -> Result<Vec<String>> {
         if let DeviceContent::Space(record) = &class { record.owner.as_ref() } else { None };
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     Ok(vec![
-        readable_size(image.capacity()),
-        readable_size(u64::from(image.area().most_pages()) * PAGE_SIZE),
+        size::readable(image.capacity()),
+        size::readable(u64::from(image.area().most_pages()) * PAGE_SIZE),
         image.describe()?,
         or_none(owner.map(|owner| owner.name.to_string())),
         or_none(owner.map(|owner| owner.epoch.to_string())),

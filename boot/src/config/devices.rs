@@ -1,11 +1,13 @@
 //! Paging devices: image files for virtio-blk, or memory where a bed has no virtio.
 
 use super::document::{ConfigError, Section};
-use super::{limits, size};
-use crate::bed::Bed;
+use crate::bed::kind::Bed;
+use crate::size;
 use crate::volume::{self, SpaceImage, VolumeAccess, VolumeDisk};
 use anyhow::Result;
 use kernel::addr::PAGE_SIZE;
+use kernel::block::MAX_DISKS;
+use kernel::paging::MAX_SPACES;
 use kernel::space::{DeviceContent, SpaceLayout};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -98,7 +100,7 @@ pub(super) fn read(
         }
         devices.push(device);
     }
-    limits::devices(&sections, &devices)?;
+    check_number(&sections, &devices)?;
     Ok(devices)
 }
 
@@ -237,4 +239,27 @@ fn refuse_foreign(section: &Section<'_>, image: &SpaceImage) -> Result<(), Confi
         Err(error) => format!("{error:#}"),
     };
     Err(section.error("image", &what))
+}
+
+/// Checks the number of paging devices and spaces.
+fn check_number(sections: &[Section<'_>], devices: &[PagingDevice]) -> Result<(), ConfigError> {
+    let mut spaces = 0;
+    for (place, (section, device)) in sections.iter().zip(devices).enumerate() {
+        let key = if device.image().is_some() { "image" } else { "memory" };
+        if place == MAX_DISKS {
+            let message = format!(
+                "{} paging devices, but the hypervisor drives {MAX_DISKS} at most",
+                devices.len()
+            );
+            return Err(section.error(key, &message));
+        }
+        spaces += device.space_count();
+        if spaces > MAX_SPACES {
+            let key = if device.spaces.is_empty() { key } else { "spaces" };
+            let message =
+                format!("{spaces} paging spaces, but the hypervisor uses {MAX_SPACES} at most");
+            return Err(section.error(key, &message));
+        }
+    }
+    Ok(())
 }

@@ -1,7 +1,8 @@
 //! A TOML document whose values know their place. `Section` reads them by key; its errors name
 //! file, line and key.
 
-use super::{duration, size};
+use super::duration;
+use crate::size;
 use kernel::addr::PAGE_SIZE;
 use std::fmt;
 use std::ops::{Range, RangeInclusive};

@@ -1,6 +1,6 @@
 //! Times in their readable form: `2 s`.
 
-use super::quantity;
+use crate::quantity;
 use std::time::Duration;
 
 /// Milliseconds of each unit.

@@ -4,16 +4,13 @@
 //! The limits are the hypervisor's own constants, and kernels are loaded on trial by the
 //! hypervisor's own loaders.
 
-use super::devices::PagingDevice;
 use super::document::{ConfigError, Section};
-use super::size;
-use crate::bed::Bed;
+use crate::bed::kind::Bed;
+use crate::size;
 use kernel::arch::{direct_map, percpu};
-use kernel::block::MAX_DISKS;
 use kernel::config::{KernelModules, SELF_TESTS};
 use kernel::mm::layout::RamLayout;
 use kernel::mm::object::ObjectTable;
-use kernel::paging::MAX_SPACES;
 use kernel::partition::acpi::AcpiTables;
 use kernel::partition::command_line::{self, Added};
 use kernel::partition::loaders::{self, ImageSource, LoadError, LoadRequest};
@@ -25,32 +22,6 @@ use std::path::Path;
 const MOST_BANDWIDTH: u64 = 1_000_000_000_000_000;
 /// Maximum size of a boot archive: firmware and QEMU put it below 2 GiB, beside the hypervisor.
 const MOST_ARCHIVE: u64 = 1 << 30;
-
-/// Checks the number of paging devices and spaces.
-pub(super) fn devices(
-    sections: &[Section<'_>],
-    devices: &[PagingDevice],
-) -> Result<(), ConfigError> {
-    let mut spaces = 0;
-    for (place, (section, device)) in sections.iter().zip(devices).enumerate() {
-        let key = if device.image().is_some() { "image" } else { "memory" };
-        if place == MAX_DISKS {
-            let message = format!(
-                "{} paging devices, but the hypervisor drives {MAX_DISKS} at most",
-                devices.len()
-            );
-            return Err(section.error(key, &message));
-        }
-        spaces += device.space_count();
-        if spaces > MAX_SPACES {
-            let key = if device.spaces.is_empty() { key } else { "spaces" };
-            let message =
-                format!("{spaces} paging spaces, but the hypervisor uses {MAX_SPACES} at most");
-            return Err(section.error(key, &message));
-        }
-    }
-    Ok(())
-}
 
 /// Checks the number of partitions: each needs a memory object while it runs.
 pub(super) fn partitions(sections: &[Section<'_>]) -> Result<(), ConfigError> {

@@ -14,17 +14,15 @@ mod duration;
 mod image;
 mod limits;
 mod partition;
-mod quantity;
-mod size;
 #[cfg(test)]
 mod tests;
 
 pub use devices::{DeviceBacking, PagingDevice};
 pub use document::ConfigError;
-pub use size::{format as format_size, in_mib, parse as parse_size, readable as readable_size};
 
 use crate::archive::{ModuleArchive, ModuleSource};
-use crate::bed::Bed;
+use crate::bed::kind::Bed;
+use crate::size;
 use anyhow::Result;
 use document::{Document, Section};
 use kernel::arch::heap;

@@ -2,8 +2,9 @@
 
 use super::devices::PagingDevice;
 use super::document::{ConfigError, Section};
-use super::{bounds, image, limits, size};
+use super::{bounds, image, limits};
 use crate::archive::ModuleArchive;
+use crate::size;
 use kernel::addr::PAGE_SIZE;
 use kernel::config::{ConsoleRoute, DumpPolicy, KernelModules, PartitionConfig, RestartPolicy};
 use kernel::space::reserve::{SpaceNeed, own_spaces, shortfall};

@@ -23,7 +23,7 @@ pub mod verdict;
 pub mod worker;
 
 use crate::bed::Bed;
-use crate::config::format_size;
+use crate::size;
 use anyhow::Result;
 pub use scale::DemoScale;
 use std::fs;
@@ -47,10 +47,10 @@ pub fn write_configuration(
         // The speed of a memory-backed disk would be meaningless.
         text += "self_tests = [\"raw-disk\"]\n";
     }
-    text += &format!("\n[pool]\nmemory = \"{}\"\n\n", format_size(scale.pool));
+    text += &format!("\n[pool]\nmemory = \"{}\"\n\n", size::format(scale.pool));
     text += &format!("[machine]\ncpus = {}\n", scale.cpus);
     if let Some(bandwidth) = scale.disk_bandwidth {
-        text += &format!("disk_bandwidth = \"{}\"\n", format_size(bandwidth));
+        text += &format!("disk_bandwidth = \"{}\"\n", size::format(bandwidth));
     }
     text += "\n";
     for index in 0..scale.devices() {
@@ -65,7 +65,7 @@ pub fn write_configuration(
 }
 
 fn device(folder: &Path, bed: Bed, scale: &DemoScale, index: u64) -> Result<String> {
-    let (name, size) = (format!("{index}.img"), format_size(scale.device()));
+    let (name, size) = (format!("{index}.img"), size::format(scale.device()));
     match fs::remove_file(folder.join(&name)) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
         _ => {}
@@ -89,7 +89,7 @@ fn partition(scale: &DemoScale, index: u64, kernel: &Path, initrd: &Path) -> Str
         "[[partition]]\nname = \"{}\"\nmemory = \"{}\"\nkernel = \"{}\"\ninitrd = \"{}\"\ncmdline \
          = \"{cmdline}\"\ndump = \"aided\"\nrestart = \"threshold\"\n\n",
         DemoScale::name(index),
-        format_size(scale.memory),
+        size::format(scale.memory),
         kernel.display(),
         initrd.display(),
     )

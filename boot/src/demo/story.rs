@@ -5,11 +5,14 @@
 use super::DemoScale;
 use super::picture::PoolSeries;
 use super::scale::PaceClock;
-use super::verdict::RECOVERY_S;
 use super::worker::WorkerProgress;
 use crate::events::Event;
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+/// Seconds that a neighbour may be silent around the drain; otherwise it prints several times a
+/// second.
+pub(super) const RECOVERY_S: f64 = 10.0;
 
 /// An event with its time.
 pub type TimedEvent = (f64, Event);

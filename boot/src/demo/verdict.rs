@@ -1,16 +1,13 @@
 //! The verdict on a demonstration: each claim with its figure, and whether all of them held.
 
 use super::DemoScale;
-use super::story::DemoStory;
+use super::story::{DemoStory, RECOVERY_S};
 use crate::dump::DumpVerdict as BlockVerdict;
 use crate::events::Event;
 use crate::report::{Facts, TextTable, time};
 use serde_json::Value;
 use std::fmt::{Display, Write};
 
-/// Seconds that a neighbour may be silent around the drain; otherwise it prints several times a
-/// second.
-pub(super) const RECOVERY_S: f64 = 10.0;
 /// Seconds before the crash with which the time of the drain is compared.
 const BEFORE_S: f64 = 10.0;
 /// Longest usual time between two progress lines of a worker, in seconds.

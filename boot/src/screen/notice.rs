@@ -1,7 +1,7 @@
 //! Events as lines for people: what happened, in which partition, and which command helps.
 
-use crate::config::readable_size;
 use crate::events::Event;
+use crate::size;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -115,7 +115,7 @@ impl NoticeWriter {
             "restart_limit" => limited(event),
             "drain" => return self.drain(event),
             "dump_complete" => {
-                let written = readable_size(number("bytes_written"));
+                let written = size::readable(number("bytes_written"));
                 format!(
                     "the dump of incarnation {} is complete, {written} written: {}",
                     number("incarnation"),

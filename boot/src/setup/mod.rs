@@ -12,7 +12,7 @@
 
 pub mod debian;
 mod download;
-mod packages;
+pub(crate) mod packages;
 mod progress;
 pub mod python;
 mod toolchain;

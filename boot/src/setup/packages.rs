@@ -37,7 +37,9 @@ pub(super) const STICK: &[Package] = &[
     package("xorriso", "xorriso"),
     package("mtools", "mformat"),
 ];
-pub(super) const UEFI: &[Package] = &[package("ovmf", crate::bed::qemu::OVMF)];
+/// The UEFI firmware of Debian's package ovmf.
+pub(crate) const OVMF: &str = "/usr/share/ovmf/OVMF.fd";
+pub(super) const UEFI: &[Package] = &[package("ovmf", OVMF)];
 pub(super) const GUEST: &[Package] =
     &[package("busybox-static", "busybox"), package("dpkg", "dpkg-deb")];
 pub(super) const KEXEC: &[Package] = &[package("kexec-tools", "kexec")];

@@ -12,9 +12,12 @@
 
 use crate::decree::{Decree, Owner, QuietProof};
 use crate::id::{Incarnation, MemberId};
-use crate::state_codec::{MEMBER_ROW, THING_ROW};
 use arrayvec::ArrayVec;
 
+/// Bytes of a member's row in its coded form.
+pub(crate) const MEMBER_ROW: usize = 29;
+/// Bytes of a thing's row in its coded form.
+pub(crate) const THING_ROW: usize = 51;
 /// Most members that the state can name, quarantined ones included.
 pub const MAX_MEMBERS: usize = 128;
 /// Most partitions and spaces that the state can name.

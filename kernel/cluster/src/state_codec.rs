@@ -16,13 +16,10 @@ use crate::decree::{Owner, QuietProof};
 use crate::id::MemberId;
 use crate::sector::{FieldReader, FieldWriter, SectorError, SectorKind};
 use crate::state::{
-    ClusterState, MAX_MEMBERS, MAX_THINGS, MemberRow, MemberStatus, Thing, ThingRow, USED_WORDS,
+    ClusterState, MAX_MEMBERS, MAX_THINGS, MEMBER_ROW, MemberRow, MemberStatus, THING_ROW, Thing,
+    ThingRow, USED_WORDS,
 };
 
-/// Bytes of a member's row.
-pub(crate) const MEMBER_ROW: usize = 29;
-/// Bytes of a thing's row.
-pub(crate) const THING_ROW: usize = 51;
 /// Bytes of all that is no row.
 const FIXED: usize = 24 + 8 + 8 + 8 * USED_WORDS + 4 + 4;
 

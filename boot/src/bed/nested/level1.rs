@@ -11,7 +11,7 @@
 
 use super::exchange::{self, Exchange};
 use super::wire::Wire;
-use crate::bed::bochs;
+use crate::bed::bochsrc::{self, bochsrc};
 use crate::bed::process::Emulator;
 use crate::serial::{Echo, LineError, Listener, SerialLine};
 use crate::setup::{Permission, debian};
@@ -243,12 +243,12 @@ fn start(folder: &Path) -> Result<(Arc<Level1>, SerialLine, Emulator)> {
     let disk = format!("ata0-slave: type=disk, path={}, mode=flat, cylinders=0\n", exchange::NAME);
     // At each exit KVM reads an MSR that Bochs does not have: ignore the error instead of logging
     // it each time.
-    let settings = bochs::bochsrc(None, 1, IPS, MEMORY_MIB, &ports)
+    let settings = bochsrc(None, 1, IPS, MEMORY_MIB, &ports)
         .replace("error: action=report", "error: action=ignore");
     fs::write(folder.join("bochsrc"), settings + &disk)?;
     fs::write(folder.join("debugger"), "c\n")?;
     let output = fs::File::create(folder.join("emulator.txt"))?;
-    let mut command = Command::new(bochs::PROGRAM);
+    let mut command = Command::new(bochsrc::PROGRAM);
     command.current_dir(folder).args(["-q", "-f", "bochsrc", "-rc", "debugger"]);
     // The debugger ends the machine at the end of its input, so the input must stay open.
     command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output);

@@ -12,7 +12,7 @@
 
 mod exchange;
 mod level1;
-mod session;
+pub(super) mod session;
 mod wire;
 
 pub use session::Session;

@@ -1,7 +1,7 @@
 //! `tidepool dump list`: a line for every space of every image, whatever its contents.
 
-use crate::config::readable_size;
 use crate::report::TextTable;
+use crate::size;
 use crate::volume::{SpaceImage, SpaceSlot, VolumeAccess, VolumeDisk};
 use anyhow::Result;
 use kernel::addr::PAGE_SIZE;
@@ -85,7 +85,7 @@ fn of_dump(file: &Path, number: u32, record: &SpaceRecord, is_selected: bool) ->
         state(record.state).to_owned(),
         or_none(owner.map(|owner| owner.name.to_string())),
         or_none(owner.map(|owner| owner.epoch.to_string())),
-        or_none(pages.map(|pages| readable_size(pages * PAGE_SIZE))),
+        or_none(pages.map(|pages| size::readable(pages * PAGE_SIZE))),
         or_none(crash.map(words)),
         or_none(crash.map(|crash| UtcTime(crash.time_ns).to_string())),
         or_none(crash.map(|crash| crash.name.to_string())),

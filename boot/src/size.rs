@@ -1,6 +1,6 @@
 //! Sizes in their readable form: `256 MiB`.
 
-use super::quantity;
+use crate::quantity;
 
 const UNITS: &[(&str, u32)] = &[("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10), ("B", 0)];
 
