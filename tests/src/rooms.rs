@@ -33,6 +33,7 @@ pub const ROOMS: &[&str] = &[
     "config",
     "archive",
     "addr",
+    "time",
 ];
 
 /// The folder of the kernel's files.

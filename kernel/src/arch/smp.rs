@@ -19,6 +19,7 @@ use super::{
     time,
 };
 use crate::addr::Hpa;
+use crate::time::Ticks;
 use core::sync::atomic::{AtomicU64, Ordering};
 use log::warn;
 use spin::Once;
@@ -75,7 +76,7 @@ fn start(cpu: CpuId, apic_id: u32) -> bool {
         }
     }
     let online = wait_for(cpu, START_TIMEOUT_NS);
-    let seen = STARTED_AT_TSC.load(Ordering::Acquire);
+    let seen = Ticks::new(STARTED_AT_TSC.load(Ordering::Acquire));
     if online && !(before..=instr::rdtsc()).contains(&seen) {
         warn!("the time-stamp counter of CPU {} is not in step", cpu.index());
     }
@@ -97,7 +98,7 @@ fn wait_for(cpu: CpuId, timeout_ns: u64) -> bool {
 extern "C" fn enter(index: usize) -> ! {
     let cpu = CpuId::new(index);
     prepare_this_cpu(cpu);
-    STARTED_AT_TSC.store(instr::rdtsc(), Ordering::Release);
+    STARTED_AT_TSC.store(instr::rdtsc().as_u64(), Ordering::Release);
     percpu::came_online();
     loop {
         if let Some(main) = MAIN.get() {

@@ -12,6 +12,7 @@ pub mod test_clock;
 use super::apic::Countdown;
 use super::calibrate::{ClockFrequencies, Yardstick, frequencies};
 use super::{apic, instr, interrupts, pit, quirks, repeats};
+use crate::time::Ticks;
 use spin::Once;
 
 /// A clock's frequency, prepared for conversions without division.
@@ -39,15 +40,15 @@ impl TickScale {
 
     /// Returns the duration of `ticks`, saturated at the range of nanoseconds (for a guest's
     /// deadline).
-    pub const fn ns(self, ticks: u64) -> u64 {
-        let ns = (ticks as u128 * self.ns_per_tick as u128) >> 32;
+    pub const fn ns(self, ticks: Ticks) -> u64 {
+        let ns = (ticks.as_u64() as u128 * self.ns_per_tick as u128) >> 32;
         if ns > u64::MAX as u128 { u64::MAX } else { ns as u64 }
     }
 
     /// Returns the number of ticks in `ns`, rounded up.
-    pub const fn ticks(self, ns: u64) -> u64 {
+    pub const fn ticks(self, ns: u64) -> Ticks {
         let ticks = (ns as u128 * self.hz as u128).div_ceil(1_000_000_000);
-        if ticks > u64::MAX as u128 { u64::MAX } else { ticks as u64 }
+        if ticks > u64::MAX as u128 { Ticks::MAX } else { Ticks::new(ticks as u64) }
     }
 }
 
@@ -67,15 +68,15 @@ impl Ratio {
 
     /// Returns the initial count for `ticks` ticks of the counter: at least one, at most the
     /// register's maximum.
-    const fn count(self, ticks: u64) -> u32 {
-        let count = ((ticks as u128 * self.per_tick as u128) >> 32) + 1;
+    const fn count(self, ticks: Ticks) -> u32 {
+        let count = ((ticks.as_u64() as u128 * self.per_tick as u128) >> 32) + 1;
         if count > u32::MAX as u128 { u32::MAX } else { count as u32 }
     }
 
     /// Returns the ticks of the counter that a count takes.
-    const fn ticks(self, count: u32) -> u64 {
-        (((count as u128) << 32) / if self.per_tick == 0 { 1 } else { self.per_tick as u128 })
-            as u64
+    const fn ticks(self, count: u32) -> Ticks {
+        let per_tick = if self.per_tick == 0 { 1 } else { self.per_tick as u128 };
+        Ticks::new((((count as u128) << 32) / per_tick) as u64)
     }
 }
 
@@ -86,7 +87,7 @@ struct Clocks {
     /// Whether its interrupt can be lost, so that a count must repeat.
     losses: Losses,
     /// The counter's value at time 0.
-    start: u64,
+    start: Ticks,
 }
 
 /// Whether a timer's interrupt can be lost.
@@ -142,7 +143,7 @@ impl Yardstick for IntervalTimer {
     fn is_over(&mut self) -> bool {
         pit::window_is_over()
     }
-    fn counter(&mut self) -> u64 {
+    fn counter(&mut self) -> Ticks {
         instr::rdtsc()
     }
     fn timer(&mut self) -> u64 {
@@ -188,19 +189,19 @@ pub fn now_ns() -> u64 {
 }
 
 /// Returns the counter's value at `ns` since [`calibrate`].
-pub fn tsc_at(ns: u64) -> u64 {
+pub fn tsc_at(ns: u64) -> Ticks {
     #[cfg(test)]
     if test_clock::read().is_some() {
-        return ns;
+        return Ticks::new(ns);
     }
-    CLOCKS.get().map_or(u64::MAX, |clocks| clocks.start.saturating_add(clocks.tsc.ticks(ns)))
+    CLOCKS.get().map_or(Ticks::MAX, |clocks| clocks.start.saturating_add(clocks.tsc.ticks(ns)))
 }
 
 /// Returns the time since [`calibrate`] for a value of the counter.
-pub fn ns_at(tsc: u64) -> u64 {
+pub fn ns_at(tsc: Ticks) -> u64 {
     #[cfg(test)]
     if test_clock::read().is_some() {
-        return tsc;
+        return tsc.as_u64();
     }
     CLOCKS.get().map_or(u64::MAX, |clocks| clocks.tsc.ns(tsc.saturating_sub(clocks.start)))
 }
@@ -219,7 +220,7 @@ pub fn arm(deadline_ns: u64) {
 }
 
 /// As [`arm`], for a value of the counter: needs no conversion.
-pub fn arm_at(deadline: u64) {
+pub fn arm_at(deadline: Ticks) {
     #[cfg(test)]
     if test_clock::arm_at(deadline) {
         return;
@@ -227,7 +228,9 @@ pub fn arm_at(deadline: u64) {
     let Some(clocks) = CLOCKS.get() else { return };
     match clocks.timer {
         // SAFETY: only a CPU with this mode has no ratio. Zero would disarm the timer.
-        None => unsafe { apic::start_deadline_timer(interrupts::TIMER, deadline.max(1)) },
+        None => unsafe {
+            apic::start_deadline_timer(interrupts::TIMER, deadline.max(Ticks::new(1)))
+        },
         Some(timer) => {
             let count = timer.count(deadline.saturating_sub(instr::rdtsc()));
             let (count, countdown) = clocks.losses.program(count);
@@ -239,16 +242,16 @@ pub fn arm_at(deadline: u64) {
 /// Records when this CPU noticed the end of a count of its timer; [`repeats::counts`] has the late
 /// ones.
 #[inline]
-pub fn note_end(deadline: u64, now: u64) {
+pub fn note_end(deadline: Ticks, now: Ticks) {
     /// Below this, lateness cannot be distinguished from the time the code takes to get here.
-    const LATE_TICKS: u64 = 50_000;
-    if now.saturating_sub(deadline) > LATE_TICKS {
+    const LATE: Ticks = Ticks::new(50_000);
+    if now.saturating_sub(deadline) > LATE {
         note_late(now - deadline);
     }
 }
 
 #[cold]
-fn note_late(late: u64) {
+fn note_late(late: Ticks) {
     let Some(Clocks { timer: Some(timer), losses: Losses::Possible, .. }) = CLOCKS.get() else {
         return;
     };
@@ -261,7 +264,7 @@ pub fn disarm() {
     match CLOCKS.get().map(|clocks| clocks.timer) {
         None => {}
         // SAFETY: as in `arm`.
-        Some(None) => unsafe { apic::start_deadline_timer(interrupts::TIMER, 0) },
+        Some(None) => unsafe { apic::start_deadline_timer(interrupts::TIMER, Ticks::ZERO) },
         Some(Some(_)) => apic::start_timer(interrupts::TIMER, 0, Countdown::Once),
     }
 }
@@ -274,10 +277,10 @@ mod tests {
     fn a_scale_converts_both_ways() {
         let scale = TickScale::new(2_500_000_000);
         assert_eq!(
-            (scale.ns(2_500_000_000), scale.ticks(1_000_000_000)),
-            (999_999_999, 2_500_000_000)
+            (scale.ns(Ticks::new(2_500_000_000)), scale.ticks(1_000_000_000)),
+            (999_999_999, Ticks::new(2_500_000_000))
         );
-        assert!(scale.ticks(scale.ns(1_000_000)).abs_diff(1_000_000) <= 3);
+        assert!(scale.ticks(scale.ns(Ticks::new(1_000_000))).as_u64().abs_diff(1_000_000) <= 3);
     }
 
     #[test]
@@ -289,11 +292,14 @@ mod tests {
     #[test]
     fn a_timer_is_never_set_to_zero_nor_beyond_its_register() {
         let timer = Ratio::new(1_000_000_000, 3_000_000_000);
-        assert_eq!([0, 2, 3, 3_000_000].map(|ticks| timer.count(ticks)), [1, 1, 1, 1_000_000]);
-        assert_eq!(timer.count(u64::MAX), u32::MAX);
-        assert_eq!(Ratio::new(u64::MAX, 1).count(u64::MAX), u32::MAX);
-        assert_eq!([0, 1, 1_000_000].map(|count| timer.ticks(count)), [0, 3, 3_000_000]);
-        assert_eq!(Ratio::new(0, 1).ticks(1), 1 << 32, "no division by zero");
+        assert_eq!(
+            [0, 2, 3, 3_000_000].map(|ticks| timer.count(Ticks::new(ticks))),
+            [1, 1, 1, 1_000_000]
+        );
+        assert_eq!(timer.count(Ticks::MAX), u32::MAX);
+        assert_eq!(Ratio::new(u64::MAX, 1).count(Ticks::MAX), u32::MAX);
+        assert_eq!([0, 1, 1_000_000].map(|count| timer.ticks(count).as_u64()), [0, 3, 3_000_000]);
+        assert_eq!(Ratio::new(0, 1).ticks(1), Ticks::new(1 << 32), "no division by zero");
     }
 
     #[test]
@@ -313,6 +319,6 @@ mod tests {
 
     #[test]
     fn a_time_beyond_the_counter_saturates() {
-        assert_eq!(TickScale::new(4_000_000_000).ticks(u64::MAX), u64::MAX);
+        assert_eq!(TickScale::new(4_000_000_000).ticks(u64::MAX), Ticks::MAX);
     }
 }

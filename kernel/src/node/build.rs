@@ -31,7 +31,7 @@ use crate::mm::table::TableReserve;
 use crate::mm::zeros;
 use crate::paging::{Landmark, Pager, PagerEnv};
 use crate::partition::cpuid;
-use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
+use crate::partition::devices::clock::{GuestClock, TscRate};
 use crate::partition::machine::VirtualMachine;
 use crate::partition::runner::Runner;
 use crate::partition::shared::SharedPartition;
@@ -151,7 +151,10 @@ pub fn node(
 fn name_of_start(archive: &BootArchive) -> Uuid {
     let word = archive.module(BootArchive::WORD).unwrap_or_default();
     let random = || instr::random().unwrap_or(0);
-    Uuid::of_start(word, &[random(), random(), instr::rdtsc(), crate::arch::rtc::unix_ns()])
+    Uuid::of_start(
+        word,
+        &[random(), random(), instr::rdtsc().as_u64(), crate::arch::rtc::unix_ns()],
+    )
 }
 
 fn direct_map() -> &'static DirectMap {
@@ -409,8 +412,7 @@ fn runner(
     let needs_space = node.host.spaces.has_devices();
     let frame = frames.pop().ok_or_else(|| trouble(&place, "no memory for its vCPU".into()))?;
     let rate = TscRate::new(time::tsc_hz());
-    let clock =
-        GuestClock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.host.unix_ns() };
+    let clock = GuestClock { rate, start: instr::rdtsc(), unix_ns_at_start: node.host.unix_ns() };
     let mut vcpu = node.host.backend.new_vcpu(frame);
     vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
     let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);

@@ -17,6 +17,7 @@ use crate::block::Disk;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
 use crate::sync::{RankedGuard, rank};
+use crate::time::Ticks;
 
 /// How the pager's lock and its turns were used since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -26,7 +27,7 @@ pub struct LockUse {
     /// Times that a CPU found it taken and waited.
     pub waits: u64,
     /// The longest hold in a turn, in ticks of the time-stamp counter; 0 on a machine of one CPU.
-    pub longest_ticks: u64,
+    pub longest_ticks: Ticks,
     /// Turns of the pager: polls that were not left to another CPU.
     pub turns: u64,
     /// Turns without work: no completion, no page to move.
@@ -67,10 +68,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         state
     }
 
-    /// Returns the start time of a timed hold, or 0 if holds are not timed.
+    /// Returns the start time of a timed hold, or zero if holds are not timed.
     #[inline(always)]
-    pub(super) fn begin_hold(&self) -> u64 {
-        if self.turns.is_alone() { 0 } else { instr::rdtsc() }
+    pub(super) fn begin_hold(&self) -> Ticks {
+        if self.turns.is_alone() { Ticks::ZERO } else { instr::rdtsc() }
     }
 
     /// Returns how the lock was used.
@@ -82,8 +83,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 impl LockUse {
     /// Notes the end of a hold that began at `since`.
     #[inline(always)]
-    pub(super) fn end_hold(&mut self, since: u64) {
-        if since != 0 {
+    pub(super) fn end_hold(&mut self, since: Ticks) {
+        if since != Ticks::ZERO {
             self.longest_ticks = self.longest_ticks.max(instr::rdtsc().saturating_sub(since));
         }
     }

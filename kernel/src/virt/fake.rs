@@ -26,7 +26,7 @@ use super::state::{CpuState, Gpr, RFLAGS_INTERRUPT, Regs};
 use super::tag::TlbTag;
 use crate::addr::{Gpa, Hpa};
 use crate::arch::instr::{is_kicked, rdtsc};
-use crate::arch::time::test_clock;
+use crate::arch::time::{self, test_clock};
 
 /// Length of every instruction.
 const LENGTH: u64 = 2;
@@ -145,7 +145,8 @@ impl ScriptedVcpu {
     fn work(&mut self, ns: u64) -> Result<(), VmExit> {
         let now = rdtsc();
         let until = test_clock::armed().unwrap_or(now);
-        let left = until.saturating_sub(now);
+        let now = time::ns_at(now);
+        let left = time::ns_at(until).saturating_sub(now);
         test_clock::set(now + left.min(ns));
         if ns <= left {
             return Ok(());

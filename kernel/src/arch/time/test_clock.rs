@@ -1,11 +1,12 @@
 //! A clock set by a test, for its own thread. While it is set, the counter counts its nanoseconds,
 //! and the one-shot timer is a note of its deadline.
 
+use crate::time::Ticks;
 use core::cell::Cell;
 
 std::thread_local! {
     static NOW_NS: Cell<Option<u64>> = const { Cell::new(None) };
-    static ARMED: Cell<Option<u64>> = const { Cell::new(None) };
+    static ARMED: Cell<Option<Ticks>> = const { Cell::new(None) };
 }
 
 /// Time that a look at the counter takes: a loop that waits for a moment then ends.
@@ -22,7 +23,7 @@ pub fn pass() {
 }
 
 /// Returns the deadline for which the timer is armed, a value of the counter.
-pub fn armed() -> Option<u64> {
+pub fn armed() -> Option<Ticks> {
     ARMED.get()
 }
 
@@ -32,13 +33,13 @@ pub(super) fn read() -> Option<u64> {
 }
 
 /// Returns the counter's value, if the clock is set; every look moves the clock on.
-pub(in crate::arch) fn look() -> Option<u64> {
+pub(in crate::arch) fn look() -> Option<Ticks> {
     NOW_NS.set(NOW_NS.get().map(|ns| ns + LOOK_NS));
-    NOW_NS.get()
+    NOW_NS.get().map(Ticks::new)
 }
 
 /// Arms the timer; returns whether the clock is set.
-pub(super) fn arm_at(deadline: u64) -> bool {
+pub(super) fn arm_at(deadline: Ticks) -> bool {
     ARMED.set(Some(deadline));
     NOW_NS.get().is_some()
 }

@@ -24,7 +24,7 @@ use crate::node::cpu::{self, Runners};
 use crate::node::monitor::commands;
 use crate::node::services::IdleLimit;
 use crate::partition::cpuid;
-use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
+use crate::partition::devices::clock::{GuestClock, TscRate};
 use crate::partition::loaders::fake::pvh_elf;
 use crate::partition::machine::VirtualMachine;
 use crate::partition::runner::{HostCpu, Runner};
@@ -286,7 +286,7 @@ fn runner(
     let memory = NodeMemory { host, shared: shared.clone() };
     let vcpu = Vcpu::Fake(ScriptedVcpu::new(script.clone(), Box::new(memory)));
     let rate = TscRate::new(time::tsc_hz());
-    let clock = GuestClock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: 0 };
+    let clock = GuestClock { rate, start: instr::rdtsc(), unix_ns_at_start: 0 };
     let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
     let tag = host.tags.lock().allocate();
     Runner::new(index, shared.clone(), layout, machine, tag, host.spaces.has_devices())

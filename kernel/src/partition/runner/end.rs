@@ -158,7 +158,7 @@ impl Runner {
             resident: u64::from(counts.resident + counts.going_out),
             paged: u64::from(counts.paged + counts.coming_in),
             zero: u64::from(counts.zero + counts.untouched),
-            tsc: instr::rdtsc(),
+            tsc: instr::rdtsc().as_u64(),
         });
     }
 

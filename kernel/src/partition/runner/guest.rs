@@ -15,7 +15,6 @@ use crate::console::report;
 use crate::console::tagged::LineSplitter;
 use crate::crash::record::CrashCause;
 use crate::host::Host;
-use crate::partition::devices::clock::Tsc;
 use crate::partition::devices::{DeviceEffect, PanicKind};
 use crate::partition::ending::GuestEnd;
 use crate::partition::hang::HangFinding;
@@ -52,7 +51,7 @@ impl Runner {
             .last_words
             .left_ns()
             .map_or(until, |left| until.min(entered_ns.saturating_add(left)));
-        let slice_end = Tsc(time::tsc_at(until));
+        let slice_end = time::tsc_at(until);
         let stop = self.machine.run(host, on.cpu, &object, &self.shared, slice_end);
         let stay = StayTimes { entered_ns, until_ns: until, left_ns: time::now_ns() };
         self.count_words(entered_ns);
@@ -84,8 +83,8 @@ impl Runner {
             (Lifecycle::Running(ParkReason::Halted), _) => {
                 let typed = self.shared.take_typed(self.machine.platform.console_room());
                 self.machine.platform.console_input(&typed);
-                let is_asleep = !self.machine.is_awake(Tsc(instr::rdtsc()));
-                let timer = self.machine.wake_up().map(|deadline| time::ns_at(deadline.0));
+                let is_asleep = !self.machine.is_awake(instr::rdtsc());
+                let timer = self.machine.wake_up().map(time::ns_at);
                 is_asleep.then(|| {
                     (WaitEvent::Own, [timer, self.next_duty()].into_iter().flatten().min())
                 })
@@ -115,7 +114,7 @@ impl Runner {
             self.promise_ends =
                 self.promise_ends.map(|_| time::now_ns().saturating_add(PROMISE_NS));
             let (partition, incarnation) = (self.shared.name(), self.incarnation);
-            report(&ConsoleEvent::Entered { partition, incarnation, tsc: instr::rdtsc() });
+            report(&ConsoleEvent::Entered { partition, incarnation, tsc: instr::rdtsc().as_u64() });
         }
     }
 

@@ -49,7 +49,7 @@ impl Runner {
 
     /// Counts the time that the guest has lost.
     pub(super) fn count_stall(&mut self, stay: &StayTimes, stop: StopReason) {
-        let timer = self.machine.platform.next_deadline().map(|deadline| time::ns_at(deadline.0));
+        let timer = self.machine.platform.next_deadline().map(time::ns_at);
         let wants = match (stop, timer) {
             (StopReason::Halted, Some(at)) => WakeTime::At(at),
             (StopReason::Halted, None) => WakeTime::Nothing,

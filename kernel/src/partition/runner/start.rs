@@ -12,7 +12,7 @@ use crate::mm::guest::GuestMemoryError;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::partition::acpi::AcpiTables;
 use crate::partition::command_line::{self, Added};
-use crate::partition::devices::clock::{GuestClock, Tsc};
+use crate::partition::devices::clock::GuestClock;
 use crate::partition::hang::HangWatch;
 use crate::partition::last_words::PanicGrace;
 use crate::partition::loaders::{self, ImageSource, LoadJob, LoadProgress};
@@ -163,7 +163,7 @@ impl Runner {
         drop(tags);
         let clock = GuestClock {
             rate: self.machine.rate,
-            start: Tsc(instr::rdtsc()),
+            start: instr::rdtsc(),
             unix_ns_at_start: host.unix_ns(),
         };
         self.machine.platform.restart(clock, plan.apic);
