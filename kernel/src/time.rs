@@ -10,9 +10,10 @@
 //! Invariants: there is no conversion between the two here, because it needs the counter's
 //! frequency. `arch::time` converts for the hypervisor, and a partition's `TscRate` for its
 //! devices. The time of day (since 1970) is no [`Ns`], and a guest's own counter is no [`Ticks`]:
-//! both stay plain integers. `+` and `-` panic on overflow like those of integers.
+//! both stay plain integers. The operators panic on overflow like those of integers.
 
-use core::ops::{Add, AddAssign, Sub};
+use core::ops::{Add, AddAssign, Div, Mul, Sub};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! unit_of_time {
     ($(#[$doc:meta])* $name:ident) => {
@@ -52,11 +53,6 @@ macro_rules! unit_of_time {
             pub const fn saturating_mul(self, count: u64) -> Self {
                 Self(self.0.saturating_mul(count))
             }
-            /// Returns a fraction of a span, rounded down; `parts` is not 0.
-            #[inline]
-            pub const fn divided_by(self, parts: u64) -> Self {
-                Self(self.0 / parts)
-            }
         }
 
         impl Add for $name {
@@ -79,6 +75,23 @@ macro_rules! unit_of_time {
             #[inline]
             fn sub(self, other: Self) -> Self {
                 Self(self.0 - other.0)
+            }
+        }
+
+        impl Mul<$name> for u64 {
+            type Output = $name;
+            #[inline]
+            fn mul(self, span: $name) -> $name {
+                $name(self * span.0)
+            }
+        }
+
+        impl Div<u64> for $name {
+            type Output = Self;
+            /// Returns a part of a span, rounded down.
+            #[inline]
+            fn div(self, parts: u64) -> Self {
+                Self(self.0 / parts)
             }
         }
     };
@@ -120,6 +133,44 @@ impl Ns {
     }
 }
 
+/// Nanoseconds that several CPUs read and write.
+#[derive(Debug)]
+pub struct AtomicNs(AtomicU64);
+
+impl AtomicNs {
+    /// Makes one with a first value.
+    pub const fn new(ns: Ns) -> Self {
+        Self(AtomicU64::new(ns.0))
+    }
+    /// Returns the value.
+    #[inline]
+    pub fn load(&self, order: Ordering) -> Ns {
+        Ns(self.0.load(order))
+    }
+    /// Replaces the value.
+    #[inline]
+    pub fn store(&self, ns: Ns, order: Ordering) {
+        self.0.store(ns.0, order);
+    }
+    /// Replaces the value if `ns` is less.
+    #[inline]
+    pub fn lower(&self, ns: Ns, order: Ordering) {
+        self.0.fetch_min(ns.0, order);
+    }
+    /// Replaces the value by what `next` makes of it. `next` may be called several times.
+    ///
+    /// # Errors
+    /// The value, if `next` makes nothing of it.
+    pub fn try_update(
+        &self,
+        set: Ordering,
+        get: Ordering,
+        mut next: impl FnMut(Ns) -> Option<Ns>,
+    ) -> Result<Ns, Ns> {
+        self.0.try_update(set, get, |ns| next(Ns(ns)).map(Ns::as_u64)).map(Ns).map_err(Ns)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -130,8 +181,8 @@ mod tests {
         assert_eq!(Ns::new(2).saturating_sub(Ns::new(3)), Ns::ZERO);
         assert_eq!(Ticks::new(u64::MAX - 1).saturating_add(Ticks::new(1)), Ticks::MAX);
         assert_eq!(Ticks::new(1 << 63).saturating_mul(2), Ticks::MAX);
-        assert_eq!(Ticks::new(9).divided_by(2), Ticks::new(4));
-        assert_eq!(Ns::new(5) - Ns::new(5), Ns::default());
+        assert_eq!(Ticks::new(9) / 2, Ticks::new(4));
+        assert_eq!(2 * Ns::new(5) - Ns::new(10), Ns::default());
     }
 
     #[test]
@@ -144,6 +195,20 @@ mod tests {
     #[should_panic = "overflow"]
     fn a_difference_below_zero_panics() {
         let _ = Ticks::ZERO - Ticks::new(1);
+    }
+
+    #[test]
+    fn a_shared_time_is_lowered_never_raised() {
+        let due = AtomicNs::new(Ns::MAX);
+        due.lower(Ns::new(5), Ordering::Relaxed);
+        due.lower(Ns::new(7), Ordering::Relaxed);
+        assert_eq!(due.load(Ordering::Relaxed), Ns::new(5));
+        let order = Ordering::Relaxed;
+        assert_eq!(due.try_update(order, order, |_| None), Err(Ns::new(5)));
+        assert_eq!(due.try_update(order, order, |ns| Some(2 * ns)), Ok(Ns::new(5)));
+        assert_eq!(due.load(order), Ns::new(10));
+        due.store(Ns::ZERO, Ordering::Relaxed);
+        assert_eq!(due.load(Ordering::Relaxed), Ns::ZERO);
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! reading of the counter is taken on the side of its poll where a pause widens the bounds. The
 //! bounds therefore always hold, and a pause is visible.
 
-use crate::time::Ticks;
+use crate::time::{Ns, Ticks};
 
 /// A window of known length, and the clocks to measure.
 pub(super) trait Yardstick {
@@ -26,7 +26,7 @@ pub(super) trait Yardstick {
     /// Returns the timer's count.
     fn timer(&mut self) -> u64;
     /// Returns the length of a window of `ticks` ticks.
-    fn window_ns(&self, ticks: u16) -> u64;
+    fn window_ns(&self, ticks: u16) -> Ns;
 }
 
 /// Measured frequencies.
@@ -42,7 +42,7 @@ pub(super) struct ClockFrequencies {
 #[derive(Clone, Copy)]
 struct Measurement {
     /// Length of the window.
-    ns: u64,
+    ns: Ns,
     counter: Ticks,
     timer: u64,
     /// Least and most ticks of the counter that the window can have taken.
@@ -51,7 +51,7 @@ struct Measurement {
 
 impl Measurement {
     const fn hz(&self, ticks: Ticks) -> u64 {
-        (ticks.as_u64() as u128 * 1_000_000_000 / self.ns as u128) as u64
+        (ticks.as_u64() as u128 * 1_000_000_000 / self.ns.as_u64() as u128) as u64
     }
 
     fn unknown(&self) -> u64 {
@@ -77,7 +77,7 @@ pub(super) fn frequencies(
         let new = measure(yardstick, ticks, patience)?;
         best = best.filter(|best| best.unknown() <= new.unknown()).or(Some(new));
         (least, most) = (least.max(new.hz(new.bounds.0)), most.min(new.hz(new.bounds.1)));
-        if new.bounds.1 - new.bounds.0 < new.counter.divided_by(GOOD_ENOUGH) {
+        if new.bounds.1 - new.bounds.0 < new.counter / GOOD_ENOUGH {
             break;
         }
     }
@@ -155,7 +155,7 @@ mod tests {
             self.ticks = ticks;
         }
         fn is_over(&mut self) -> bool {
-            self.step() - self.begin_ns >= self.window_ns(self.ticks)
+            self.step() - self.begin_ns >= self.window_ns(self.ticks).as_u64()
         }
         fn counter(&mut self) -> Ticks {
             Ticks::new(self.step() * COUNTER_HZ / 1_000_000_000)
@@ -163,8 +163,8 @@ mod tests {
         fn timer(&mut self) -> u64 {
             (self.step() - self.begin_ns) * TIMER_HZ / 1_000_000_000
         }
-        fn window_ns(&self, ticks: u16) -> u64 {
-            u64::from(ticks) * TICK_NS
+        fn window_ns(&self, ticks: u16) -> Ns {
+            Ns::new(u64::from(ticks) * TICK_NS)
         }
     }
 

@@ -39,7 +39,7 @@ pub fn counts() -> RepeatCounts {
 /// Records an end that was noticed `late`, of a timer that repeats `count` and last ended
 /// `since_last` ago.
 pub(super) fn note(count: Ticks, late: Ticks, since_last: Ticks) {
-    let part = count.divided_by(PART);
+    let part = count / PART;
     if late < count - part {
         return;
     }

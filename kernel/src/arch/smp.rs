@@ -19,7 +19,7 @@ use super::{
     time,
 };
 use crate::addr::Hpa;
-use crate::time::Ticks;
+use crate::time::{Ns, Ticks};
 use core::sync::atomic::{AtomicU64, Ordering};
 use log::warn;
 use spin::Once;
@@ -31,7 +31,7 @@ static MAIN: Once<fn(CpuId) -> !> = Once::new();
 static STARTED_AT_TSC: AtomicU64 = AtomicU64::new(0);
 
 /// Time-out for the start of a CPU: emulators need some milliseconds.
-const START_TIMEOUT_NS: u64 = 500_000_000;
+const START_TIMEOUT_NS: Ns = Ns::from_ms(500);
 
 /// Prepares the calling CPU; must be the first call on every CPU.
 pub fn prepare_this_cpu(cpu: CpuId) {
@@ -68,10 +68,10 @@ fn start(cpu: CpuId, apic_id: u32) -> bool {
     trampoline::place(cpu.index(), enter);
     let before = instr::rdtsc();
     apic::send_init(apic_id);
-    time::spin_ns(10_000_000);
+    time::spin_ns(Ns::from_ms(10));
     for _ in 0..2 {
         apic::send_startup(apic_id, trampoline::PAGE);
-        if wait_for(cpu, 200_000) {
+        if wait_for(cpu, Ns::from_us(200)) {
             break;
         }
     }
@@ -83,7 +83,7 @@ fn start(cpu: CpuId, apic_id: u32) -> bool {
     online
 }
 
-fn wait_for(cpu: CpuId, timeout_ns: u64) -> bool {
+fn wait_for(cpu: CpuId, timeout_ns: Ns) -> bool {
     let end = time::now_ns() + timeout_ns;
     while percpu::count() <= cpu.index() {
         if time::now_ns() > end {

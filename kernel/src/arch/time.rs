@@ -12,7 +12,7 @@ pub mod test_clock;
 use super::apic::Countdown;
 use super::calibrate::{ClockFrequencies, Yardstick, frequencies};
 use super::{apic, instr, interrupts, pit, quirks, repeats};
-use crate::time::Ticks;
+use crate::time::{Ns, Ticks};
 use spin::Once;
 
 /// A clock's frequency, prepared for conversions without division.
@@ -40,14 +40,14 @@ impl TickScale {
 
     /// Returns the duration of `ticks`, saturated at the range of nanoseconds (for a guest's
     /// deadline).
-    pub const fn ns(self, ticks: Ticks) -> u64 {
+    pub const fn ns(self, ticks: Ticks) -> Ns {
         let ns = (ticks.as_u64() as u128 * self.ns_per_tick as u128) >> 32;
-        if ns > u64::MAX as u128 { u64::MAX } else { ns as u64 }
+        if ns > u64::MAX as u128 { Ns::MAX } else { Ns::new(ns as u64) }
     }
 
     /// Returns the number of ticks in `ns`, rounded up.
-    pub const fn ticks(self, ns: u64) -> Ticks {
-        let ticks = (ns as u128 * self.hz as u128).div_ceil(1_000_000_000);
+    pub const fn ticks(self, ns: Ns) -> Ticks {
+        let ticks = (ns.as_u64() as u128 * self.hz as u128).div_ceil(1_000_000_000);
         if ticks > u64::MAX as u128 { Ticks::MAX } else { Ticks::new(ticks as u64) }
     }
 }
@@ -149,7 +149,7 @@ impl Yardstick for IntervalTimer {
     fn timer(&mut self) -> u64 {
         u64::from(u32::MAX - apic::timer_count())
     }
-    fn window_ns(&self, ticks: u16) -> u64 {
+    fn window_ns(&self, ticks: u16) -> Ns {
         pit::window_ns(ticks)
     }
 }
@@ -180,34 +180,36 @@ pub fn tsc_scale() -> TickScale {
 }
 
 /// Returns nanoseconds since [`calibrate`]; 0 before.
-pub fn now_ns() -> u64 {
+pub fn now_ns() -> Ns {
     #[cfg(test)]
     if let Some(ns) = test_clock::read() {
         return ns;
     }
-    CLOCKS.get().map_or(0, |clocks| clocks.tsc.ns(instr::rdtsc().saturating_sub(clocks.start)))
+    CLOCKS
+        .get()
+        .map_or(Ns::ZERO, |clocks| clocks.tsc.ns(instr::rdtsc().saturating_sub(clocks.start)))
 }
 
 /// Returns the counter's value at `ns` since [`calibrate`].
-pub fn tsc_at(ns: u64) -> Ticks {
+pub fn tsc_at(ns: Ns) -> Ticks {
     #[cfg(test)]
     if test_clock::read().is_some() {
-        return Ticks::new(ns);
+        return Ticks::new(ns.as_u64());
     }
     CLOCKS.get().map_or(Ticks::MAX, |clocks| clocks.start.saturating_add(clocks.tsc.ticks(ns)))
 }
 
 /// Returns the time since [`calibrate`] for a value of the counter.
-pub fn ns_at(tsc: Ticks) -> u64 {
+pub fn ns_at(tsc: Ticks) -> Ns {
     #[cfg(test)]
     if test_clock::read().is_some() {
-        return tsc.as_u64();
+        return Ns::new(tsc.as_u64());
     }
-    CLOCKS.get().map_or(u64::MAX, |clocks| clocks.tsc.ns(tsc.saturating_sub(clocks.start)))
+    CLOCKS.get().map_or(Ns::MAX, |clocks| clocks.tsc.ns(tsc.saturating_sub(clocks.start)))
 }
 
 /// Waits in a busy loop; for start-up only.
-pub fn spin_ns(ns: u64) {
+pub fn spin_ns(ns: Ns) {
     let end = now_ns().saturating_add(ns);
     while now_ns() < end {
         instr::pause();
@@ -215,7 +217,7 @@ pub fn spin_ns(ns: u64) {
 }
 
 /// Sets this CPU's timer to interrupt at `deadline_ns`, or earlier if that is beyond its range.
-pub fn arm(deadline_ns: u64) {
+pub fn arm(deadline_ns: Ns) {
     arm_at(tsc_at(deadline_ns));
 }
 
@@ -277,16 +279,16 @@ mod tests {
     fn a_scale_converts_both_ways() {
         let scale = TickScale::new(2_500_000_000);
         assert_eq!(
-            (scale.ns(Ticks::new(2_500_000_000)), scale.ticks(1_000_000_000)),
-            (999_999_999, Ticks::new(2_500_000_000))
+            (scale.ns(Ticks::new(2_500_000_000)), scale.ticks(Ns::from_secs(1))),
+            (Ns::new(999_999_999), Ticks::new(2_500_000_000))
         );
         assert!(scale.ticks(scale.ns(Ticks::new(1_000_000))).as_u64().abs_diff(1_000_000) <= 3);
     }
 
     #[test]
     fn a_slow_clock_does_not_lose_years() {
-        let (scale, year_ns) = (TickScale::new(50_000_000), 365 * 86_400 * 1_000_000_000);
-        assert!(scale.ns(scale.ticks(year_ns)).abs_diff(year_ns) < 1_000);
+        let (scale, year_ns) = (TickScale::new(50_000_000), Ns::from_secs(365 * 86_400));
+        assert!(scale.ns(scale.ticks(year_ns)).as_u64().abs_diff(year_ns.as_u64()) < 1_000);
     }
 
     #[test]
@@ -319,6 +321,6 @@ mod tests {
 
     #[test]
     fn a_time_beyond_the_counter_saturates() {
-        assert_eq!(TickScale::new(4_000_000_000).ticks(u64::MAX), Ticks::MAX);
+        assert_eq!(TickScale::new(4_000_000_000).ticks(Ns::MAX), Ticks::MAX);
     }
 }

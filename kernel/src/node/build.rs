@@ -45,6 +45,7 @@ use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, SpaceTenant, Spa
 use crate::sync::RankedLock;
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
+use crate::time::Ns;
 use crate::virt::frame::ControlFrame;
 use crate::virt::tag::TlbTags;
 use crate::virt::{AccessedDirty, Backend};
@@ -139,7 +140,7 @@ pub fn node(
         run_queue: RankedLock::new(run_queue),
         console: AtomicUsize::new(0),
         archive,
-        unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns()),
+        unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns().as_u64()),
         ending: AtomicBool::new(config.at_end == EndAction::PowerOff),
     }));
     Ok(Box::leak(Box::new(Node { host, partitions })))
@@ -169,7 +170,8 @@ fn disks(
 ) -> Result<Vec<&'static NodeDisk>, NodeStartError> {
     // The last CPU takes the disks' interrupts, because guests run on the first CPUs.
     let apic_id = interrupts::apic_id(CpuId::new(percpu::count() - 1)) as u8;
-    let limits = DriverTimeouts { request_ns: config.disk_timeout_ns, ..DriverTimeouts::default() };
+    let limits =
+        DriverTimeouts { request_ns: Ns::new(config.disk_timeout_ns), ..DriverTimeouts::default() };
     let mut discovery = DiskDiscovery::new(memory, interrupts::DISK, apic_id).with_limits(limits);
     let mut refused = Vec::new();
     // SAFETY: the node is made once, and no other code drives disks.

@@ -71,7 +71,7 @@ impl TimerLead {
             // Something else has delayed the way.
             _ if late >= Self::MOST => self.ticks,
             _ if spare < Self::SLACK => (self.ticks + late + Self::SLACK - spare).min(Self::MOST),
-            _ => self.ticks - ((spare - Self::SLACK).divided_by(8)).min(self.ticks),
+            _ => self.ticks - ((spare - Self::SLACK) / 8).min(self.ticks),
         };
         while now() < end {
             core::hint::spin_loop();

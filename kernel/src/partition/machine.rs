@@ -37,7 +37,7 @@ use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::DirectMap;
 use crate::mm::resident::ResidentBytes;
 use crate::paging::{AccessOutcome, PageLossError};
-use crate::time::Ticks;
+use crate::time::{Ns, Ticks};
 use crate::virt::{PageAccess, Vcpu, VmExit};
 
 /// Guest memory of a running incarnation.
@@ -338,7 +338,7 @@ fn leave_to_handler(exit: VmExit, shared: &SharedPartition) -> ExitAnswer {
 
 /// Gives the pager one turn at once: a fast disk has completed by then, and the guest need not
 /// park.
-fn has_come(host: &Host, cpu: CpuId, object: &MemoryObject, ticket: WaitTicket, now: u64) -> bool {
+fn has_come(host: &Host, cpu: CpuId, object: &MemoryObject, ticket: WaitTicket, now: Ns) -> bool {
     let work = host.pager.poll(cpu, now);
     host.act_on(work);
     object.ready(ticket)

@@ -102,14 +102,14 @@ struct Figure {
 impl Figure {
     /// Adds `pages` pages that took `ticks` together.
     fn add(&mut self, ticks: Ticks, pages: u64) {
-        let each = ticks.divided_by(pages.max(1));
+        let each = ticks / pages.max(1);
         self.least = if self.pages == 0 { each } else { self.least.min(each) };
         self.ticks += ticks;
         self.pages += pages;
     }
 
     fn report(&self, id: &str) {
-        let average = self.ticks.divided_by(self.pages.max(1));
+        let average = self.ticks / self.pages.max(1);
         report(&ConsoleEvent::Bench {
             id,
             minimum: self.least.as_u64(),

@@ -29,14 +29,15 @@ use crate::partition::loaders::fake::pvh_elf;
 use crate::partition::machine::VirtualMachine;
 use crate::partition::runner::{HostCpu, Runner};
 use crate::partition::shared::{LifecycleView, SharedPartition};
+use crate::time::Ns;
 use crate::virt::fake::{
     GuestScript, GuestStep, ScriptRecord, ScriptedCpu, ScriptedMemory, ScriptedVcpu,
 };
 use crate::virt::{EnabledCpu, PageAccess, Vcpu, VmExit};
 use std::sync::Arc;
 
-const SECOND_NS: u64 = 1_000_000_000;
-const MS: u64 = 1_000_000;
+const SECOND_NS: Ns = Ns::from_secs(1);
+const MS: Ns = Ns::from_ms(1);
 /// Bytes of a partition's memory.
 const MEMORY: u64 = 2 << 20;
 /// Bytes of a disk: one space for a partition, and little more.
@@ -221,7 +222,7 @@ impl Life {
     }
 
     /// Runs for some of the node's time.
-    fn pass(&mut self, ns: u64) {
+    fn pass(&mut self, ns: Ns) {
         let end = time::now_ns() + ns;
         while time::now_ns() < end {
             self.turn();

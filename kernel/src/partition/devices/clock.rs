@@ -4,7 +4,7 @@
 //! devices are pure and their tests choose the time. The guest's TSC runs at a constant
 //! [`TscRate`]; both are fixed for an incarnation.
 
-use crate::time::Ticks;
+use crate::time::{Ns, Ticks};
 
 /// Nanoseconds in a second.
 pub const NS_PER_S: u64 = 1_000_000_000;
@@ -33,12 +33,12 @@ impl TscRate {
         self.hz.saturating_add(500) / 1000
     }
     /// Converts ticks to nanoseconds, rounding down.
-    pub const fn ns_of(self, ticks: Ticks) -> u64 {
-        saturate(ticks.as_u64() as u128 * NS_PER_S as u128 / self.hz as u128)
+    pub const fn ns_of(self, ticks: Ticks) -> Ns {
+        Ns::new(saturate(ticks.as_u64() as u128 * NS_PER_S as u128 / self.hz as u128))
     }
     /// Converts nanoseconds to ticks, rounding up, so that a deadline is never early.
-    pub const fn ticks_of(self, ns: u64) -> Ticks {
-        Ticks::new(saturate((ns as u128 * self.hz as u128).div_ceil(NS_PER_S as u128)))
+    pub const fn ticks_of(self, ns: Ns) -> Ticks {
+        Ticks::new(saturate((ns.as_u64() as u128 * self.hz as u128).div_ceil(NS_PER_S as u128)))
     }
 }
 
@@ -59,12 +59,12 @@ pub struct GuestClock {
 
 impl GuestClock {
     /// Returns the nanoseconds since the incarnation started.
-    pub const fn uptime_ns(&self, now: Ticks) -> u64 {
+    pub const fn uptime_ns(&self, now: Ticks) -> Ns {
         self.rate.ns_of(now.saturating_sub(self.start))
     }
     /// Returns the time of day in nanoseconds since 1970, UTC.
     pub const fn unix_ns(&self, now: Ticks) -> u64 {
-        self.unix_ns_at_start.saturating_add(self.uptime_ns(now))
+        self.unix_ns_at_start.saturating_add(self.uptime_ns(now).as_u64())
     }
 }
 
@@ -76,13 +76,13 @@ mod tests {
     fn a_deadline_is_never_early() {
         let rate = TscRate::new(2_999_999_999);
         for ns in [0, 1, 999, 1_000_000_007, u64::MAX / 4] {
-            let ticks = rate.ticks_of(ns);
-            assert!(rate.ns_of(ticks) >= ns, "{ns}");
+            let ticks = rate.ticks_of(Ns::new(ns));
+            assert!(rate.ns_of(ticks).as_u64() >= ns, "{ns}");
         }
     }
 
     #[test]
     fn the_end_of_time_saturates() {
-        assert_eq!(TscRate::new(1_000_000).ns_of(Ticks::MAX), u64::MAX);
+        assert_eq!(TscRate::new(1_000_000).ns_of(Ticks::MAX), Ns::MAX);
     }
 }

@@ -66,7 +66,7 @@ impl Counter {
 
     /// Returns ticks since the start.
     fn ticks(&self, now: Ticks, rate: TscRate) -> u64 {
-        let ns = u128::from(rate.ns_of(now.saturating_sub(self.loaded)));
+        let ns = u128::from(rate.ns_of(now.saturating_sub(self.loaded)).as_u64());
         u64::try_from(ns * u128::from(HZ) / u128::from(NS_PER_S)).unwrap_or(u64::MAX)
     }
 

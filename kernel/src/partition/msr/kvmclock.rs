@@ -143,7 +143,7 @@ fn system_time(clock: &GuestClock, at: ClockMoment) -> [u8; 28] {
     let scale = KvmClockScale::of(clock.rate.hz());
     let mut body = [0; 28];
     body[4..12].copy_from_slice(&at.guest.to_le_bytes());
-    body[12..20].copy_from_slice(&clock.uptime_ns(at.now).to_le_bytes());
+    body[12..20].copy_from_slice(&clock.uptime_ns(at.now).as_u64().to_le_bytes());
     body[20..24].copy_from_slice(&scale.multiplier.to_le_bytes());
     body[24] = scale.shift as u8;
     body[25] = FLAG_TSC_STABLE;

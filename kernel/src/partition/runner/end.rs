@@ -16,10 +16,11 @@ use crate::mm::object::MemoryObject;
 use crate::partition::ending::{GuestEnd, true_end};
 use crate::partition::restarts::RestartVerdict;
 use crate::partition::shared::LifecycleView;
+use crate::time::Ns;
 use core::sync::atomic::Ordering;
 
 /// A partition that stops waits this long for a line that takes none of its output.
-const LAST_OUTPUT_NS: u64 = 1_000_000_000;
+const LAST_OUTPUT_NS: Ns = Ns::from_secs(1);
 
 impl Runner {
     /// Carries out an end that the guest has caused itself.
@@ -124,7 +125,7 @@ impl Runner {
 
     /// Returns how the partition restarts after the crash at `at_ns`, and the reason for the stop
     /// if it does not.
-    fn restart_after_crash(&mut self, at_ns: u64) -> (RestartPolicy, &'static str) {
+    fn restart_after_crash(&mut self, at_ns: Ns) -> (RestartPolicy, &'static str) {
         let restart = self.shared.config.restart;
         match restart {
             RestartPolicy::Never => (restart, "crashed"),
@@ -191,7 +192,7 @@ impl Runner {
                 .saturating_sub(*given_before),
             reserved: u64::from(host.pager.reserved(self.index)),
             boot_memory: gate.boot_pages(),
-            since_crash_ns: time::now_ns().saturating_sub(*at_ns),
+            since_crash_ns: time::now_ns().saturating_sub(*at_ns).as_u64(),
         });
         self.promise_ends = Some(time::now_ns().saturating_add(PROMISE_NS));
         self.state = Lifecycle::NeedsSpace { told: false };

@@ -20,6 +20,7 @@ use crate::partition::ending::GuestEnd;
 use crate::partition::hang::HangFinding;
 use crate::partition::last_words::{PanicGrace, PanicSignal};
 use crate::partition::machine::StopReason;
+use crate::time::Ns;
 use alloc::format;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -29,9 +30,11 @@ const TAG: usize = 36;
 const LONGEST_LINE: usize = 2 * 600;
 
 impl Runner {
-    pub(super) fn run(&mut self, host: &'static Host, on: &HostCpu<'_>, until: u64) -> StepOutcome {
+    pub(super) fn run(&mut self, host: &'static Host, on: &HostCpu<'_>, until: Ns) -> StepOutcome {
         self.count_halt();
-        if let (Some(0), Some(signal)) = (self.last_words.left_ns(), self.last_words.signal()) {
+        if let (Some(Ns::ZERO), Some(signal)) =
+            (self.last_words.left_ns(), self.last_words.signal())
+        {
             return self.crash(host, signal.reason());
         }
         if self.is_to_programs() {
@@ -68,7 +71,7 @@ impl Runner {
     }
 
     /// Returns the guest's wait and its deadline, if the wait is not over.
-    fn still_parked(&mut self, host: &Host) -> Option<(WaitEvent, Option<u64>)> {
+    fn still_parked(&mut self, host: &Host) -> Option<(WaitEvent, Option<Ns>)> {
         match (&self.state, &self.object) {
             (Lifecycle::Running(ParkReason::Page(ticket)), Some(object))
                 if !object.ready(*ticket) =>
@@ -94,7 +97,7 @@ impl Runner {
     }
 
     /// Returns when the runner must be stepped, whatever the guest waits for.
-    pub(super) fn next_duty(&self) -> Option<u64> {
+    pub(super) fn next_duty(&self) -> Option<Ns> {
         // Memory that waits for its store cannot free a frame, so its own faults could wait for
         // ever.
         let store =

@@ -13,20 +13,21 @@ use crate::partition::hang::{self, HangFinding};
 use crate::partition::last_words::{GuestInterrupts, PanicGrace};
 use crate::partition::machine::StopReason;
 use crate::partition::stall::{StallWatch, WakeTime};
+use crate::time::Ns;
 
 /// A stay, nanoseconds since the start.
 pub(super) struct StayTimes {
-    pub entered_ns: u64,
+    pub entered_ns: Ns,
     /// The time at which the guest had to be left.
-    pub until_ns: u64,
+    pub until_ns: Ns,
     /// The time at which it was left.
-    pub left_ns: u64,
+    pub left_ns: Ns,
 }
 
 impl Runner {
     /// Counts the guest's own time since `since_ns` if it has reported a panic, and finds out
     /// whether a crash kernel runs.
-    pub(super) fn count_words(&mut self, since_ns: u64) {
+    pub(super) fn count_words(&mut self, since_ns: Ns) {
         if self.last_words != PanicGrace::None {
             let is_on = self.machine.vcpu.regs().interrupts_enabled();
             let interrupts = if is_on { GuestInterrupts::On } else { GuestInterrupts::Off };

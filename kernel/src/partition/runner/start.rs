@@ -20,6 +20,7 @@ use crate::partition::shared::LifecycleView;
 use crate::partition::skip::InsnLengthCache;
 use crate::partition::stall::StallWatch;
 use crate::pool::PoolTerms;
+use crate::time::Ns;
 use alloc::boxed::Box;
 use alloc::format;
 
@@ -147,7 +148,7 @@ impl Runner {
         self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
         self.shared.publish_phase(LifecycleView::Loading);
         self.last_words = PanicGrace::None;
-        self.hang = self.shared.config.hang_timeout_ns.map(HangWatch::new);
+        self.hang = self.shared.config.hang_timeout_ns.map(|ns| HangWatch::new(Ns::new(ns)));
         self.stall = StallWatch::new();
         self.entered = false;
         self.state = Lifecycle::Loading(Box::new(LoadJob::new(plan, &self.shared.config.kernel)));

@@ -5,7 +5,7 @@ use super::{SelftestBench, guest, modes};
 use crate::addr::Gpa;
 use crate::arch::instr::rdtsc;
 use crate::arch::{interrupts, time};
-use crate::time::Ticks;
+use crate::time::{Ns, Ticks};
 use crate::virt::contract::WindowRequest;
 use crate::virt::exit::{
     AccessWidth, InjectedEvent, IoAccess, IoDirection, PageAccess, ShadowSource, VmExit,
@@ -291,7 +291,7 @@ fn reloading_keeps_the_guest(bench: &mut SelftestBench, cpu: &EnabledCpu) {
 }
 
 fn the_timer_ends_a_guest_that_spins(bench: &mut SelftestBench) {
-    const SLICE_NS: u64 = 2_000_000;
+    const SLICE_NS: Ns = Ns::from_ms(2);
     bench.start(&[0xeb, 0xfe]); // jmp here
     interrupts::take(interrupts::TIMER);
     let start = time::now_ns();
@@ -360,6 +360,6 @@ fn cpuid_round_trip_is_measured(bench: &mut SelftestBench) {
     info!(
         "  E1    CPUID round trip, guest included: least {}, average {} TSC ticks",
         least.as_u64(),
-        total.divided_by(u64::from(ROUNDS)).as_u64()
+        (total / u64::from(ROUNDS)).as_u64()
     );
 }

@@ -11,11 +11,11 @@
 
 use crate::arch::apic_words::timer_mode;
 use crate::partition::devices::clock::TscRate;
-use crate::time::Ticks;
+use crate::time::{Ns, Ticks};
 
 /// Shortest period. A shorter one is stretched to it: else the guest's ticks would take the whole
 /// CPU.
-const MIN_PERIOD_NS: u64 = 20_000;
+const MIN_PERIOD_NS: Ns = Ns::from_us(20);
 
 /// The timer's mode. LVT timer register, bits 18:17.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +84,7 @@ impl ApicTimer {
         match (mode, self.next) {
             (TimerMode::TscDeadline, _) | (_, None) => 0,
             (_, Some(next)) => {
-                let left = rate.ns_of(next.saturating_sub(now)) / self.divisor();
+                let left = rate.ns_of(next.saturating_sub(now)).as_u64() / self.divisor();
                 left.min(u64::from(self.initial)) as u32
             }
         }
@@ -121,7 +121,7 @@ impl ApicTimer {
     }
 
     fn span(&self, mode: TimerMode, rate: TscRate) -> Ticks {
-        let ns = u64::from(self.initial) * self.divisor();
+        let ns = Ns::new(u64::from(self.initial) * self.divisor());
         rate.ticks_of(if mode == TimerMode::Periodic { ns.max(MIN_PERIOD_NS) } else { ns })
     }
 
