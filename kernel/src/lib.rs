@@ -38,4 +38,5 @@ pub mod space;
 pub mod storage;
 pub mod sync;
 pub mod task;
+pub mod time;
 pub mod virt;

@@ -34,6 +34,7 @@ pub const ROOMS: &[&str] = &[
     "archive",
     "addr",
     "partition_id",
+    "time",
 ];
 
 /// The folder of the kernel's files.

@@ -9,6 +9,7 @@
 use super::apic_words::{InterruptCommand, LocalVector, delivery, shorthand, timer_mode};
 use super::{direct_map, instr};
 use crate::addr::Hpa;
+use crate::time::Ticks;
 use core::num::NonZero;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -141,13 +142,13 @@ pub fn timer_count() -> u32 {
 ///
 /// # Safety
 /// The CPU has TSC-deadline mode.
-pub unsafe fn start_deadline_timer(vector: u8, tsc: u64) {
+pub unsafe fn start_deadline_timer(vector: u8, tsc: Ticks) {
     write(ApicRegister::Timer, timer_entry(vector, timer_mode::TSC_DEADLINE));
     // The write above may be delayed if it goes to memory; SDM 3A "TSC-Deadline Mode" requires a
     // fence.
     core::sync::atomic::fence(Ordering::SeqCst);
     // SAFETY: the caller's promise.
-    unsafe { instr::wrmsr(IA32_TSC_DEADLINE, tsc) };
+    unsafe { instr::wrmsr(IA32_TSC_DEADLINE, tsc.as_u64()) };
 }
 
 const fn timer_entry(vector: u8, mode: u8) -> u32 {

@@ -11,6 +11,8 @@
 //! reading of the counter is taken on the side of its poll where a pause widens the bounds. The
 //! bounds therefore always hold, and a pause is visible.
 
+use crate::time::{Ns, Ticks};
+
 /// A window of known length, and the clocks to measure.
 pub(super) trait Yardstick {
     /// Prepares a window of `ticks` ticks.
@@ -20,11 +22,11 @@ pub(super) trait Yardstick {
     /// Returns whether the window is over.
     fn is_over(&mut self) -> bool;
     /// Returns the counter.
-    fn counter(&mut self) -> u64;
+    fn counter(&mut self) -> Ticks;
     /// Returns the timer's count.
     fn timer(&mut self) -> u64;
     /// Returns the length of a window of `ticks` ticks.
-    fn window_ns(&self, ticks: u16) -> u64;
+    fn window_ns(&self, ticks: u16) -> Ns;
 }
 
 /// Measured frequencies.
@@ -40,19 +42,19 @@ pub(super) struct ClockFrequencies {
 #[derive(Clone, Copy)]
 struct Measurement {
     /// Length of the window.
-    ns: u64,
-    counter: u64,
+    ns: Ns,
+    counter: Ticks,
     timer: u64,
     /// Least and most ticks of the counter that the window can have taken.
-    bounds: (u64, u64),
+    bounds: (Ticks, Ticks),
 }
 
 impl Measurement {
-    const fn hz(&self, ticks: u64) -> u64 {
-        (ticks as u128 * 1_000_000_000 / self.ns as u128) as u64
+    const fn hz(&self, ticks: Ticks) -> u64 {
+        (ticks.as_u64() as u128 * 1_000_000_000 / self.ns.as_u64() as u128) as u64
     }
 
-    const fn unknown(&self) -> u64 {
+    fn unknown(&self) -> u64 {
         self.hz(self.bounds.1 - self.bounds.0)
     }
 }
@@ -84,7 +86,7 @@ pub(super) fn frequencies(
     let measured = best.hz(best.counter);
     let counter = if least <= most { measured.clamp(least, most) } else { measured };
     let timer = u64::try_from(
-        u128::from(counter) * u128::from(best.timer) / u128::from(best.counter.max(1)),
+        u128::from(counter) * u128::from(best.timer) / u128::from(best.counter.as_u64().max(1)),
     )
     .ok()?;
     (counter > 0 && timer > 0).then_some(ClockFrequencies { counter, timer })
@@ -153,16 +155,16 @@ mod tests {
             self.ticks = ticks;
         }
         fn is_over(&mut self) -> bool {
-            self.step() - self.begin_ns >= self.window_ns(self.ticks)
+            self.step() - self.begin_ns >= self.window_ns(self.ticks).as_u64()
         }
-        fn counter(&mut self) -> u64 {
-            self.step() * COUNTER_HZ / 1_000_000_000
+        fn counter(&mut self) -> Ticks {
+            Ticks::new(self.step() * COUNTER_HZ / 1_000_000_000)
         }
         fn timer(&mut self) -> u64 {
             (self.step() - self.begin_ns) * TIMER_HZ / 1_000_000_000
         }
-        fn window_ns(&self, ticks: u16) -> u64 {
-            u64::from(ticks) * TICK_NS
+        fn window_ns(&self, ticks: u16) -> Ns {
+            Ns::new(u64::from(ticks) * TICK_NS)
         }
     }
 

@@ -20,6 +20,7 @@ use super::{
     percpu::{CpuId, MAX_CPUS, PerCpu},
     time,
 };
+use crate::time::Ns;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 struct VectorCounts([AtomicU32; 256]);
@@ -73,7 +74,7 @@ pub fn spin() {
 }
 
 /// Waits for an interrupt, until `deadline_ns` if given. May return early.
-pub fn idle(deadline_ns: Option<u64>) {
+pub fn idle(deadline_ns: Option<Ns>) {
     match deadline_ns {
         Some(deadline) => time::arm(deadline),
         None => time::disarm(),

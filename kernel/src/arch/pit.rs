@@ -8,6 +8,7 @@
 #![expect(unsafe_code)]
 
 use super::instr;
+use crate::time::Ns;
 
 const FREQUENCY_HZ: u64 = 1_193_182;
 const CHANNEL_2: u16 = 0x42;
@@ -43,8 +44,8 @@ pub fn window_is_over() -> bool {
 }
 
 /// Returns the length of a window of `ticks` ticks.
-pub const fn window_ns(ticks: u16) -> u64 {
-    ticks as u64 * 1_000_000_000 / FREQUENCY_HZ
+pub const fn window_ns(ticks: u16) -> Ns {
+    Ns::new(ticks as u64 * 1_000_000_000 / FREQUENCY_HZ)
 }
 
 /// Masks the two 8259 interrupt controllers.

@@ -13,6 +13,7 @@
 //! right after a later end. In the first case it notices at any time within a count, so one in
 //! `PART` of these is mistaken for the second.
 
+use crate::time::Ticks;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Fraction of a count after its end within which a CPU notices a repeat.
@@ -36,13 +37,14 @@ pub fn counts() -> RepeatCounts {
 }
 
 /// Records an end that was noticed `late`, of a timer that repeats `count` and last ended
-/// `since_last` ago; all in ticks of one clock.
-pub(super) fn note(count: u64, late: u64, since_last: u64) {
-    if late < count - count / PART {
+/// `since_last` ago.
+pub(super) fn note(count: Ticks, late: Ticks, since_last: Ticks) {
+    let part = count / PART;
+    if late < count - part {
         return;
     }
     LATE.fetch_add(1, Relaxed);
-    if since_last < count / PART {
+    if since_last < part {
         REPEATED.fetch_add(1, Relaxed);
     }
 }
@@ -55,7 +57,7 @@ mod tests {
     fn an_end_counts_that_was_missed_for_a_whole_count() {
         let found = |count, late, since_last| {
             let before = counts();
-            note(count, late, since_last);
+            note(Ticks::new(count), Ticks::new(late), Ticks::new(since_last));
             (counts().late - before.late, counts().repeated - before.repeated)
         };
         assert_eq!(found(1_600, 300, 300), (0, 0), "the first end");

@@ -19,6 +19,7 @@ use super::{
     time,
 };
 use crate::addr::Hpa;
+use crate::time::{Ns, Ticks};
 use core::sync::atomic::{AtomicU64, Ordering};
 use log::warn;
 use spin::Once;
@@ -30,7 +31,7 @@ static MAIN: Once<fn(CpuId) -> !> = Once::new();
 static STARTED_AT_TSC: AtomicU64 = AtomicU64::new(0);
 
 /// Time-out for the start of a CPU: emulators need some milliseconds.
-const START_TIMEOUT_NS: u64 = 500_000_000;
+const START_TIMEOUT_NS: Ns = Ns::from_ms(500);
 
 /// Prepares the calling CPU; must be the first call on every CPU.
 pub fn prepare_this_cpu(cpu: CpuId) {
@@ -67,22 +68,22 @@ fn start(cpu: CpuId, apic_id: u32) -> bool {
     trampoline::place(cpu.index(), enter);
     let before = instr::rdtsc();
     apic::send_init(apic_id);
-    time::spin_ns(10_000_000);
+    time::spin_ns(Ns::from_ms(10));
     for _ in 0..2 {
         apic::send_startup(apic_id, trampoline::PAGE);
-        if wait_for(cpu, 200_000) {
+        if wait_for(cpu, Ns::from_us(200)) {
             break;
         }
     }
     let online = wait_for(cpu, START_TIMEOUT_NS);
-    let seen = STARTED_AT_TSC.load(Ordering::Acquire);
+    let seen = Ticks::new(STARTED_AT_TSC.load(Ordering::Acquire));
     if online && !(before..=instr::rdtsc()).contains(&seen) {
         warn!("the time-stamp counter of CPU {} is not in step", cpu.index());
     }
     online
 }
 
-fn wait_for(cpu: CpuId, timeout_ns: u64) -> bool {
+fn wait_for(cpu: CpuId, timeout_ns: Ns) -> bool {
     let end = time::now_ns() + timeout_ns;
     while percpu::count() <= cpu.index() {
         if time::now_ns() > end {
@@ -97,7 +98,7 @@ fn wait_for(cpu: CpuId, timeout_ns: u64) -> bool {
 extern "C" fn enter(index: usize) -> ! {
     let cpu = CpuId::new(index);
     prepare_this_cpu(cpu);
-    STARTED_AT_TSC.store(instr::rdtsc(), Ordering::Release);
+    STARTED_AT_TSC.store(instr::rdtsc().as_u64(), Ordering::Release);
     percpu::came_online();
     loop {
         if let Some(main) = MAIN.get() {

@@ -12,6 +12,7 @@ pub mod test_clock;
 use super::apic::Countdown;
 use super::calibrate::{ClockFrequencies, Yardstick, frequencies};
 use super::{apic, instr, pit, quirks, repeats, vectors};
+use crate::time::{Ns, Ticks};
 use spin::Once;
 
 /// A clock's frequency, prepared for conversions without division.
@@ -39,15 +40,15 @@ impl TickScale {
 
     /// Returns the duration of `ticks`, saturated at the range of nanoseconds (for a guest's
     /// deadline).
-    pub const fn ns(self, ticks: u64) -> u64 {
-        let ns = (ticks as u128 * self.ns_per_tick as u128) >> 32;
-        if ns > u64::MAX as u128 { u64::MAX } else { ns as u64 }
+    pub const fn ns(self, ticks: Ticks) -> Ns {
+        let ns = (ticks.as_u64() as u128 * self.ns_per_tick as u128) >> 32;
+        if ns > u64::MAX as u128 { Ns::MAX } else { Ns::new(ns as u64) }
     }
 
     /// Returns the number of ticks in `ns`, rounded up.
-    pub const fn ticks(self, ns: u64) -> u64 {
-        let ticks = (ns as u128 * self.hz as u128).div_ceil(1_000_000_000);
-        if ticks > u64::MAX as u128 { u64::MAX } else { ticks as u64 }
+    pub const fn ticks(self, ns: Ns) -> Ticks {
+        let ticks = (ns.as_u64() as u128 * self.hz as u128).div_ceil(1_000_000_000);
+        if ticks > u64::MAX as u128 { Ticks::MAX } else { Ticks::new(ticks as u64) }
     }
 }
 
@@ -67,15 +68,15 @@ impl Ratio {
 
     /// Returns the initial count for `ticks` ticks of the counter: at least one, at most the
     /// register's maximum.
-    const fn count(self, ticks: u64) -> u32 {
-        let count = ((ticks as u128 * self.per_tick as u128) >> 32) + 1;
+    const fn count(self, ticks: Ticks) -> u32 {
+        let count = ((ticks.as_u64() as u128 * self.per_tick as u128) >> 32) + 1;
         if count > u32::MAX as u128 { u32::MAX } else { count as u32 }
     }
 
     /// Returns the ticks of the counter that a count takes.
-    const fn ticks(self, count: u32) -> u64 {
-        (((count as u128) << 32) / if self.per_tick == 0 { 1 } else { self.per_tick as u128 })
-            as u64
+    const fn ticks(self, count: u32) -> Ticks {
+        let per_tick = if self.per_tick == 0 { 1 } else { self.per_tick as u128 };
+        Ticks::new((((count as u128) << 32) / per_tick) as u64)
     }
 }
 
@@ -86,7 +87,7 @@ struct Clocks {
     /// Whether its interrupt can be lost, so that a count must repeat.
     losses: Losses,
     /// The counter's value at time 0.
-    start: u64,
+    start: Ticks,
 }
 
 /// Whether a timer's interrupt can be lost.
@@ -142,13 +143,13 @@ impl Yardstick for IntervalTimer {
     fn is_over(&mut self) -> bool {
         pit::window_is_over()
     }
-    fn counter(&mut self) -> u64 {
+    fn counter(&mut self) -> Ticks {
         instr::rdtsc()
     }
     fn timer(&mut self) -> u64 {
         u64::from(u32::MAX - apic::timer_count())
     }
-    fn window_ns(&self, ticks: u16) -> u64 {
+    fn window_ns(&self, ticks: u16) -> Ns {
         pit::window_ns(ticks)
     }
 }
@@ -179,34 +180,36 @@ pub fn tsc_scale() -> TickScale {
 }
 
 /// Returns nanoseconds since [`calibrate`]; 0 before.
-pub fn now_ns() -> u64 {
+pub fn now_ns() -> Ns {
     #[cfg(test)]
     if let Some(ns) = test_clock::read() {
         return ns;
     }
-    CLOCKS.get().map_or(0, |clocks| clocks.tsc.ns(instr::rdtsc().saturating_sub(clocks.start)))
+    CLOCKS
+        .get()
+        .map_or(Ns::ZERO, |clocks| clocks.tsc.ns(instr::rdtsc().saturating_sub(clocks.start)))
 }
 
 /// Returns the counter's value at `ns` since [`calibrate`].
-pub fn tsc_at(ns: u64) -> u64 {
+pub fn tsc_at(ns: Ns) -> Ticks {
     #[cfg(test)]
     if test_clock::read().is_some() {
-        return ns;
+        return Ticks::new(ns.as_u64());
     }
-    CLOCKS.get().map_or(u64::MAX, |clocks| clocks.start.saturating_add(clocks.tsc.ticks(ns)))
+    CLOCKS.get().map_or(Ticks::MAX, |clocks| clocks.start.saturating_add(clocks.tsc.ticks(ns)))
 }
 
 /// Returns the time since [`calibrate`] for a value of the counter.
-pub fn ns_at(tsc: u64) -> u64 {
+pub fn ns_at(tsc: Ticks) -> Ns {
     #[cfg(test)]
     if test_clock::read().is_some() {
-        return tsc;
+        return Ns::new(tsc.as_u64());
     }
-    CLOCKS.get().map_or(u64::MAX, |clocks| clocks.tsc.ns(tsc.saturating_sub(clocks.start)))
+    CLOCKS.get().map_or(Ns::MAX, |clocks| clocks.tsc.ns(tsc.saturating_sub(clocks.start)))
 }
 
 /// Waits in a busy loop; for start-up only.
-pub fn spin_ns(ns: u64) {
+pub fn spin_ns(ns: Ns) {
     let end = now_ns().saturating_add(ns);
     while now_ns() < end {
         instr::pause();
@@ -214,12 +217,12 @@ pub fn spin_ns(ns: u64) {
 }
 
 /// Sets this CPU's timer to interrupt at `deadline_ns`, or earlier if that is beyond its range.
-pub fn arm(deadline_ns: u64) {
+pub fn arm(deadline_ns: Ns) {
     arm_at(tsc_at(deadline_ns));
 }
 
 /// As [`arm`], for a value of the counter: needs no conversion.
-pub fn arm_at(deadline: u64) {
+pub fn arm_at(deadline: Ticks) {
     #[cfg(test)]
     if test_clock::arm_at(deadline) {
         return;
@@ -227,7 +230,7 @@ pub fn arm_at(deadline: u64) {
     let Some(clocks) = CLOCKS.get() else { return };
     match clocks.timer {
         // SAFETY: only a CPU with this mode has no ratio. Zero would disarm the timer.
-        None => unsafe { apic::start_deadline_timer(vectors::TIMER, deadline.max(1)) },
+        None => unsafe { apic::start_deadline_timer(vectors::TIMER, deadline.max(Ticks::new(1))) },
         Some(timer) => {
             let count = timer.count(deadline.saturating_sub(instr::rdtsc()));
             let (count, countdown) = clocks.losses.program(count);
@@ -239,16 +242,16 @@ pub fn arm_at(deadline: u64) {
 /// Records when this CPU noticed the end of a count of its timer; [`repeats::counts`] has the late
 /// ones.
 #[inline]
-pub fn note_end(deadline: u64, now: u64) {
+pub fn note_end(deadline: Ticks, now: Ticks) {
     /// Below this, lateness cannot be distinguished from the time the code takes to get here.
-    const LATE_TICKS: u64 = 50_000;
-    if now.saturating_sub(deadline) > LATE_TICKS {
+    const LATE: Ticks = Ticks::new(50_000);
+    if now.saturating_sub(deadline) > LATE {
         note_late(now - deadline);
     }
 }
 
 #[cold]
-fn note_late(late: u64) {
+fn note_late(late: Ticks) {
     let Some(Clocks { timer: Some(timer), losses: Losses::Possible, .. }) = CLOCKS.get() else {
         return;
     };
@@ -261,7 +264,7 @@ pub fn disarm() {
     match CLOCKS.get().map(|clocks| clocks.timer) {
         None => {}
         // SAFETY: as in `arm`.
-        Some(None) => unsafe { apic::start_deadline_timer(vectors::TIMER, 0) },
+        Some(None) => unsafe { apic::start_deadline_timer(vectors::TIMER, Ticks::ZERO) },
         Some(Some(_)) => apic::start_timer(vectors::TIMER, 0, Countdown::Once),
     }
 }
@@ -274,26 +277,29 @@ mod tests {
     fn a_scale_converts_both_ways() {
         let scale = TickScale::new(2_500_000_000);
         assert_eq!(
-            (scale.ns(2_500_000_000), scale.ticks(1_000_000_000)),
-            (999_999_999, 2_500_000_000)
+            (scale.ns(Ticks::new(2_500_000_000)), scale.ticks(Ns::from_secs(1))),
+            (Ns::new(999_999_999), Ticks::new(2_500_000_000))
         );
-        assert!(scale.ticks(scale.ns(1_000_000)).abs_diff(1_000_000) <= 3);
+        assert!(scale.ticks(scale.ns(Ticks::new(1_000_000))).as_u64().abs_diff(1_000_000) <= 3);
     }
 
     #[test]
     fn a_slow_clock_does_not_lose_years() {
-        let (scale, year_ns) = (TickScale::new(50_000_000), 365 * 86_400 * 1_000_000_000);
-        assert!(scale.ns(scale.ticks(year_ns)).abs_diff(year_ns) < 1_000);
+        let (scale, year_ns) = (TickScale::new(50_000_000), Ns::from_secs(365 * 86_400));
+        assert!(scale.ns(scale.ticks(year_ns)).as_u64().abs_diff(year_ns.as_u64()) < 1_000);
     }
 
     #[test]
     fn a_timer_is_never_set_to_zero_nor_beyond_its_register() {
         let timer = Ratio::new(1_000_000_000, 3_000_000_000);
-        assert_eq!([0, 2, 3, 3_000_000].map(|ticks| timer.count(ticks)), [1, 1, 1, 1_000_000]);
-        assert_eq!(timer.count(u64::MAX), u32::MAX);
-        assert_eq!(Ratio::new(u64::MAX, 1).count(u64::MAX), u32::MAX);
-        assert_eq!([0, 1, 1_000_000].map(|count| timer.ticks(count)), [0, 3, 3_000_000]);
-        assert_eq!(Ratio::new(0, 1).ticks(1), 1 << 32, "no division by zero");
+        assert_eq!(
+            [0, 2, 3, 3_000_000].map(|ticks| timer.count(Ticks::new(ticks))),
+            [1, 1, 1, 1_000_000]
+        );
+        assert_eq!(timer.count(Ticks::MAX), u32::MAX);
+        assert_eq!(Ratio::new(u64::MAX, 1).count(Ticks::MAX), u32::MAX);
+        assert_eq!([0, 1, 1_000_000].map(|count| timer.ticks(count).as_u64()), [0, 3, 3_000_000]);
+        assert_eq!(Ratio::new(0, 1).ticks(1), Ticks::new(1 << 32), "no division by zero");
     }
 
     #[test]
@@ -313,6 +319,6 @@ mod tests {
 
     #[test]
     fn a_time_beyond_the_counter_saturates() {
-        assert_eq!(TickScale::new(4_000_000_000).ticks(u64::MAX), u64::MAX);
+        assert_eq!(TickScale::new(4_000_000_000).ticks(Ns::MAX), Ticks::MAX);
     }
 }

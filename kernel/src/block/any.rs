@@ -5,6 +5,7 @@ use super::{Completion, Disk, DiskCounters, DiskIncident, DiskInfo, DiskRequest,
 #[cfg(target_os = "none")]
 use super::{dma::DirectMemory, memory::MemoryDisk, virtio::VirtioDisk, virtio::pci::PciPort};
 use crate::addr::Hpa;
+use crate::time::Ns;
 
 /// A disk of this machine.
 #[cfg_attr(
@@ -57,7 +58,7 @@ impl Disk for AnyDisk {
     }
 
     #[inline(always)]
-    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+    fn poll(&self, now_ns: Ns, out: &mut [Completion]) -> usize {
         match self {
             #[cfg(target_os = "none")]
             Self::Virtio(disk) => disk.poll(now_ns, out),
@@ -102,7 +103,7 @@ impl Disk for AnyDisk {
         }
     }
 
-    fn hurry(&self, request_ns: u64) {
+    fn hurry(&self, request_ns: Ns) {
         match self {
             #[cfg(target_os = "none")]
             Self::Virtio(disk) => disk.hurry(request_ns),

@@ -11,6 +11,7 @@ use super::{
     SectorRange, SubmitError,
 };
 use crate::addr::Hpa;
+use crate::time::Ns;
 
 /// The cookie of blocking requests.
 const COOKIE: Cookie = Cookie(u64::MAX);
@@ -31,12 +32,12 @@ pub enum BlockingError {
 pub struct BlockingDisk<'a, C> {
     disk: &'a dyn Disk,
     clock: C,
-    timeout_ns: u64,
+    timeout_ns: Ns,
 }
 
-impl<'a, C: Fn() -> u64> BlockingDisk<'a, C> {
+impl<'a, C: Fn() -> Ns> BlockingDisk<'a, C> {
     /// Uses `disk` with the time of `clock`, and waits at most `timeout_ns` per request.
-    pub fn new(disk: &'a dyn Disk, clock: C, timeout_ns: u64) -> Self {
+    pub fn new(disk: &'a dyn Disk, clock: C, timeout_ns: Ns) -> Self {
         Self { disk, clock, timeout_ns }
     }
 
@@ -126,23 +127,23 @@ mod tests {
     use super::*;
 
     fn with(
-        timeout_ns: u64,
-        test: impl FnOnce(&FakeDmaMemory, &FaultDisk<MemoryDisk<&FakeDmaMemory>>, &dyn Fn() -> u64),
+        timeout_ns: Ns,
+        test: impl FnOnce(&FakeDmaMemory, &FaultDisk<MemoryDisk<&FakeDmaMemory>>, &dyn Fn() -> Ns),
     ) {
         let memory = FakeDmaMemory::new(0x20000);
         let disk =
             FaultDisk::new(MemoryDisk::new(0, &memory, Hpa::new(0x10000), 0x10000), timeout_ns);
-        let time = Cell::new(0);
+        let time = Cell::new(Ns::ZERO);
         test(&memory, &disk, &|| {
-            time.set(time.get() + 1);
+            time.set(time.get() + Ns::new(1));
             time.get()
         });
     }
 
     #[test]
     fn what_was_written_is_read_back() {
-        with(10, |memory, disk, clock| {
-            let blocking = BlockingDisk::new(disk, clock, 100);
+        with(Ns::new(10), |memory, disk, clock| {
+            let blocking = BlockingDisk::new(disk, clock, Ns::new(100));
             memory.write(Hpa::new(0x1000), &[5; 1024]);
             assert_eq!(blocking.write(512, Hpa::new(0x1000), 1024), Ok(()));
             assert_eq!(blocking.flush(), Ok(()));
@@ -154,8 +155,8 @@ mod tests {
     #[test]
     fn errors_come_through_and_a_silent_driver_is_given_up() {
         let rule = |effect| FaultRule { operation: None, sectors: None, effect, times: 1 };
-        with(1000, |_, disk, clock| {
-            let blocking = BlockingDisk::new(disk, clock, 100);
+        with(Ns::from_us(1), |_, disk, clock| {
+            let blocking = BlockingDisk::new(disk, clock, Ns::new(100));
             disk.inject(rule(FaultEffect::Fail(DiskError::Io)));
             assert_eq!(blocking.flush(), Err(BlockingError::Failed(DiskError::Io)));
             disk.inject(rule(FaultEffect::Drop));
@@ -164,11 +165,11 @@ mod tests {
             assert_eq!(blocking.read(1, Hpa::new(0x1000), 512), unaligned);
             assert_eq!(blocking.read(0x10000, Hpa::new(0x1000), 512), unaligned);
         });
-        with(50, |_, disk, clock| {
+        with(Ns::new(50), |_, disk, clock| {
             disk.inject(rule(FaultEffect::Drop));
             let stuck = Err(BlockingError::Stuck);
             assert_eq!(
-                BlockingDisk::new(disk, clock, 100).flush(),
+                BlockingDisk::new(disk, clock, Ns::new(100)).flush(),
                 stuck,
                 "the disk still has the buffer"
             );

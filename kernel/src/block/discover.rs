@@ -7,6 +7,7 @@
 // UNSAFETY: gives physical memory and PCI functions to their drivers.
 #![expect(unsafe_code)]
 
+use crate::time::Ns;
 use alloc::boxed::Box;
 
 use arrayvec::ArrayVec;
@@ -89,7 +90,7 @@ impl<'a> DiskDiscovery<'a> {
     /// The machine is a PC, and no other code drives these functions.
     pub unsafe fn virtio(
         &mut self,
-        clock: fn() -> u64,
+        clock: fn() -> Ns,
         mut refused: impl FnMut(DeviceFunction, DiscoveryError),
     ) {
         // SAFETY: the caller's promise.
@@ -107,7 +108,7 @@ impl<'a> DiskDiscovery<'a> {
         &mut self,
         access: ConfigPorts,
         at: DeviceFunction,
-        clock: fn() -> u64,
+        clock: fn() -> Ns,
     ) -> Result<(), DiscoveryError> {
         let index = self.next_index()?;
         let target = MsixTarget { vector: self.first_vector + index, apic_id: self.apic_id };

@@ -15,6 +15,7 @@ use super::{
     Completion, Cookie, Disk, DiskInfo, DiskOperation, DiskRequest, SectorRange, SubmitError,
 };
 use crate::sync::{RankedLock, rank};
+use crate::time::Ns;
 
 /// The effect on a request that a rule matches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +27,7 @@ pub(super) enum FaultEffect {
     /// The request is carried out, and its completion is delayed.
     Delay {
         /// Time after the poll that found it complete.
-        ns: u64,
+        ns: Ns,
     },
 }
 
@@ -60,15 +61,15 @@ fn overlap(a: SectorRange, b: SectorRange) -> bool {
 struct HeldCompletion {
     completion: Completion,
     /// When to deliver it; set by the first poll, which brings the time.
-    due_ns: Option<u64>,
-    wait_ns: u64,
+    due_ns: Option<Ns>,
+    wait_ns: Ns,
 }
 
 #[derive(Default)]
 struct Faults {
     rules: Vec<FaultRule>,
     held: Vec<HeldCompletion>,
-    delayed: Vec<(Cookie, u64)>,
+    delayed: Vec<(Cookie, Ns)>,
 }
 
 impl Faults {
@@ -84,7 +85,7 @@ impl Faults {
     }
 
     /// Takes one held completion whose time has come.
-    fn take_due(&mut self, now_ns: u64) -> Option<Completion> {
+    fn take_due(&mut self, now_ns: Ns) -> Option<Completion> {
         for held in &mut self.held {
             held.due_ns.get_or_insert(now_ns.saturating_add(held.wait_ns));
         }
@@ -93,7 +94,7 @@ impl Faults {
     }
 
     /// Holds a completion back if its request was delayed.
-    fn hold_back(&mut self, completion: Completion, now_ns: u64) -> Option<Completion> {
+    fn hold_back(&mut self, completion: Completion, now_ns: Ns) -> Option<Completion> {
         let Some(n) = self.delayed.iter().position(|(cookie, _)| *cookie == completion.cookie)
         else {
             return Some(completion);
@@ -111,14 +112,14 @@ impl Faults {
 /// The wrapper. All cookies in flight must differ.
 pub(super) struct FaultDisk<D> {
     inner: D,
-    timeout_ns: u64,
+    timeout_ns: Ns,
     stats: DiskStats,
     faults: RankedLock<Faults, { rank::DISK }>,
 }
 
 impl<D: Disk> FaultDisk<D> {
     /// Wraps `inner`; dropped requests time out after `timeout_ns`.
-    pub(super) fn new(inner: D, timeout_ns: u64) -> Self {
+    pub(super) fn new(inner: D, timeout_ns: Ns) -> Self {
         Self { inner, timeout_ns, stats: DiskStats::default(), faults: RankedLock::default() }
     }
 
@@ -134,7 +135,7 @@ impl<D: Disk> FaultDisk<D> {
         &self.inner
     }
 
-    fn hold(&self, cookie: Cookie, error: DiskError, wait_ns: u64) {
+    fn hold(&self, cookie: Cookie, error: DiskError, wait_ns: Ns) {
         let completion = Completion { cookie, result: Err(error) };
         self.faults.lock().held.push(HeldCompletion { completion, due_ns: None, wait_ns });
     }
@@ -149,7 +150,7 @@ impl<D: Disk> Disk for FaultDisk<D> {
         request.check(&self.info())?;
         let effect = self.faults.lock().effect_for(request);
         match effect {
-            Some(FaultEffect::Fail(error)) => self.hold(request.cookie, error, 0),
+            Some(FaultEffect::Fail(error)) => self.hold(request.cookie, error, Ns::ZERO),
             Some(FaultEffect::Drop) => {
                 self.hold(request.cookie, DiskError::TimedOut, self.timeout_ns)
             }
@@ -167,7 +168,7 @@ impl<D: Disk> Disk for FaultDisk<D> {
         self.inner.is_dead()
     }
 
-    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+    fn poll(&self, now_ns: Ns, out: &mut [Completion]) -> usize {
         let found = self.inner.poll(now_ns, out);
         let mut faults = self.faults.lock();
         let mut kept = 0;
@@ -213,7 +214,7 @@ mod tests {
         }
     }
 
-    fn poll(disk: &impl Disk, now_ns: u64) -> Vec<(u64, Result<(), DiskError>)> {
+    fn poll(disk: &impl Disk, now_ns: Ns) -> Vec<(u64, Result<(), DiskError>)> {
         let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }; 8];
         let n = disk.poll(now_ns, &mut out);
         out[..n].iter().map(|c| (c.cookie.0, c.result)).collect()
@@ -222,7 +223,8 @@ mod tests {
     fn with_disk(test: impl FnOnce(&FaultDisk<MemoryDisk<&FakeDmaMemory>>, &FakeDmaMemory)) {
         let memory = FakeDmaMemory::new(0x20000);
         memory.write(Hpa::new(0x1000), &[9; 512]);
-        let disk = FaultDisk::new(MemoryDisk::new(0, &memory, Hpa::new(0x10000), 0x10000), 1000);
+        let disk =
+            FaultDisk::new(MemoryDisk::new(0, &memory, Hpa::new(0x10000), 0x10000), Ns::from_us(1));
         test(&disk, &memory);
     }
 
@@ -239,10 +241,10 @@ mod tests {
             });
             disk.submit(&write(1)).unwrap();
             disk.submit(&write(2)).unwrap();
-            assert_eq!(poll(disk, 0), [(1, Ok(())), (2, Err(DiskError::Io))]);
+            assert_eq!(poll(disk, Ns::ZERO), [(1, Ok(())), (2, Err(DiskError::Io))]);
             assert_eq!(memory.read(Hpa::new(0x10400), 1), [0]);
             disk.submit(&write(2)).unwrap();
-            assert_eq!(poll(disk, 0), [(2, Ok(()))], "the rule was for one request");
+            assert_eq!(poll(disk, Ns::ZERO), [(2, Ok(()))], "the rule was for one request");
             assert_eq!((disk.counters().requests.write, disk.counters().errors), (3, 1));
             assert_eq!(disk.inner().counters().requests.write, 2);
         });
@@ -258,9 +260,9 @@ mod tests {
                 times: 1,
             });
             disk.submit(&write(1)).unwrap();
-            assert_eq!(poll(disk, 5), []);
-            assert_eq!(poll(disk, 1004), []);
-            assert_eq!(poll(disk, 1005), [(1, Err(DiskError::TimedOut))]);
+            assert_eq!(poll(disk, Ns::new(5)), []);
+            assert_eq!(poll(disk, Ns::new(1_004)), []);
+            assert_eq!(poll(disk, Ns::new(1_005)), [(1, Err(DiskError::TimedOut))]);
         });
     }
 
@@ -270,15 +272,15 @@ mod tests {
             disk.inject(FaultRule {
                 operation: None,
                 sectors: None,
-                effect: FaultEffect::Delay { ns: 50 },
+                effect: FaultEffect::Delay { ns: Ns::new(50) },
                 times: 1,
             });
             disk.submit(&write(1)).unwrap();
             disk.submit(&write(2)).unwrap();
-            assert_eq!(poll(disk, 100), [(2, Ok(()))]);
+            assert_eq!(poll(disk, Ns::new(100)), [(2, Ok(()))]);
             assert_eq!(memory.read(Hpa::new(0x10200), 1), [9]);
-            assert_eq!(poll(disk, 149), []);
-            assert_eq!(poll(disk, 150), [(1, Ok(()))]);
+            assert_eq!(poll(disk, Ns::new(149)), []);
+            assert_eq!(poll(disk, Ns::new(150)), [(1, Ok(()))]);
         });
     }
 }

@@ -11,6 +11,7 @@
 //! Requests of [`QueueLane::Beat`] pass until the disk is given up: they renew the lease.
 
 use super::{DiskOperation, QueueLane, SubmitError};
+use crate::time::Ns;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const UNSHARED: u64 = u64::MAX;
@@ -33,8 +34,8 @@ impl SubmitGate {
     }
 
     /// Opens the gate until `lease_end_ns`.
-    pub fn open_until(&self, lease_end_ns: u64) {
-        let end = lease_end_ns.clamp(UNCLAIMED + 1, UNSHARED - 1);
+    pub fn open_until(&self, lease_end_ns: Ns) {
+        let end = lease_end_ns.as_u64().clamp(UNCLAIMED + 1, UNSHARED - 1);
         let _ = self.0.try_update(Ordering::AcqRel, Ordering::Acquire, |now| {
             (now != GIVEN_UP && now != UNSHARED).then_some(end)
         });
@@ -57,10 +58,10 @@ impl SubmitGate {
     }
 
     /// Returns whether the lease has ended: the disk's content may then come from another node.
-    pub fn is_suspended(&self, now_ns: impl FnOnce() -> u64) -> bool {
+    pub fn is_suspended(&self, now_ns: impl FnOnce() -> Ns) -> bool {
         match self.0.load(Ordering::Acquire) {
             GIVEN_UP | UNCLAIMED | UNSHARED => false,
-            end => now_ns() > end,
+            end => now_ns().as_u64() > end,
         }
     }
 
@@ -74,7 +75,7 @@ impl SubmitGate {
         &self,
         lane: QueueLane,
         operation: DiskOperation,
-        now_ns: impl FnOnce() -> u64,
+        now_ns: impl FnOnce() -> Ns,
     ) -> Result<(), SubmitError> {
         match self.0.load(Ordering::Acquire) {
             UNSHARED => Ok(()),
@@ -82,7 +83,7 @@ impl SubmitGate {
             _ if lane == QueueLane::Beat => Ok(()),
             UNCLAIMED if operation == DiskOperation::Read => Ok(()),
             UNCLAIMED => Err(SubmitError::Failed),
-            end if now_ns() <= end => Ok(()),
+            end if now_ns().as_u64() <= end => Ok(()),
             _ => Err(SubmitError::Full),
         }
     }
@@ -106,42 +107,48 @@ mod tests {
         for operation in ALL {
             let expected =
                 if operation == DiskOperation::Read { Ok(()) } else { Err(SubmitError::Failed) };
-            assert_eq!(gate.check(QueueLane::Common, operation, || 0), expected);
-            assert_eq!(gate.check(QueueLane::Beat, operation, || 0), Ok(()));
+            assert_eq!(gate.check(QueueLane::Common, operation, || Ns::ZERO), expected);
+            assert_eq!(gate.check(QueueLane::Beat, operation, || Ns::ZERO), Ok(()));
         }
     }
 
     #[test]
     fn a_lease_lets_all_through_until_its_end_and_nothing_but_beats_after() {
         let gate = SubmitGate::unclaimed();
-        gate.open_until(100);
+        gate.open_until(Ns::new(100));
         for operation in ALL {
-            assert_eq!(gate.check(QueueLane::Common, operation, || 100), Ok(()));
-            assert_eq!(gate.check(QueueLane::Common, operation, || 101), Err(SubmitError::Full));
-            assert_eq!(gate.check(QueueLane::Beat, operation, || 101), Ok(()));
+            assert_eq!(gate.check(QueueLane::Common, operation, || Ns::new(100)), Ok(()));
+            assert_eq!(
+                gate.check(QueueLane::Common, operation, || Ns::new(101)),
+                Err(SubmitError::Full)
+            );
+            assert_eq!(gate.check(QueueLane::Beat, operation, || Ns::new(101)), Ok(()));
         }
-        assert!(!gate.is_suspended(|| 100) && gate.is_suspended(|| 101));
-        gate.open_until(200);
-        assert_eq!(gate.check(QueueLane::Common, DiskOperation::Write, || 200), Ok(()));
+        assert!(!gate.is_suspended(|| Ns::new(100)) && gate.is_suspended(|| Ns::new(101)));
+        gate.open_until(Ns::new(200));
+        assert_eq!(gate.check(QueueLane::Common, DiskOperation::Write, || Ns::new(200)), Ok(()));
     }
 
     #[test]
     fn a_disk_that_was_given_up_stays_so() {
         let gate = SubmitGate::unclaimed();
-        gate.open_until(100);
+        gate.open_until(Ns::new(100));
         gate.give_up();
-        gate.open_until(1000);
+        gate.open_until(Ns::from_us(1));
         for lane in [QueueLane::Common, QueueLane::Beat] {
-            assert_eq!(gate.check(lane, DiskOperation::Read, || 0), Err(SubmitError::Failed));
+            assert_eq!(
+                gate.check(lane, DiskOperation::Read, || Ns::ZERO),
+                Err(SubmitError::Failed)
+            );
         }
-        assert!(gate.is_given_up() && !gate.is_suspended(|| u64::MAX));
+        assert!(gate.is_given_up() && !gate.is_suspended(|| Ns::MAX));
     }
 
     #[test]
     fn memory_of_the_machine_needs_no_lease() {
         let gate = SubmitGate::unshared();
-        gate.open_until(5);
-        assert_eq!(gate.check(QueueLane::Common, DiskOperation::Write, || u64::MAX), Ok(()));
-        assert!(gate.is_unshared() && !gate.is_suspended(|| u64::MAX));
+        gate.open_until(Ns::new(5));
+        assert_eq!(gate.check(QueueLane::Common, DiskOperation::Write, || Ns::MAX), Ok(()));
+        assert!(gate.is_unshared() && !gate.is_suspended(|| Ns::MAX));
     }
 }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::addr::Hpa;
 use crate::sync::{RankedLock, rank};
+use crate::time::Ns;
 use arrayvec::ArrayVec;
 
 /// Most segments in a request.
@@ -155,7 +156,7 @@ impl<M: DmaMemory + Send> Disk for MemoryDisk<M> {
         Ok(())
     }
 
-    fn poll(&self, _now_ns: u64, out: &mut [Completion]) -> usize {
+    fn poll(&self, _now_ns: Ns, out: &mut [Completion]) -> usize {
         let mut done = 0;
         let mut next = if out.is_empty() { None } else { self.fifo.lock().pop() };
         while let Some(pending) = next {
@@ -205,7 +206,7 @@ mod tests {
 
     fn poll<M: DmaMemory + Send>(disk: &MemoryDisk<M>, room: usize) -> Vec<u64> {
         let mut out = vec![Completion { cookie: Cookie(0), result: Ok(()) }; room];
-        let n = disk.poll(0, &mut out);
+        let n = disk.poll(Ns::ZERO, &mut out);
         out[..n].iter().map(|c| c.cookie.0).collect()
     }
 

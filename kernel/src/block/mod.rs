@@ -39,6 +39,7 @@ pub mod selftest;
 pub mod stats;
 pub mod virtio;
 
+use crate::time::Ns;
 pub use request::{
     Completion, Cookie, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest, DmaSegment,
     QueueLane, SectorRange, SubmitError,
@@ -65,7 +66,7 @@ pub trait Disk: Sync {
 
     /// Collects finished requests, and those that have timed out at `now_ns`, as many as `out` has
     /// room for; returns how many.
-    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize;
+    fn poll(&self, now_ns: Ns, out: &mut [Completion]) -> usize;
 
     /// Returns whether a poll would return completions at once that no interrupt announces. False
     /// for a device with interrupts.
@@ -85,7 +86,7 @@ pub trait Disk: Sync {
     }
 
     /// Shortens the time-out from now on: the machine ends.
-    fn hurry(&self, _request_ns: u64) {}
+    fn hurry(&self, _request_ns: Ns) {}
 
     /// Returns the most bytes that one write should have, so that no other request waits long
     /// behind it.
@@ -112,7 +113,7 @@ impl<D: Disk + ?Sized> Disk for &D {
     fn submit(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         (**self).submit(request)
     }
-    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+    fn poll(&self, now_ns: Ns, out: &mut [Completion]) -> usize {
         (**self).poll(now_ns, out)
     }
     fn has_answers(&self) -> bool {
@@ -124,7 +125,7 @@ impl<D: Disk + ?Sized> Disk for &D {
     fn take_incident(&self) -> Option<DiskIncident> {
         (**self).take_incident()
     }
-    fn hurry(&self, request_ns: u64) {
+    fn hurry(&self, request_ns: Ns) {
         (**self).hurry(request_ns);
     }
     fn write_room(&self) -> u64 {

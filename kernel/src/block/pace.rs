@@ -11,9 +11,11 @@
 //!                                                    └─ t <= goal, bound in use: bound + bytes, or an eighth
 //! ```
 
+use crate::time::Ns;
+
 /// Target latency: half of the promised one, because a request also waits for the request that is
 /// being served.
-pub const GOAL_NS: u64 = 250_000_000;
+pub const GOAL_NS: Ns = Ns::from_ms(250);
 /// The limit at the start: one request of the usual size.
 pub const FIRST: u64 = 512 << 10;
 /// Smallest and largest limit.
@@ -63,12 +65,13 @@ impl WritePace {
     }
 
     /// Records the answer to a write that was submitted `latency_ns` ago.
-    pub fn answered(&mut self, bytes: u64, latency_ns: u64) {
+    pub fn answered(&mut self, bytes: u64, latency_ns: Ns) {
         let was_in_use = self.in_flight.saturating_mul(2) >= self.bound;
         self.withdraw(bytes);
         let bound = if latency_ns > GOAL_NS {
             self.growth = Growth::Slow;
-            let shrunk = u128::from(self.bound) * u128::from(GOAL_NS) / u128::from(latency_ns);
+            let shrunk = u128::from(self.bound) * u128::from(GOAL_NS.as_u64())
+                / u128::from(latency_ns.as_u64());
             // Writes in flight together have similar latencies: several such answers must not
             // shrink the limit to nothing.
             u64::try_from(shrunk).unwrap_or(self.bound).max(self.bound / 2)
@@ -93,15 +96,15 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    const SECOND: u64 = 1_000_000_000;
+    const SECOND: Ns = Ns::from_secs(1);
 
     /// Simulates a disk of `speed` bytes per second that serves writes in turn, and a writer that
     /// always has more. Returns the longest wait of a new request in the last half of the time, and
     /// the bytes written.
-    fn simulate(speed: impl Fn(u64) -> u64, seconds: u64) -> (u64, u64) {
-        let (mut pace, mut now, mut busy_until) = (WritePace::new(), 0_u64, 0_u64);
-        let mut queue: VecDeque<(u64, u64, u64)> = VecDeque::new();
-        let (mut worst, mut written) = (0, 0);
+    fn simulate(speed: impl Fn(Ns) -> u64, seconds: u64) -> (Ns, u64) {
+        let (mut pace, mut now, mut busy_until) = (WritePace::new(), Ns::ZERO, Ns::ZERO);
+        let mut queue: VecDeque<(Ns, Ns, u64)> = VecDeque::new();
+        let (mut worst, mut written) = (Ns::ZERO, 0);
         while now < seconds * SECOND {
             let bytes = pace.room().min(504 << 10);
             while queue.len() < 63 && pace.admit(bytes) {
@@ -123,7 +126,7 @@ mod tests {
     fn a_new_request_waits_half_a_second_at_most_on_disks_of_any_speed() {
         for speed in [256 << 10, 1 << 20, 5 << 20, 50 << 20, 500 << 20, 4 << 30] {
             let (worst, written) = simulate(|_| speed, 20);
-            assert!(worst <= SECOND / 2, "{worst} ns at {speed} bytes/s");
+            assert!(worst <= SECOND / 2, "{worst:?} at {speed} bytes/s");
             assert!(written >= speed * 20 / 10 * 9, "{written} bytes at {speed} bytes/s");
         }
     }
@@ -131,7 +134,7 @@ mod tests {
     #[test]
     fn a_disk_that_becomes_slow_is_followed() {
         let (worst, _) = simulate(|now| if now < 5 * SECOND { 500 << 20 } else { 1 << 20 }, 60);
-        assert!(worst <= SECOND / 2, "{worst}");
+        assert!(worst <= SECOND / 2, "{worst:?}");
     }
 
     #[test]

@@ -3,11 +3,12 @@
 //! carries it out.
 
 use super::DiskError;
+use crate::time::Ns;
 
 /// How often a request is tried.
 pub const MAX_TRIES: u32 = 8;
 /// Time between two tries.
-pub const PAUSE_NS: u64 = 100_000_000;
+pub const PAUSE_NS: Ns = Ns::from_ms(100);
 
 /// The purpose of a request, for events.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -2,6 +2,7 @@
 
 use crate::addr::Hpa;
 use crate::arch::heap::HeapError;
+use crate::time::Ns;
 
 /// Bytes of a sector, the unit of addresses on a disk (VIRTIO 1.2 §5.2 "Block Device").
 pub const SECTOR_SIZE: u64 = 512;
@@ -128,7 +129,7 @@ pub enum DiskIncident {
     /// All answers have come: the disk accepts requests again.
     Back {
         /// Time since it was written off.
-        away_ns: u64,
+        away_ns: Ns,
     },
     /// The device broke its protocol or asked for a reset: it is reset when nothing is in flight.
     Broken,

@@ -24,6 +24,7 @@ use crate::arch::physmem::PhysicalMemory;
 use crate::arch::{interrupts, time};
 use crate::log::exit::ExitCode;
 use crate::pci::window::DeviceWindow;
+use crate::time::Ns;
 
 /// Requests in flight, if the disk is deep enough.
 const REQUESTS: u64 = 64;
@@ -38,7 +39,7 @@ const MEMORY_DISK: u64 = 8 << 20;
 const STREAM_BYTES: u64 = 64 << 20;
 const STREAM_SEGMENTS: u64 = 32;
 const STREAM_DEPTH: u64 = 16;
-const PATIENCE_NS: u64 = 60_000_000_000;
+const PATIENCE_NS: Ns = Ns::from_secs(60);
 
 /// The options of the command line.
 struct Wishes {
@@ -60,7 +61,7 @@ impl Wishes {
     fn limits(&self) -> DriverTimeouts {
         let usual = DriverTimeouts::default();
         DriverTimeouts {
-            request_ns: self.patience_ms.map_or(usual.request_ns, |ms| ms * 1_000_000),
+            request_ns: self.patience_ms.map_or(usual.request_ns, Ns::from_ms),
             ..usual
         }
     }
@@ -242,7 +243,7 @@ impl DiskSelftest<'_> {
                 return Ok(out[..n].iter().copied().collect());
             }
             ensure(now < end, "an answer in time")?;
-            interrupts::idle(Some(now + 10_000_000));
+            interrupts::idle(Some(now + Ns::from_ms(10)));
         }
     }
 
@@ -304,7 +305,7 @@ impl DiskSelftest<'_> {
 
     /// Prints this CPU's cost of one page: to submit, and to poll until completion, without idling.
     fn latency(&self) -> DiskCheckResult {
-        let (mut submit, mut poll) = (u64::MAX, u64::MAX);
+        let (mut submit, mut poll) = (Ns::MAX, Ns::MAX);
         let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
         for n in 0..256 {
             let segments = [DmaSegment { base: self.buffer, len: PAGE as u32 }];
@@ -326,8 +327,10 @@ impl DiskSelftest<'_> {
             (submit, poll) = (submit.min(middle - start), poll.min(time::now_ns() - middle));
         }
         info!(
-            "selftest disk: one page: {submit} ns to submit, {poll} ns to poll, copy of a memory \
-             disk included"
+            "selftest disk: one page: {} ns to submit, {} ns to poll, copy of a memory disk \
+             included",
+            submit.as_u64(),
+            poll.as_u64()
         );
         Ok(())
     }
@@ -337,7 +340,7 @@ impl DiskSelftest<'_> {
         let request = self.stream_segments() * PAGE;
         let total = (STREAM_BYTES.min(self.disk().info().capacity * 512)) / request;
         let (before, start) = (self.disk().counters(), time::now_ns());
-        let (mut sent, mut done, mut busy) = (0, 0, 0);
+        let (mut sent, mut done, mut busy) = (0, 0, Ns::ZERO);
         while done < total {
             let t = time::now_ns();
             while sent < total && sent - done < STREAM_DEPTH && self.send_large(operation, sent)? {
@@ -349,14 +352,14 @@ impl DiskSelftest<'_> {
                 done += 1;
             }
         }
-        let ns = (time::now_ns() - start).max(1);
+        let ns = (time::now_ns() - start).as_u64().max(1);
         let after = self.disk().counters();
         info!(
             "selftest disk: {operation:?} {} MiB in {total} requests: {} MB/s, {} ns a submit, {} \
              notifications",
             (total * request) >> 20,
             total * request * 1000 / ns,
-            busy / total,
+            busy.as_u64() / total,
             after.notifications - before.notifications
         );
         Ok(())

@@ -8,6 +8,7 @@ use super::held::HeldLines;
 use super::ring::ByteRing;
 use super::tagged::{self, TaggedScreen};
 use crate::sync::{RankedLock, rank};
+use crate::time::Ns;
 use arrayvec::ArrayString;
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -36,14 +37,16 @@ static IS_MONITOR: AtomicBool = AtomicBool::new(false);
 static IS_RAW: AtomicBool = AtomicBool::new(false);
 
 /// Reports an event on the second line, with the time `t_ns` since the start.
-pub fn report(event: &ConsoleEvent<'_>, t_ns: u64) {
+pub fn report(event: &ConsoleEvent<'_>, t_ns: Ns) {
     let mut line = [0; MAX_LINE];
-    let Some(len) = event::encode(event, t_ns, &mut line) else { return };
+    let Some(len) = event::encode(event, t_ns.as_u64(), &mut line) else { return };
     let outputs = &mut *OUTPUTS.lock();
     let lost = outputs.events.take_dropped();
     if lost > 0 {
         let mut note = [0; 64];
-        if let Some(len) = event::encode(&ConsoleEvent::Lost { lines: lost }, t_ns, &mut note) {
+        if let Some(len) =
+            event::encode(&ConsoleEvent::Lost { lines: lost }, t_ns.as_u64(), &mut note)
+        {
             outputs.events.push(&note[..len]);
         }
     }

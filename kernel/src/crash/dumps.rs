@@ -41,6 +41,7 @@ use crate::space::record::SpaceContents;
 use crate::space::{PartialCause, RecordedCrash, SpaceLayout, Uuid};
 use crate::storage::spaces::{SpaceId, SpaceLocation};
 use crate::task;
+use crate::time::Ns;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
@@ -51,7 +52,7 @@ use writer::DumpWriter;
 /// How often a drain is resumed after its disk has refused writes repeatedly.
 const PAUSES: u32 = 3;
 /// Pause before a drain is resumed.
-const PAUSE_NS: u64 = 1_000_000_000;
+const PAUSE_NS: Ns = Ns::from_secs(1);
 /// Leaves that the sweep visits in one turn.
 const VISITS: u32 = 4096;
 /// Looks at pages that marking the bitmap makes between two turns of the sweep.
@@ -59,7 +60,7 @@ const MARK_BUDGET: u32 = 4096;
 /// Time between two records of progress. Each record takes flushes, which on many disks cost as
 /// much as tens of MiB of writes. So this interval limits both the loss at a power cut and the cost
 /// of recording.
-const PROGRESS_NS: u64 = 1_000_000_000;
+const PROGRESS_NS: Ns = Ns::from_secs(1);
 /// Pages whose checksums fill a sector: progress is recorded in multiples of it.
 const PAGES_PER_SECTOR: u32 = 128;
 
@@ -152,11 +153,11 @@ struct Described {
 #[derive(Clone, Copy)]
 struct DumpTimes {
     /// When the record said CRASHED.
-    crashed_ns: u64,
+    crashed_ns: Ns,
     /// When the record said DRAINING.
-    started_ns: u64,
+    started_ns: Ns,
     /// How long the sweep took.
-    drain_ns: u64,
+    drain_ns: Ns,
 }
 
 /// Why a dump is not complete.
@@ -407,10 +408,10 @@ impl DumpJob {
             metadata_bytes: self.metadata_bytes.load(Ordering::Relaxed),
             program_headers: described.program_headers,
             vmcoreinfo: described.notes_len as usize > notes::VCPU_NOTES_SIZE,
-            drain_ns: times.drain_ns,
-            crashed_ns: times.crashed_ns.saturating_sub(self.crash.at_ns),
-            described_ns: times.started_ns.saturating_sub(times.crashed_ns),
-            since_crash_ns: time::now_ns().saturating_sub(self.crash.at_ns),
+            drain_ns: times.drain_ns.as_u64(),
+            crashed_ns: times.crashed_ns.saturating_sub(self.crash.at_ns).as_u64(),
+            described_ns: times.started_ns.saturating_sub(times.crashed_ns).as_u64(),
+            since_crash_ns: time::now_ns().saturating_sub(self.crash.at_ns).as_u64(),
         });
     }
 }

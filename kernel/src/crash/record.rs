@@ -1,6 +1,7 @@
 //! The reasons for a partition's crash, and the record of its vCPU at that moment.
 
 use crate::space::{CrashReason, CrashText};
+use crate::time::Ns;
 use crate::virt::{CpuState, Regs, TaskSource, TaskSwitch};
 use core::fmt::Write;
 
@@ -147,7 +148,7 @@ pub struct CrashRecord {
     /// The incarnation that crashed.
     pub incarnation: u64,
     /// Nanoseconds since the hypervisor's start.
-    pub at_ns: u64,
+    pub at_ns: Ns,
     /// The vCPU's registers.
     pub regs: Regs,
     /// The rest of its state.

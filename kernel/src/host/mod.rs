@@ -32,6 +32,7 @@ use crate::storage::spaces::Spaces;
 use crate::sync::{RankedLock, rank};
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
+use crate::time::Ns;
 use crate::virt::Backend;
 use crate::virt::tag::TlbTags;
 use alloc::sync::Arc;
@@ -40,7 +41,7 @@ use reaper::Reaper;
 
 /// How long a disk may take to answer when the machine ends: about the time of a cache flush on a
 /// slow disk.
-const LAST_ANSWER_NS: u64 = 5_000_000_000;
+const LAST_ANSWER_NS: Ns = Ns::from_secs(5);
 
 /// The pager of a node.
 pub type NodePager = Pager<'static, DirectMap, NodeDisk, SharesPolicy>;
@@ -90,8 +91,8 @@ impl Host {
     }
 
     /// Returns the time of day at `now_ns` since the start.
-    pub const fn unix_ns_at(&self, now_ns: u64) -> u64 {
-        self.unix_ns_at_start.saturating_add(now_ns)
+    pub const fn unix_ns_at(&self, now_ns: Ns) -> u64 {
+        self.unix_ns_at_start.saturating_add(now_ns.as_u64())
     }
 
     /// Kicks and wakes the CPUs that the pager's work concerns.
@@ -114,7 +115,7 @@ impl Host {
     /// this CPU does it.
     #[cold]
     #[inline(never)]
-    pub fn relieve(&self, me: CpuId, now: u64) {
+    pub fn relieve(&self, me: CpuId, now: Ns) {
         match percpu::others().find(|&cpu| !self.words.is_in_guest(cpu)) {
             Some(other) => interrupts::kick(other),
             None => self.act_on(self.pager.poll(me, now)),

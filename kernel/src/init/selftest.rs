@@ -10,9 +10,10 @@ use crate::arch::{
     fpu::{self, GuestFpu},
     instr, interrupts, percpu, time,
 };
+use crate::time::Ns;
 use log::info;
 
-const PATIENCE_NS: u64 = 1_000_000_000;
+const PATIENCE_NS: Ns = Ns::from_secs(1);
 
 /// Checks that the timer fires, that an interrupt arrives through an interrupt window, that each
 /// CPU answers a kick, and that the extended state can be switched.
@@ -20,7 +21,7 @@ const PATIENCE_NS: u64 = 1_000_000_000;
 /// # Panics
 /// If a check fails: nothing above would work.
 pub(super) fn check_this_machine() {
-    interrupts::idle(Some(time::now_ns() + 1_000_000));
+    interrupts::idle(Some(time::now_ns() + Ns::from_ms(1)));
     assert!(interrupts::take(vectors::TIMER) > 0, "the timer fires");
     interrupts::kick(percpu::current());
     await_kick(interrupts::window);

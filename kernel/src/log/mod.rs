@@ -36,7 +36,7 @@ impl Log for SerialLogger {
 
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
-            let us = time::now_ns() / 1000;
+            let us = time::now_ns().as_u64() / 1000;
             let (seconds, fraction) = (us / 1_000_000, us % 1_000_000);
             let _ = writeln!(
                 Buffered::new(),

@@ -37,7 +37,7 @@ fn panic(info: &PanicInfo) -> ! {
         Err(_) => instr::stop(),
     }
     exceptions::stop_others();
-    let t_ns = time::now_ns();
+    let t_ns = time::now_ns().as_u64();
     // COM2 first: the JSON line is short, and the report below may fail.
     let _ = write_event(&mut Emergency(SerialLine::Machine), cpu, t_ns, info);
     let _ = write_epitaph(&mut Emergency(SerialLine::People), cpu, t_ns, info);

@@ -14,6 +14,7 @@ mod table;
 
 use crate::addr::PAGE_SIZE;
 use crate::arch::instr;
+use crate::time::Ns;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -47,7 +48,7 @@ pub(super) unsafe fn crc32c_page(page: *const u8) -> Crc32c {
 
 /// Measures both ways by `clock` and keeps the faster one. Both give the same sums, so a call may
 /// come at any time.
-pub fn choose(clock: impl Fn() -> u64) {
+pub fn choose(clock: impl Fn() -> Ns) {
     let page = [0x5a_u64; PAGE_SIZE as usize / 8];
     let fastest = |sum: &dyn Fn() -> u32| {
         let turn = |_| {
@@ -55,7 +56,7 @@ pub fn choose(clock: impl Fn() -> u64) {
             black_box(sum());
             clock() - start
         };
-        (0..TURNS).map(turn).min().unwrap_or(u64::MAX)
+        (0..TURNS).map(turn).min().unwrap_or(Ns::MAX)
     };
     // SAFETY: an array of a page's size.
     let by_instruction = fastest(&|| unsafe { instr::crc32c_page(page.as_ptr().cast()) });

@@ -32,7 +32,7 @@ use crate::mm::table::TableReserve;
 use crate::mm::zeros;
 use crate::paging::{Landmark, Pager, PagerEnv};
 use crate::partition::cpuid;
-use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
+use crate::partition::devices::clock::{GuestClock, TscRate};
 use crate::partition::machine::VirtualMachine;
 use crate::partition::runner::Runner;
 use crate::partition::shared::SharedPartition;
@@ -47,6 +47,7 @@ use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, SpaceTenant, Spa
 use crate::sync::RankedLock;
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
+use crate::time::Ns;
 use crate::virt::frame::ControlFrame;
 use crate::virt::tag::TlbTags;
 use crate::virt::{AccessedDirty, Backend};
@@ -141,7 +142,7 @@ pub fn node(
         run_queue: RankedLock::new(run_queue),
         keys_to: ConsoleChoice::default(),
         archive,
-        unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns()),
+        unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns().as_u64()),
         ending: AtomicBool::new(config.at_end == EndAction::PowerOff),
     }));
     Ok(Box::leak(Box::new(Node { host, partitions })))
@@ -153,7 +154,10 @@ pub fn node(
 fn name_of_start(archive: &BootArchive) -> Uuid {
     let word = archive.module(BootArchive::WORD).unwrap_or_default();
     let random = || instr::random().unwrap_or(0);
-    Uuid::of_start(word, &[random(), random(), instr::rdtsc(), crate::arch::rtc::unix_ns()])
+    Uuid::of_start(
+        word,
+        &[random(), random(), instr::rdtsc().as_u64(), crate::arch::rtc::unix_ns()],
+    )
 }
 
 fn direct_map() -> &'static DirectMap {
@@ -168,7 +172,8 @@ fn disks(
 ) -> Result<Vec<&'static NodeDisk>, NodeStartError> {
     // The last CPU takes the disks' interrupts, because guests run on the first CPUs.
     let apic_id = interrupts::apic_id(CpuId::new(percpu::count() - 1)) as u8;
-    let limits = DriverTimeouts { request_ns: config.disk_timeout_ns, ..DriverTimeouts::default() };
+    let limits =
+        DriverTimeouts { request_ns: Ns::new(config.disk_timeout_ns), ..DriverTimeouts::default() };
     let mut discovery = DiskDiscovery::new(memory, vectors::DISK, apic_id).with_limits(limits);
     let mut refused = Vec::new();
     // SAFETY: the node is made once, and no other code drives disks.
@@ -411,8 +416,7 @@ fn runner(
     let needs_space = node.host.spaces.has_devices();
     let frame = frames.pop().ok_or_else(|| trouble(&place, "no memory for its vCPU".into()))?;
     let rate = TscRate::new(time::tsc_hz());
-    let clock =
-        GuestClock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: node.host.unix_ns() };
+    let clock = GuestClock { rate, start: instr::rdtsc(), unix_ns_at_start: node.host.unix_ns() };
     let mut vcpu = node.host.backend.new_vcpu(frame);
     vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
     let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);

@@ -8,11 +8,12 @@ use crate::host::Host;
 use crate::partition::runner::{HostCpu, Runner, StepOutcome};
 use crate::sched::queue::{IdleAnswer, VcpuId, VcpuTurn, VcpuWish};
 use crate::sync::{RankedGuard, RankedLock, rank};
+use crate::time::Ns;
 use crate::virt::face::EnabledCpu;
 use alloc::vec::Vec;
 
 /// Longest turn while services have more work, so that they run in between.
-const BUSY_TURN_NS: u64 = 1_000_000;
+const BUSY_TURN_NS: Ns = Ns::from_ms(1);
 
 /// All runners, by vCPU number. These locks are never contended: the queue gives a vCPU to one CPU.
 pub struct Runners(Vec<RankedLock<Runner, { rank::PARTITION }>>);
@@ -94,7 +95,7 @@ fn take(host: &'static Host, on: &HostCpu<'_>, runners: &Runners, turn: VcpuTurn
 }
 
 /// Waits for an interrupt, at most `most_ns`, unless there is work by now.
-fn idle(node: &'static Node, cpu: CpuId, most_ns: u64) {
+fn idle(node: &'static Node, cpu: CpuId, most_ns: Ns) {
     let now = time::now_ns();
     let look = now + most_ns;
     let until = match node.host.run_queue.lock().idle(cpu, now) {

@@ -8,22 +8,23 @@ use crate::console::input::{ConsoleInput, InputReader, KeyDestination};
 use crate::console::output::{self, ConsoleLine, ConsoleLines};
 use crate::log::serial::{self, SerialLine};
 use crate::sync::{RankedLock, rank};
-use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::time::{AtomicNs, Ns};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes that one turn moves on each serial line.
 const CONSOLE_BUDGET: usize = 256;
 /// How often an idle CPU polls the serial lines for input.
-pub const CONSOLE_INTERVAL_NS: u64 = 20_000_000;
+pub const CONSOLE_INTERVAL_NS: Ns = Ns::from_ms(20);
 /// How long a CPU idles while a flush is awaited.
-pub const FLUSH_INTERVAL_NS: u64 = 20_000;
+pub const FLUSH_INTERVAL_NS: Ns = Ns::from_us(20);
 /// How long a line may accept nothing at the end; a full FIFO drains in 1.4 ms.
-const LAST_PATIENCE_NS: u64 = 20_000_000;
+const LAST_PATIENCE_NS: Ns = Ns::from_ms(20);
 
 /// How often the disks are asked for incidents.
-const INCIDENTS_INTERVAL_NS: u64 = 5_000_000;
+const INCIDENTS_INTERVAL_NS: Ns = Ns::from_ms(5);
 
 /// Time of the next such question.
-static INCIDENTS_DUE_NS: AtomicU64 = AtomicU64::new(0);
+static INCIDENTS_DUE_NS: AtomicNs = AtomicNs::new(Ns::ZERO);
 
 static READER: RankedLock<InputReader, { rank::CONSOLE }> = RankedLock::new(InputReader::new());
 
@@ -145,7 +146,7 @@ pub fn drain_output() {
 
 /// The serial lines, and the deadline for the next accepted byte.
 struct Watched {
-    deadline: u64,
+    deadline: Ns,
 }
 
 impl ConsoleLines for Watched {

@@ -16,6 +16,7 @@ use crate::mm::object::{LeafTablePages, MemoryObject};
 use crate::mm::page::{InstallReason, Page};
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 use crate::virt::PageAccess;
 
 /// Limits for pages that the guest has not asked for.
@@ -36,7 +37,7 @@ pub(super) struct AheadRequest {
     /// Number of windows to read beyond the window of the fault.
     pub windows: u32,
     pub room: AheadLimits,
-    pub now: u64,
+    pub now: Ns,
 }
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {

@@ -13,16 +13,17 @@ use crate::block::Disk;
 use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 
 /// Time between two samplings.
-const INTERVAL_NS: u64 = 10_000_000;
+const INTERVAL_NS: Ns = Ns::from_ms(10);
 /// Words of 64 pages that are sampled of an object at a time.
 const WORDS: u32 = 16;
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Once an interval: samples some pages of each object that were read along, and releases some
     /// of the frames kept for walks.
-    pub(super) fn ask_along(&self, state: &mut PagerState<P>, now: u64) {
+    pub(super) fn ask_along(&self, state: &mut PagerState<P>, now: Ns) {
         if now < state.reclaim.ask_at {
             return;
         }

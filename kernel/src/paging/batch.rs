@@ -17,6 +17,7 @@
 use crate::mm::flush::FlushTicket;
 use crate::mm::object::ObjectId;
 use crate::mm::page::{PageGroup, UnmappedPage};
+use crate::time::Ns;
 use alloc::vec::Vec;
 
 /// Most pages in a batch.
@@ -29,11 +30,11 @@ pub(super) const BATCHES_OF_ONE: usize = 8;
 
 /// Silence of a disk after which its batches no longer count as frames to come, so that reclaim
 /// takes frames from elsewhere.
-const STUCK_NS: u64 = 500_000_000;
+const STUCK_NS: Ns = Ns::from_ms(500);
 
 /// How long an idle disk refuses a batch before the batch counts as stalled: longer than the usual
 /// pause between two requests. Faulters of other objects wait at most this long for its frames.
-const REFUSED_NS: u64 = 50_000_000;
+const REFUSED_NS: Ns = Ns::from_ms(50);
 
 /// Purpose of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,9 +86,9 @@ pub(super) struct Batch {
     /// Requests in flight at the disk.
     pub outstanding: usize,
     /// Time when the disk accepted the first of them or last completed one.
-    pub answered_at: u64,
+    pub answered_at: Ns,
     /// Since when the disk has refused the batch's next request while it has none in flight.
-    pub refused_since: Option<u64>,
+    pub refused_since: Option<Ns>,
     /// The disk that its pages are written to, if any.
     pub disk: Option<usize>,
     /// Whether its pages count as frames to come.
@@ -107,7 +108,7 @@ impl Batch {
             unmapped: Vec::with_capacity(BATCH_PAGES),
             cursor: 0,
             outstanding: 0,
-            answered_at: 0,
+            answered_at: Ns::ZERO,
             refused_since: None,
             disk: None,
             prospect: BatchProspect::Good,
@@ -120,12 +121,12 @@ impl Batch {
     }
 
     /// Returns whether it has requests in flight and its disk has completed none for `ns`.
-    fn is_silent_for(&self, ns: u64, now: u64) -> bool {
+    fn is_silent_for(&self, ns: Ns, now: Ns) -> bool {
         self.outstanding > 0 && now.saturating_sub(self.answered_at) >= ns
     }
 
     /// Returns whether its disk has refused it for [`REFUSED_NS`].
-    fn is_refused(&self, now: u64) -> bool {
+    fn is_refused(&self, now: Ns) -> bool {
         self.refused_since.is_some_and(|since| now.saturating_sub(since) >= REFUSED_NS)
     }
 
@@ -260,7 +261,7 @@ impl Batches {
     /// A disk refuses pages while its lease is over, while a crash is being recorded on it, and
     /// while its queue is full. A full queue is no standstill while requests of other batches are
     /// answered: the batch only waits for its turn.
-    pub(super) fn is_stalled(&self, batch: &Batch, ns: u64, now: u64) -> bool {
+    pub(super) fn is_stalled(&self, batch: &Batch, ns: Ns, now: Ns) -> bool {
         if batch.outstanding > 0 {
             return batch.is_silent_for(ns, now);
         }
@@ -272,7 +273,7 @@ impl Batches {
 
     /// Returns how many pages are on their way to the free list. Pages whose disk does nothing for
     /// them, or will probably fail the write, do not count.
-    pub(super) fn leaving(&self, now: u64) -> u32 {
+    pub(super) fn leaving(&self, now: Ns) -> u32 {
         let counts = |batch: &&Batch| {
             batch.prospect == BatchProspect::Good && !self.is_stalled(batch, STUCK_NS, now)
         };
@@ -286,7 +287,7 @@ impl Batches {
 mod tests {
     use super::*;
 
-    const MS: u64 = 1_000_000;
+    const MS: Ns = Ns::from_ms(1);
 
     /// Two batches for the first disk and one for the second, all to be written.
     fn three() -> Batches {
@@ -298,7 +299,7 @@ mod tests {
         batches
     }
 
-    fn stalled(batches: &Batches, now: u64) -> [bool; 3] {
+    fn stalled(batches: &Batches, now: Ns) -> [bool; 3] {
         [0, 1, 2].map(|number| batches.is_stalled(&batches.all[number], 500 * MS, now))
     }
 

@@ -26,6 +26,7 @@ use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 use core::ops::RangeInclusive;
 
 /// Most pages in one batch. It bounds the delay of a fault that queues behind the batch.
@@ -38,7 +39,7 @@ const VISITS: u32 = 512;
 const REACH_PART: u32 = 32;
 const REACH: RangeInclusive<u32> = 64..=4096;
 /// Time between two runs of the cleaner.
-const PAUSE_NS: u64 = 5_000_000;
+const PAUSE_NS: Ns = Ns::from_ms(5);
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Starts one batch of cleaning, if the disks are idle and frames are getting scarce.

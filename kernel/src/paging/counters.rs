@@ -11,6 +11,8 @@
 //! PagerCounters are relaxed atomics. Each value is exact, but a snapshot is not taken at a single
 //! instant. The counters of one object and the pager's sum have the same type.
 
+use crate::time::Ns;
+use crate::time::Ticks;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Buckets of the latency histogram: bucket `n` counts page-ins of `2^n ..= 2^(n+1) - 1` ns, the
@@ -123,9 +125,9 @@ impl Default for PagerCounters {
 
 impl PagerCounters {
     /// Counts a page-in that took `ns`.
-    pub fn note_page_in(&self, ns: u64) {
+    pub fn note_page_in(&self, ns: Ns) {
         bump(&self.page_ins, 1);
-        bump(&self.page_in_ns, ns);
+        bump(&self.page_in_ns, ns.as_u64());
         bump(&self.latency[bucket(ns)], 1);
     }
 }
@@ -137,8 +139,8 @@ pub fn bump(counter: &AtomicU64, by: u64) {
 }
 
 /// Returns the histogram's bucket of a latency.
-fn bucket(ns: u64) -> usize {
-    (ns.max(1).ilog2() as usize).min(LATENCY_BUCKETS - 1)
+fn bucket(ns: Ns) -> usize {
+    (ns.as_u64().max(1).ilog2() as usize).min(LATENCY_BUCKETS - 1)
 }
 
 /// How the pager's lock and its turns were used since the start.
@@ -149,7 +151,7 @@ pub struct LockUse {
     /// Times that a CPU found it taken and waited.
     pub waits: u64,
     /// The longest hold in a turn, in ticks of the time-stamp counter; 0 on a machine of one CPU.
-    pub longest_ticks: u64,
+    pub longest_ticks: Ticks,
     /// Turns of the pager: polls that were not left to another CPU.
     pub turns: u64,
     /// Turns without work: no completion, no page to move.
@@ -162,14 +164,23 @@ mod tests {
 
     #[test]
     fn latencies_fall_into_their_power_of_two() {
-        assert_eq!((bucket(0), bucket(1), bucket(2), bucket(3), bucket(4)), (0, 0, 1, 1, 2));
-        assert_eq!(bucket(u64::MAX), LATENCY_BUCKETS - 1);
+        assert_eq!(
+            (
+                bucket(Ns::ZERO),
+                bucket(Ns::new(1)),
+                bucket(Ns::new(2)),
+                bucket(Ns::new(3)),
+                bucket(Ns::new(4))
+            ),
+            (0, 0, 1, 1, 2)
+        );
+        assert_eq!(bucket(Ns::MAX), LATENCY_BUCKETS - 1);
     }
 
     #[test]
     fn a_snapshot_has_every_counter_by_name() {
         let counters = PagerCounters::new();
-        counters.note_page_in(5);
+        counters.note_page_in(Ns::new(5));
         bump(&counters.rescues, 7);
         let snapshot = counters.snapshot();
         assert_eq!((snapshot.page_ins, snapshot.page_in_ns, snapshot.latency[2]), (1, 5, 1));

@@ -13,6 +13,7 @@ use crate::mm::page::{Page, PriorMapping};
 use crate::mm::phys::FrameMemory;
 use crate::mm::table::OutOfTablesError;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 use crate::virt::PageAccess;
 use core::sync::atomic::Ordering::Relaxed;
 
@@ -41,7 +42,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         object: &MemoryObject,
         gpa: Gpa,
         access: PageAccess,
-        now: u64,
+        now: Ns,
     ) -> AccessOutcome {
         match object.layout().index_of(gpa.number()) {
             Some(index) => self.fault_page(object, index, access, now),
@@ -55,7 +56,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         object: &MemoryObject,
         index: PageIndex,
         access: PageAccess,
-        now: u64,
+        now: Ns,
     ) -> AccessOutcome {
         // Taken before the first look at the leaf, so any change after that look makes the ticket
         // ready.
@@ -90,7 +91,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         object: &MemoryObject,
         index: PageIndex,
         access: PageAccess,
-        now: u64,
+        now: Ns,
     ) -> AccessOutcome {
         let ticket = object.wait_ticket();
         match object.page(index) {

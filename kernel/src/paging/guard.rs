@@ -20,15 +20,16 @@ use crate::block::Disk;
 use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 /// How long an object at its share waits for a failing disk before its partition crashes: about
 /// twenty write attempts.
-pub(super) const PATIENCE_NS: u64 = 2_000_000_000;
+pub(super) const PATIENCE_NS: Ns = Ns::from_secs(2);
 
 /// Silence of a disk with writes in flight after which its objects are limited to their shares. A
 /// disk that is merely slow loses nothing by that.
-const SILENT_NS: u64 = 20_000_000;
+const SILENT_NS: Ns = Ns::from_ms(20);
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Updates the gate: whether a fault has to look under the lock before it takes a frame.
@@ -109,16 +110,16 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Returns whether waking an object's faulters is useful: it may get a frame, or its wait has
     /// timed out.
-    pub(super) fn may_go_on(&self, state: &PagerState<P>, id: ObjectId, now: u64) -> bool {
+    pub(super) fn may_go_on(&self, state: &PagerState<P>, id: ObjectId, now: Ns) -> bool {
         if state.guarded == 0 || !self.is_blocked(state, id) {
             return true;
         }
-        let is_over = |since: u64| now.saturating_sub(since) >= PATIENCE_NS;
+        let is_over = |since: Ns| now.saturating_sub(since) >= PATIENCE_NS;
         state.slots.get(id).and_then(|slot| slot.blocked_since).is_some_and(is_over)
     }
 
     /// Guards objects whose disk has completed none of their writes for [`SILENT_NS`].
-    pub(super) fn watch_writes(&self, state: &mut PagerState<P>, now: u64) {
+    pub(super) fn watch_writes(&self, state: &mut PagerState<P>, now: Ns) {
         if !state.batches.any() && state.guarded == 0 {
             return;
         }

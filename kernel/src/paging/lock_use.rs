@@ -18,6 +18,7 @@ use crate::block::Disk;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
 use crate::sync::{RankedGuard, rank};
+use crate::time::Ticks;
 
 /// The pager's tables, locked.
 pub(super) type PagerGuard<'a, P> = RankedGuard<'a, PagerState<P>, { rank::PAGER }>;
@@ -53,10 +54,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         state
     }
 
-    /// Returns the start time of a timed hold, or 0 if holds are not timed.
+    /// Returns the start time of a timed hold, or zero if holds are not timed.
     #[inline(always)]
-    pub(super) fn begin_hold(&self) -> u64 {
-        if self.turns.is_alone() { 0 } else { instr::rdtsc() }
+    pub(super) fn begin_hold(&self) -> Ticks {
+        if self.turns.is_alone() { Ticks::ZERO } else { instr::rdtsc() }
     }
 
     /// Returns how the lock was used.
@@ -68,8 +69,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 impl LockUse {
     /// Notes the end of a hold that began at `since`.
     #[inline(always)]
-    pub(super) fn end_hold(&mut self, since: u64) {
-        if since != 0 {
+    pub(super) fn end_hold(&mut self, since: Ticks) {
+        if since != Ticks::ZERO {
             self.longest_ticks = self.longest_ticks.max(instr::rdtsc().saturating_sub(since));
         }
     }

@@ -76,6 +76,7 @@ use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
 use crate::pool::{AccountId, ClockPolicy, ReclaimPolicy, Watermarks};
 use crate::sync::{RankedLock, rank};
+use crate::time::{AtomicNs, Ns};
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use blocks::BlockMap;
@@ -148,7 +149,7 @@ pub struct Pager<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy = ClockPolicy> {
     /// Free frames are few, and [`Pager::wants_poll`] has reported it.
     wants_poll: AtomicBool,
     /// Time passed to the last [`Pager::poll`].
-    clock: AtomicU64,
+    clock: AtomicNs,
     turns: PollTurns,
     state: RankedLock<PagerState<P>, { rank::PAGER }>,
 }
@@ -174,7 +175,7 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
             promised: AtomicU32::new(0),
             gate: AtomicBool::new(false),
             wants_poll: AtomicBool::new(false),
-            clock: AtomicU64::new(0),
+            clock: AtomicNs::new(Ns::ZERO),
             turns,
             state,
         }

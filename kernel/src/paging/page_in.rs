@@ -30,6 +30,7 @@ use crate::mm::object::{LeafTablePages, MemoryObject, ObjectId, WaitTicket};
 use crate::mm::page::{InstallReason, Page};
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 use crate::virt::PageAccess;
 
 /// Failed reads of a demanded page after which it is lost.
@@ -42,7 +43,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         (near, page): (LeafTablePages<'_>, Page<'_>),
         access: PageAccess,
         ticket: WaitTicket,
-        now: u64,
+        now: Ns,
     ) -> Option<AccessOutcome> {
         let object = near.object();
         let mut state = self.locked();
@@ -179,7 +180,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         &self,
         state: &mut PagerState<P>,
         tag: CookieFields,
-        (result, now): (Result<(), DiskError>, u64),
+        (result, now): (Result<(), DiskError>, Ns),
         arrived: &mut ArrivedTransfers,
     ) {
         let Some(transfer) = state.transfers.get(tag.slot) else { return };
@@ -216,7 +217,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         state: &mut PagerState<P>,
         number: u32,
         places: u32,
-        now: u64,
+        now: Ns,
     ) {
         let transfer = state.transfers.get(number).expect("a transfer that is verified is in use");
         let slot = state.slots.busy(transfer.object);
@@ -242,7 +243,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         transfer: &mut PageTransfer,
         number: u32,
         right: impl Fn(u32, &IncomingPage) -> bool,
-        now: u64,
+        now: Ns,
     ) -> bool {
         self.install_all(slot, transfer, number, right);
         if transfer.pages[transfer.demand as usize].is_some() {

@@ -12,6 +12,7 @@ use crate::block::cookie::{CompletionOwner, CookieFields};
 use crate::block::{Completion, Disk};
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Rounds of completions of one disk in a poll.
@@ -28,7 +29,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// `me` is the calling CPU; it must hold no translation of any guest's page. One CPU polls at a
     /// time. Another CPU that calls meanwhile returns at once and continues its own work: the
     /// polling CPU notices the call and takes another turn.
-    pub fn poll(&self, me: CpuId, now: u64) -> PollOutcome {
+    pub fn poll(&self, me: CpuId, now: Ns) -> PollOutcome {
         self.clock.store(now, Relaxed);
         if !self.turns.is_alone() {
             return self.poll_beside_others(me, now);
@@ -41,7 +42,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     #[inline(never)]
-    fn poll_beside_others(&self, me: CpuId, now: u64) -> PollOutcome {
+    fn poll_beside_others(&self, me: CpuId, now: Ns) -> PollOutcome {
         // Publish *idle*: this CPU holds no translation while it computes checksums or copies
         // blocks, so no flush has to wait for it.
         self.env.quiescent_states.idle(me);
@@ -57,7 +58,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Takes a turn, and another one if more work has come meanwhile. The caller has won
     /// `turns.begin`.
-    fn take_turns(&self, me: CpuId, now: u64) -> PollOutcome {
+    fn take_turns(&self, me: CpuId, now: Ns) -> PollOutcome {
         let mut turn = PollTurn::begin(me, now);
         for looks_left in (0..LOOKS).rev() {
             turn.budget = PollBudget::for_poll();
@@ -81,7 +82,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Advances all batches as far as possible without reading their pages.
-    fn advance_all(&self, state: &mut PagerState<P>, now: u64) {
+    fn advance_all(&self, state: &mut PagerState<P>, now: Ns) {
         if state.batches.any() {
             for number in 0..state.batches.count() {
                 self.advance(state, number, now);
@@ -165,7 +166,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Returns whether there is no work other than handling completions. That is common: faulters
     /// poll for their own pages.
     #[inline]
-    fn is_quiet(&self, state: &PagerState<P>, now: u64) -> bool {
+    fn is_quiet(&self, state: &PagerState<P>, now: Ns) -> bool {
         !state.batches.any()
             && !state.transfers.any_queued()
             && !state.reclaim.is_due(now)
@@ -177,7 +178,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     fn take_completions(
         &self,
         state: &mut PagerState<P>,
-        (disk, now): (usize, u64),
+        (disk, now): (usize, Ns),
         arrived: &mut ArrivedTransfers,
         work: &mut PollOutcome,
     ) {
@@ -204,7 +205,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     fn route(
         &self,
         state: &mut PagerState<P>,
-        (disk, now): (usize, u64),
+        (disk, now): (usize, Ns),
         completion: Completion,
         arrived: &mut ArrivedTransfers,
     ) {

@@ -28,6 +28,7 @@ use crate::mm::page::{Page, PageAge};
 use crate::mm::phys::FrameMemory;
 use crate::pool::policy::{CandidateKind, PageView};
 use crate::pool::{PageVerdict, ReclaimCandidate, ReclaimPolicy};
+use crate::time::Ns;
 use arrayvec::ArrayVec;
 use core::ops::ControlFlow;
 use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
@@ -35,9 +36,9 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 /// Most victims in one batch of a live object.
 const VICTIMS: usize = 64;
 /// How long objects that yielded nothing are left out.
-const LOOK_AGAIN_NS: u64 = 10_000_000;
+const LOOK_AGAIN_NS: Ns = Ns::from_ms(10);
 /// How long reclaim may yield nothing before waiting counts as a hang.
-const STARVED_NS: u64 = 1_000_000_000;
+const STARVED_NS: Ns = Ns::from_secs(1);
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Starts batches until enough frames are on their way to the free list.
@@ -161,7 +162,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Detects faulters that wait for frames that will never come.
-    fn watch_for_starvation(&self, state: &mut PagerState<P>, now: u64) {
+    fn watch_for_starvation(&self, state: &mut PagerState<P>, now: Ns) {
         let waits = self.hungry.load(Relaxed) != 0 && self.free_for_all(state) == 0;
         if !waits || state.batches.leaving(now) > 0 || state.transfers.in_use() > 0 {
             state.reclaim.starving_since = None;

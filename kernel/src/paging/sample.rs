@@ -17,9 +17,10 @@ use crate::block::Disk;
 use crate::mm::page::PageAge;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 
 /// Time between two samplings.
-const INTERVAL_NS: u64 = 1_000_000_000;
+const INTERVAL_NS: Ns = Ns::from_secs(1);
 /// Number of runs in a sample, and pages in a run.
 const RUNS: u32 = 2;
 const RUN: u32 = 32;
@@ -30,11 +31,11 @@ const STRIDE: u32 = 7919;
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Samples all live objects, once an interval.
-    pub(super) fn sample(&self, state: &mut PagerState<P>, now: u64) {
+    pub(super) fn sample(&self, state: &mut PagerState<P>, now: Ns) {
         if now < state.reclaim.sample_at {
             return;
         }
-        let is_first = state.reclaim.sample_at == 0;
+        let is_first = state.reclaim.sample_at == Ns::ZERO;
         state.reclaim.sample_at = now + INTERVAL_NS;
         // A single object has no other to be compared with.
         if is_first || state.slots.iter().filter(|slot| !slot.is_image()).count() < 2 {

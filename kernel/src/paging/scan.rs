@@ -25,6 +25,7 @@ use crate::mm::object::PageFinder;
 use crate::mm::page::{Page, SettledPage, WriteOutEnd};
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 
 /// Most pages inspected between two holds of the lock.
 const PIECE: usize = 32;
@@ -60,7 +61,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Inspects pages of batches until the budget is spent or no piece is left to claim.
     ///
     /// The caller must not hold the pager's lock.
-    pub(super) fn scan(&self, budget: &mut PollBudget, now: u64) {
+    pub(super) fn scan(&self, budget: &mut PollBudget, now: Ns) {
         let mut next = self.claim(&mut self.locked(), None, budget);
         while let Some(piece) = next {
             let seen = self.inspect(&piece);
@@ -125,7 +126,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 
     /// Frees zero pages, keeps the checksums of the others, and releases the batch for its next
     /// piece or for its writes.
-    fn file(&self, state: &mut PagerState<P>, piece: &ScanPiece, seen: &ScanResult, now: u64) {
+    fn file(&self, state: &mut PagerState<P>, piece: &ScanPiece, seen: &ScanResult, now: Ns) {
         let PagerState { batches, slots, credits, freed, .. } = state;
         let batch = batches.get(piece.batch);
         let slot = slots.busy(batch.object.expect("a batch has an object until it is free"));

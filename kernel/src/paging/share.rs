@@ -20,6 +20,7 @@ use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
 use crate::pool::Watermarks;
 use crate::pool::{AccountId, FrameCredits, PoolTerms, ReclaimPolicy};
+use crate::time::Ns;
 use alloc::sync::Arc;
 use arrayvec::ArrayVec;
 use core::sync::atomic::Ordering::{Relaxed, Release};
@@ -109,7 +110,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Returns how many frames are on their way to the free list and not promised.
-    pub(super) fn leaving_for_all(&self, state: &PagerState<P>, now: u64) -> u32 {
+    pub(super) fn leaving_for_all(&self, state: &PagerState<P>, now: Ns) -> u32 {
         let promised = state.slots.iter().map(|slot| slot.promise).fold(0, u32::saturating_add);
         state.batches.leaving(now).saturating_sub(promised)
     }

@@ -12,13 +12,14 @@ use crate::addr::PageIndex;
 use crate::block::{DiskError, DiskInfo};
 use crate::mm::object::{MemoryObject, ObjectId, ObjectState, ObjectTable};
 use crate::pool::PoolTerms;
+use crate::time::Ns;
 use alloc::{boxed::Box, sync::Arc};
 use arrayvec::ArrayVec;
 
 /// Most lost pages remembered by number; one is enough to crash a partition.
 const LOST_PAGES: usize = 8;
 /// How long no dirty page is written after a write has failed.
-const WRITE_BACKOFF_NS: u64 = 100_000_000;
+const WRITE_BACKOFF_NS: Ns = Ns::from_ms(100);
 
 /// Why an object was not attached or detached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +47,7 @@ pub(super) struct StoreState {
     /// The disk is dead: no write or read succeeds any more.
     pub dead: bool,
     /// No writes before this time, because the last one failed.
-    pub not_before: u64,
+    pub not_before: Ns,
 }
 
 /// Counts of one object's pages written to its blocks and read back.
@@ -92,7 +93,7 @@ pub(super) struct PagedObject {
     /// Why its pages cannot be written now, if so.
     pub guard: Option<GuardCause>,
     /// Time since which it has been refused frames beyond its share.
-    pub blocked_since: Option<u64>,
+    pub blocked_since: Option<Ns>,
     /// Pages read along with a neighbour and not yet known to be used.
     pub ahead: AheadMap,
     /// Access pattern learned from its faults, for reading along.
@@ -162,12 +163,12 @@ impl PagedObject {
     }
 
     /// Returns the store if it can be written now.
-    pub(super) fn writable(&self, now: u64) -> Option<&StoreState> {
+    pub(super) fn writable(&self, now: Ns) -> Option<&StoreState> {
         self.store.as_ref().filter(|store| !store.dead && now >= store.not_before)
     }
 
     /// Suspends writes for a while after one has failed.
-    pub(super) fn back_off(&mut self, now: u64) {
+    pub(super) fn back_off(&mut self, now: Ns) {
         if let Some(store) = &mut self.store {
             store.not_before = now + WRITE_BACKOFF_NS;
         }
@@ -176,7 +177,7 @@ impl PagedObject {
     /// Permits writes again after failures.
     pub(super) fn revive(&mut self) {
         if let Some(store) = &mut self.store {
-            (store.dead, store.not_before) = (false, 0);
+            (store.dead, store.not_before) = (false, Ns::ZERO);
         }
     }
 
@@ -310,6 +311,6 @@ fn check_store(
         max_pages: info.max_segments.max(1),
         max_segment_len: info.max_segment_len,
         dead: false,
-        not_before: 0,
+        not_before: Ns::ZERO,
     })
 }

@@ -15,6 +15,7 @@ use crate::block::{Completion, Cookie, DiskError};
 use crate::mm::frames::FrameChain;
 use crate::mm::object::ObjectId;
 use crate::pool::{AccountId, FrameCredits};
+use crate::time::Ns;
 use alloc::collections::VecDeque;
 
 /// Most notices kept for [`Pager::take_notice`](super::Pager::take_notice).
@@ -151,17 +152,17 @@ pub(super) struct ReclaimState {
     /// Set from passing the low mark until the high mark is reached.
     pub active: bool,
     /// Time since which faulters wait and no frame is on its way.
-    pub starving_since: Option<u64>,
+    pub starving_since: Option<Ns>,
     /// When objects that yielded nothing are visited again.
-    pub look_again_at: u64,
+    pub look_again_at: Ns,
     /// Faulters get [`PageLossError::NoFrames`].
     pub exhausted: bool,
     /// Time of the next sampling of use.
-    pub sample_at: u64,
+    pub sample_at: Ns,
     /// Time of the next sampling of pages that were read along.
-    pub ask_at: u64,
+    pub ask_at: Ns,
     /// Time from which the cleaner may run.
-    pub clean_at: u64,
+    pub clean_at: Ns,
     /// Frames kept free beyond the marks, because walks have found too few.
     pub for_walks: u32,
 }
@@ -180,7 +181,7 @@ impl ReclaimState {
 
     /// Returns whether reclaim or sampling has work, however many frames are free.
     #[inline]
-    pub(super) fn is_due(&self, now: u64) -> bool {
+    pub(super) fn is_due(&self, now: Ns) -> bool {
         self.asked || self.active || now >= self.sample_at
     }
 }

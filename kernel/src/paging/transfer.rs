@@ -17,6 +17,7 @@ use crate::mm::frames::Frame;
 use crate::mm::object::ObjectId;
 use crate::mm::page::InstallReason;
 use crate::mm::table::LeafTable;
+use crate::time::Ns;
 use crate::virt::PageAccess;
 use alloc::boxed::Box;
 
@@ -66,7 +67,7 @@ pub(super) struct PageTransfer {
     pub end: u32,
     pub pages: [Option<IncomingPage>; WINDOW as usize],
     /// Time of the fault.
-    pub since: u64,
+    pub since: Ns,
     /// Failed reads of the demanded page.
     pub failures: u8,
     /// Distinguishes completions of an earlier use of this number.
@@ -86,7 +87,7 @@ impl PageTransfer {
             first: 0,
             end: 0,
             pages: [const { None }; WINDOW as usize],
-            since: 0,
+            since: Ns::ZERO,
             failures: 0,
             life: 0,
         }
@@ -146,7 +147,7 @@ impl PageTransfers {
         (object, index, leaves): (ObjectId, PageIndex, LeafTable),
         access: PageAccess,
         coming: IncomingPage,
-        since: u64,
+        since: Ns,
     ) -> &mut PageTransfer {
         self.lives = (self.lives + 1) & LIFE_MASK;
         self.in_use += 1;

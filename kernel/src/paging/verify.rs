@@ -18,6 +18,7 @@ use crate::block::Disk;
 use crate::mm::crc::Crc32c;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 use arrayvec::ArrayVec;
 
 /// Numbers of completed transfers that one CPU has to verify.
@@ -29,7 +30,7 @@ type Frames = ArrayVec<(Hfn, Crc32c), { WINDOW as usize }>;
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Verifies and installs the pages of `arrived`. The caller must not hold the pager's lock.
     #[inline(never)]
-    pub(super) fn verify_all(&self, arrived: &ArrivedTransfers, now: u64) {
+    pub(super) fn verify_all(&self, arrived: &ArrivedTransfers, now: Ns) {
         for &number in arrived {
             let (first, frames) = self.frames_of(number);
             let right = self.right_frames(&frames) << first;

@@ -2,6 +2,7 @@
 
 use crate::arch::percpu::CpuId;
 use crate::mm::flush::Kicks;
+use crate::time::Ns;
 
 /// Completions taken from a disk at a time.
 pub(super) const AT_A_TIME: usize = 8;
@@ -68,8 +69,8 @@ impl PollBudget {
 pub(super) struct PollTurn {
     /// The CPU that polls.
     pub me: CpuId,
-    /// The time, in ns.
-    pub now: u64,
+    /// The time.
+    pub now: Ns,
     /// What it may still do.
     pub budget: PollBudget,
     /// What its caller has to do.
@@ -78,7 +79,7 @@ pub(super) struct PollTurn {
 
 impl PollTurn {
     /// Begins a poll.
-    pub(super) fn begin(me: CpuId, now: u64) -> Self {
+    pub(super) fn begin(me: CpuId, now: Ns) -> Self {
         Self { me, now, budget: PollBudget::for_poll(), work: PollOutcome::default() }
     }
 }

@@ -25,6 +25,7 @@ use crate::mm::object::MemoryObject;
 use crate::mm::page::{Page, SettledPage, WriteOutEnd};
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
+use crate::time::Ns;
 use alloc::sync::Arc;
 use core::ops::{ControlFlow, Range};
 
@@ -57,7 +58,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Advances a batch as far as possible without reading its pages.
-    pub(super) fn advance(&self, state: &mut PagerState<P>, number: usize, now: u64) {
+    pub(super) fn advance(&self, state: &mut PagerState<P>, number: usize, now: Ns) {
         let PagerState { batches, slots, credits, freed, segments, notices, .. } = state;
         let batch = batches.get(number);
         let Some(id) = batch.object else { return };
@@ -100,7 +101,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         slot: &mut PagedObject,
         segments: &mut SegmentBuffer,
         notices: &mut NoticeQueue,
-        now: u64,
+        now: Ns,
     ) {
         while batch.cursor < batch.lines.len() {
             let Some(first) = batch.lines.index(batch.cursor) else {
@@ -182,7 +183,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         disk: usize,
         tag: CookieFields,
         result: Result<(), DiskError>,
-        now: u64,
+        now: Ns,
     ) {
         let PagerState { batches, slots, credits, freed, notices, late, .. } = state;
         let number = tag.slot as usize;
@@ -272,8 +273,8 @@ struct FailedRun {
     /// The batch's lines.
     run: Range<usize>,
     error: DiskError,
-    /// The time of the failure, in ns.
-    now: u64,
+    /// The time of the failure.
+    now: Ns,
 }
 
 /// Takes the pages of a run out of their batch and calls `deal` on each with its leaf. Returns the

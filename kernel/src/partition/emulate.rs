@@ -24,11 +24,11 @@ use super::decode::{
     Alu, BitOp, Factor, Instruction, InstructionKind, OperandExtension, RegisterOperand,
     RegisterPart, ShiftCount, SourceOperand,
 };
-use super::devices::clock::Tsc;
 use super::devices::{DeviceEffect, Platform};
 use super::walk::WalkError;
 use crate::addr::{Gpa, Gva};
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::time::Ticks;
 use crate::virt::{AccessWidth, CpuState, Gpr, InjectedEvent, Regs};
 pub use plain::plain_mmio;
 pub use string::port_string;
@@ -48,7 +48,7 @@ pub struct EmulationContext<'a> {
     /// The guest's memory.
     pub memory: &'a dyn GuestMemory,
     /// The time of the access.
-    pub now: Tsc,
+    pub now: Ticks,
     /// The guest's breakpoints.
     pub watch: BreakpointWatch,
 }

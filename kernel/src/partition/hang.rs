@@ -12,15 +12,17 @@
 //! never starts, whatever it executes meanwhile. Only the guest's own time counts: waits for pages,
 //! for the console or for a CPU do not.
 
+use crate::time::Ns;
+
 /// The grace after the NMI, in which a guest must show a sign of life or report a panic: the
 /// time-out, within these bounds.
-const GRACE_NS: [u64; 2] = [1_000_000_000, 10_000_000_000];
+const GRACE_NS: [Ns; 2] = [Ns::from_secs(1), Ns::from_secs(10)];
 
 /// One stay in the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GuestStay {
     /// Its length.
-    pub ran_ns: u64,
+    pub ran_ns: Ns,
     /// Timer interrupts that the guest has taken so far.
     pub ticks: u32,
 }
@@ -39,30 +41,30 @@ pub enum HangFinding {
 /// Watches a guest.
 #[derive(Clone, Debug)]
 pub struct HangWatch {
-    timeout_ns: u64,
+    timeout_ns: Ns,
     ticks: u32,
     /// Nanoseconds since the last sign of life.
-    silent_ns: u64,
+    silent_ns: Ns,
     /// Nanoseconds left after the NMI.
-    grace_ns: Option<u64>,
+    grace_ns: Option<Ns>,
 }
 
 impl HangWatch {
     /// Watches a guest that starts.
-    pub const fn new(timeout_ns: u64) -> Self {
-        Self { timeout_ns, ticks: 0, silent_ns: 0, grace_ns: None }
+    pub const fn new(timeout_ns: Ns) -> Self {
+        Self { timeout_ns, ticks: 0, silent_ns: Ns::ZERO, grace_ns: None }
     }
 
     /// Notes that the guest has halted with interrupts on.
     pub const fn halted(&mut self) {
-        (self.silent_ns, self.grace_ns) = (0, None);
+        (self.silent_ns, self.grace_ns) = (Ns::ZERO, None);
     }
 
     /// Accounts for a stay.
     pub fn take(&mut self, stay: GuestStay) -> HangFinding {
         if stay.ticks != self.ticks {
             self.ticks = stay.ticks;
-            (self.silent_ns, self.grace_ns) = (0, None);
+            (self.silent_ns, self.grace_ns) = (Ns::ZERO, None);
             return HangFinding::Alive;
         }
         self.silent_ns = self.silent_ns.saturating_add(stay.ran_ns);
@@ -74,7 +76,7 @@ impl HangWatch {
             }
             Some(left) => {
                 *left = left.saturating_sub(stay.ran_ns);
-                if *left == 0 { HangFinding::Hangs } else { HangFinding::Alive }
+                if *left == Ns::ZERO { HangFinding::Hangs } else { HangFinding::Alive }
             }
         }
     }
@@ -84,7 +86,7 @@ impl HangWatch {
 mod tests {
     use super::*;
 
-    const S: u64 = 1_000_000_000;
+    const S: Ns = Ns::from_secs(1);
 
     /// Takes stays of a tenth of a second until there is a finding; returns the seconds and the
     /// finding.
@@ -102,7 +104,7 @@ mod tests {
     fn a_guest_without_ticks_gets_an_nmi_and_crashes() {
         for ticks in [0, 7] {
             let mut watch = HangWatch::new(5 * S);
-            watch.take(GuestStay { ran_ns: 0, ticks });
+            watch.take(GuestStay { ran_ns: Ns::ZERO, ticks });
             assert_eq!(until_found(&mut watch, |_| ticks), Some((5, HangFinding::Silent)));
             assert_eq!(until_found(&mut watch, |_| ticks), Some((5, HangFinding::Hangs)));
         }

@@ -23,13 +23,14 @@
 //! pvpanic did not announce it because its driver is not loaded.
 
 use crate::crash::record::CrashCause;
+use crate::time::Ns;
 
 /// Nanoseconds with interrupts off that count as one.
 const OFF_AS_ONE: u64 = 5;
 /// The wait for the next record: nanoseconds of the guest's own time.
-const NEXT_NS: u64 = 100_000_000;
+const NEXT_NS: Ns = Ns::from_ms(100);
 /// The wait for all records together.
-const ALL_NS: u64 = 1_000_000_000;
+const ALL_NS: Ns = Ns::from_secs(1);
 
 /// The way in which the guest reported its panic.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,9 +71,9 @@ pub enum PanicGrace {
         /// The first report.
         first: PanicSignal,
         /// Nanoseconds left for the next record.
-        next_ns: u64,
+        next_ns: Ns,
         /// Nanoseconds left for all records.
-        all_ns: u64,
+        all_ns: Ns,
         /// How often KVM's clock had been switched off.
         clock_offs: u32,
     },
@@ -111,10 +112,10 @@ impl PanicGrace {
 
     /// Counts time in which the guest could have stored a record; `interrupts` is its RFLAGS.IF at
     /// the end of that time.
-    pub const fn spend(&mut self, ns: u64, interrupts: GuestInterrupts) {
+    pub const fn spend(&mut self, ns: Ns, interrupts: GuestInterrupts) {
         let ns = match interrupts {
             GuestInterrupts::On => ns,
-            GuestInterrupts::Off => ns.div_ceil(OFF_AS_ONE),
+            GuestInterrupts::Off => Ns::new(ns.as_u64().div_ceil(OFF_AS_ONE)),
         };
         if let Self::Spoken { next_ns, all_ns, .. } = self {
             *next_ns = next_ns.saturating_sub(ns);
@@ -123,7 +124,7 @@ impl PanicGrace {
     }
 
     /// Returns how much of its own time a panicking guest has left.
-    pub fn left_ns(&self) -> Option<u64> {
+    pub fn left_ns(&self) -> Option<Ns> {
         match self {
             Self::Spoken { next_ns, all_ns, .. } => Some(*next_ns.min(all_ns)),
             Self::None | Self::CrashKernel { .. } => None,
@@ -147,9 +148,9 @@ mod tests {
     fn each_record_is_waited_for_anew_but_not_for_ever() {
         let mut words = PanicGrace::None.hear(PanicSignal::Panicked, 0);
         let mut records = 0;
-        while words.left_ns() > Some(0) {
-            words.spend(NEXT_NS - 1, GuestInterrupts::On);
-            if words.left_ns() > Some(0) {
+        while words.left_ns() > Some(Ns::ZERO) {
+            words.spend(NEXT_NS - Ns::new(1), GuestInterrupts::On);
+            if words.left_ns() > Some(Ns::ZERO) {
                 words = words.hear(PanicSignal::Recorded, 0);
                 records += 1;
             }
@@ -160,19 +161,22 @@ mod tests {
     #[test]
     fn silence_ends_it() {
         let mut words = PanicGrace::None.hear(PanicSignal::Recorded, 3);
-        words.spend(NEXT_NS - 1, GuestInterrupts::On);
-        assert_eq!((words.left_ns(), words.signal()), (Some(1), Some(PanicSignal::Recorded)));
-        words.spend(u64::MAX, GuestInterrupts::On);
-        assert_eq!(words.left_ns(), Some(0));
+        words.spend(NEXT_NS - Ns::new(1), GuestInterrupts::On);
+        assert_eq!(
+            (words.left_ns(), words.signal()),
+            (Some(Ns::new(1)), Some(PanicSignal::Recorded))
+        );
+        words.spend(Ns::MAX, GuestInterrupts::On);
+        assert_eq!(words.left_ns(), Some(Ns::ZERO));
     }
 
     #[test]
     fn a_guest_that_is_at_it_has_five_times_as_long() {
         let mut words = PanicGrace::None.hear(PanicSignal::Panicked, 0);
-        words.spend(5 * NEXT_NS - 5, GuestInterrupts::Off);
-        assert_eq!(words.left_ns(), Some(1));
-        words.spend(1, GuestInterrupts::Off);
-        assert_eq!(words.left_ns(), Some(0), "but not for ever");
+        words.spend(5 * NEXT_NS - Ns::new(5), GuestInterrupts::Off);
+        assert_eq!(words.left_ns(), Some(Ns::new(1)));
+        words.spend(Ns::new(1), GuestInterrupts::Off);
+        assert_eq!(words.left_ns(), Some(Ns::ZERO), "but not for ever");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::crash::dumps::DumpProgress;
 use crate::crash::gate::RestartGate;
 use crate::host::reaper::TeardownDone;
 use crate::mm::object::WaitTicket;
+use crate::time::Ns;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
@@ -41,7 +42,7 @@ pub(super) enum Lifecycle {
         /// The reason for the stop if the gate stays closed.
         how: &'static str,
         job: Arc<DumpProgress>,
-        at_ns: u64,
+        at_ns: Ns,
         /// Frames that live memory had given up until the crash.
         given_before: u64,
     },

@@ -16,7 +16,7 @@
 
 use super::cpuid::{self, CpuidLeaf, FixedAnswers, Vendor};
 use super::decision::ExitDecision;
-use super::devices::clock::{GuestClock, Tsc, TscRate};
+use super::devices::clock::{GuestClock, TscRate};
 use super::devices::lapic::ApicMode;
 use super::devices::{DeviceEffect, Platform};
 use super::exit_counts::ExitKind;
@@ -37,6 +37,7 @@ use crate::mm::object::{MemoryObject, WaitTicket};
 use crate::mm::phys::DirectMap;
 use crate::mm::resident::ResidentBytes;
 use crate::paging::{AccessOutcome, PageLossError};
+use crate::time::{Ns, Ticks};
 use crate::virt::{PageAccess, Vcpu, VmExit};
 
 /// Guest memory of a running incarnation.
@@ -108,7 +109,7 @@ impl VirtualMachine {
         cpu: CpuId,
         object: &MemoryObject,
         shared: &SharedPartition,
-        slice_end: Tsc,
+        slice_end: Ticks,
     ) -> StopReason {
         let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
         let mut armed = None;
@@ -119,9 +120,9 @@ impl VirtualMachine {
             if shared.has_typed() {
                 self.platform.console_input(&shared.take_typed(self.platform.console_room()));
             }
-            let now = Tsc(instr::rdtsc());
+            let now = instr::rdtsc();
             if now >= slice_end {
-                armed.iter().for_each(|armed: &Tsc| time::note_end(armed.0, now.0));
+                armed.iter().for_each(|armed: &Ticks| time::note_end(*armed, now));
                 return StopReason::Slice;
             }
             self.advance(now);
@@ -129,13 +130,13 @@ impl VirtualMachine {
             let deadline = self.wake_up().map_or(slice_end, |deadline| deadline.min(slice_end));
             // A deadline that has come ends the stay, so each deadline is armed once.
             if armed != Some(deadline) {
-                armed.iter().for_each(|armed| time::note_end(armed.0, now.0));
-                time::arm_at(deadline.0);
+                armed.iter().for_each(|armed| time::note_end(*armed, now));
+                time::arm_at(deadline);
                 armed = Some(deadline);
             }
             // The guest cannot enable a breakpoint without an exit that ends the short way.
             self.short_way = if self.vcpu.may_break() { ShortWay::Closed } else { ShortWay::Open };
-            self.lead.wait(|| Tsc(instr::rdtsc()));
+            self.lead.wait(instr::rdtsc);
             // The ticket is taken before the page is looked at: any change after the look makes the
             // ticket ready.
             let (ticket, answer) = self.stay(host, cpu, object, shared, slice_end);
@@ -163,7 +164,7 @@ impl VirtualMachine {
         cpu: CpuId,
         object: &MemoryObject,
         shared: &SharedPartition,
-        slice_end: Tsc,
+        slice_end: Ticks,
     ) -> (WaitTicket, ExitAnswer) {
         let mut exits = 0;
         let (ticket, answer) = loop {
@@ -209,7 +210,7 @@ impl VirtualMachine {
         cpu: CpuId,
         object: &MemoryObject,
         (gpa, access): (Gpa, PageAccess),
-        slice_end: Tsc,
+        slice_end: Ticks,
     ) -> Option<ExitAnswer> {
         let now = time::now_ns();
         Some(match host.pager.fault(object, gpa, access, now) {
@@ -222,7 +223,7 @@ impl VirtualMachine {
             // An emulator may deliver no host interrupt while the guest has IF clear. The disk's
             // completion would then go unnoticed until the slice ends: poll once here.
             AccessOutcome::Wait(ticket) if has_come(host, cpu, object, ticket, now) => {
-                if Tsc(instr::rdtsc()) < slice_end {
+                if instr::rdtsc() < slice_end {
                     ExitAnswer::Resident
                 } else {
                     ExitAnswer::Look
@@ -240,18 +241,18 @@ impl VirtualMachine {
     }
 
     /// Expires the timers that are due, or will be by the time the guest is entered.
-    fn advance(&mut self, now: Tsc) {
+    fn advance(&mut self, now: Ticks) {
         let at = self.lead.look(now, self.platform.next_deadline());
         self.platform.advance(at);
     }
 
     /// Returns when the next timer needs the CPU.
-    pub fn wake_up(&self) -> Option<Tsc> {
+    pub fn wake_up(&self) -> Option<Ticks> {
         self.platform.next_deadline().map(|deadline| self.lead.ahead_of(deadline))
     }
 
     /// Returns whether a halted guest would go on now.
-    pub fn is_awake(&mut self, now: Tsc) -> bool {
+    pub fn is_awake(&mut self, now: Ticks) -> bool {
         self.advance(now);
         self.is_woken()
     }
@@ -328,7 +329,7 @@ fn leave_to_handler(exit: VmExit, shared: &SharedPartition) -> ExitAnswer {
 
 /// Gives the pager one turn at once: a fast disk has completed by then, and the guest need not
 /// park.
-fn has_come(host: &Host, cpu: CpuId, object: &MemoryObject, ticket: WaitTicket, now: u64) -> bool {
+fn has_come(host: &Host, cpu: CpuId, object: &MemoryObject, ticket: WaitTicket, now: Ns) -> bool {
     let work = host.pager.poll(cpu, now);
     host.act_on(work);
     object.ready(ticket)

@@ -22,12 +22,12 @@ mod tests;
 
 use super::cpuid::Vendor;
 use super::devices::Platform;
-use super::devices::clock::Tsc;
 use super::devices::lapic::ApicAccessError;
 use super::devices::lapic::register::{
     COMMAND, END_OF_INTERRUPT, SELF_IPI, TASK_PRIORITY, X2APIC_BASE, X2APIC_LAST,
 };
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::time::Ticks;
 use crate::virt::{InjectedEvent, Vcpu};
 use kvmclock::KvmClock;
 use mtrr::Mtrrs;
@@ -168,7 +168,7 @@ impl Msrs {
         &self,
         msr: u32,
         platform: &Platform,
-        now: impl FnOnce() -> Tsc,
+        now: impl FnOnce() -> Ticks,
     ) -> Option<u64> {
         match msr {
             X2APIC_BASE..=X2APIC_LAST => {
@@ -199,7 +199,7 @@ impl Msrs {
             EOI => platform.end_of_interrupt(value).ok(),
             SELF => platform.lapic_mut().write_self_ipi(value).ok(),
             // This write does not use the time.
-            ICR => platform.x2apic_write((msr - X2APIC_BASE) as u8, value, Tsc(0)).ok(),
+            ICR => platform.x2apic_write((msr - X2APIC_BASE) as u8, value, Ticks::ZERO).ok(),
             _ => None,
         }
     }
@@ -213,14 +213,14 @@ impl Msrs {
         msr: u32,
         cpu: &dyn CpuMsrs,
         platform: &Platform,
-        now: Tsc,
+        now: Ticks,
     ) -> Result<u64, MsrError> {
         Ok(match msr {
             X2APIC_BASE..=X2APIC_LAST => {
                 platform.lapic().msr_read((msr - X2APIC_BASE) as u8, now)?
             }
             APIC_BASE => platform.lapic().base_msr(),
-            TSC_DEADLINE if platform.lapic().tsc_deadline() == 0 => 0,
+            TSC_DEADLINE if platform.lapic().tsc_deadline() == Ticks::ZERO => 0,
             TSC_DEADLINE => self.deadline,
             EFER => cpu.efer(),
             PAT => cpu.pat(),
@@ -245,7 +245,7 @@ impl Msrs {
         cpu: &mut dyn CpuMsrs,
         platform: &mut Platform,
         memory: &dyn GuestMemory,
-        now: Tsc,
+        now: Ticks,
     ) -> Result<(), MsrError> {
         match msr {
             X2APIC_BASE..=X2APIC_LAST => {
@@ -284,12 +284,12 @@ impl Msrs {
         cpu: &mut dyn CpuMsrs,
         platform: &mut Platform,
         memory: &dyn GuestMemory,
-        now: Tsc,
+        now: Ticks,
     ) -> Result<(), MsrError> {
         self.kvmclock.publish_again(platform.clock(), memory, shift.moment(now))?;
         self.tsc = shift;
         cpu.set_tsc_offset(shift.offset());
-        if platform.lapic().tsc_deadline() != 0 {
+        if platform.lapic().tsc_deadline() != Ticks::ZERO {
             self.set_deadline(self.deadline, platform);
         }
         Ok(())
@@ -297,7 +297,8 @@ impl Msrs {
 
     fn set_deadline(&mut self, value: u64, platform: &mut Platform) {
         self.deadline = value;
-        platform.lapic_mut().set_tsc_deadline(if value == 0 { 0 } else { self.tsc.machine(value) });
+        let deadline = if value == 0 { Ticks::ZERO } else { self.tsc.machine(value) };
+        platform.lapic_mut().set_tsc_deadline(deadline);
     }
 }
 

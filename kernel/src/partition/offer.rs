@@ -55,18 +55,24 @@ fn offer_nmi(platform: &mut Platform, vcpu: &mut impl EventSink) {
 mod tests {
     use super::*;
     use crate::mm::layout::RamLayout;
-    use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
+    use crate::partition::devices::clock::{GuestClock, TscRate};
     use crate::partition::devices::lapic::ApicMode;
     use crate::partition::devices::lapic::register::{END_OF_INTERRUPT, SELF_IPI, SPURIOUS};
     use crate::partition::fake::FakeVcpu;
+    use crate::time::Ticks;
 
     fn platform(vectors: &[u64]) -> Platform {
-        let clock =
-            GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let clock = GuestClock {
+            rate: TscRate::new(1_000_000_000),
+            start: Ticks::ZERO,
+            unix_ns_at_start: 0,
+        };
         let mut platform =
             Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), ApicMode::X2Apic);
-        platform.x2apic_write(SPURIOUS, 0x1ff, Tsc(0)).unwrap();
-        vectors.iter().for_each(|&vector| platform.x2apic_write(SELF_IPI, vector, Tsc(0)).unwrap());
+        platform.x2apic_write(SPURIOUS, 0x1ff, Ticks::ZERO).unwrap();
+        vectors
+            .iter()
+            .for_each(|&vector| platform.x2apic_write(SELF_IPI, vector, Ticks::ZERO).unwrap());
         platform
     }
 
@@ -81,7 +87,7 @@ mod tests {
         assert!(!platform.lapic().has_news());
         offer_events(&mut platform, &mut vcpu);
         assert_eq!(vcpu.queued, None);
-        platform.x2apic_write(END_OF_INTERRUPT, 0, Tsc(0)).unwrap();
+        platform.x2apic_write(END_OF_INTERRUPT, 0, Ticks::ZERO).unwrap();
         offer_events(&mut platform, &mut vcpu);
         assert_eq!(vcpu.queued, Some(InjectedEvent::interrupt(0x41)));
     }

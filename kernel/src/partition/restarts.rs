@@ -8,6 +8,7 @@
 //! Only restarts after a crash count. A guest that resets itself works as intended.
 
 use crate::config::{MAX_RESTARTS, RestartLimit};
+use crate::time::Ns;
 use arrayvec::ArrayVec;
 
 /// The limit's verdict on a partition that has crashed.
@@ -25,7 +26,7 @@ pub struct RestartCounter {
     limit: Option<RestartLimit>,
     /// Times of the crashes that led to a restart, nanoseconds since the start, the oldest first;
     /// no more than the limit.
-    crashes_ns: ArrayVec<u64, MAX_RESTARTS>,
+    crashes_ns: ArrayVec<Ns, MAX_RESTARTS>,
 }
 
 impl RestartCounter {
@@ -35,9 +36,10 @@ impl RestartCounter {
     }
 
     /// Decides on the crash at `now_ns`. An allowed restart is counted.
-    pub fn crashed(&mut self, now_ns: u64) -> RestartVerdict {
+    pub fn crashed(&mut self, now_ns: Ns) -> RestartVerdict {
         let Some(limit) = self.limit else { return RestartVerdict::Allowed };
-        self.crashes_ns.retain(|at_ns| now_ns.saturating_sub(*at_ns) < limit.time_ns);
+        let time = Ns::new(limit.time_ns);
+        self.crashes_ns.retain(|at_ns| now_ns.saturating_sub(*at_ns) < time);
         // A limit beyond the room is an invalid configuration; the host command refuses it.
         if self.crashes_ns.len() >= limit.restarts as usize
             || self.crashes_ns.try_push(now_ns).is_err()
@@ -57,13 +59,13 @@ mod tests {
     }
 
     fn allowed(counter: &mut RestartCounter, times: &[u64]) -> Vec<bool> {
-        times.iter().map(|&at| counter.crashed(at) == RestartVerdict::Allowed).collect()
+        times.iter().map(|&at| counter.crashed(Ns::new(at)) == RestartVerdict::Allowed).collect()
     }
 
     #[test]
     fn without_a_limit_a_partition_restarts_for_ever() {
         let mut counter = RestartCounter::new(None);
-        assert!((0..1000).all(|at| counter.crashed(at) == RestartVerdict::Allowed));
+        assert!((0..1000).all(|at| counter.crashed(Ns::new(at)) == RestartVerdict::Allowed));
     }
 
     #[test]
@@ -71,7 +73,7 @@ mod tests {
         let limit = RestartLimit { restarts: 2, time_ns: 100 };
         let mut counter = RestartCounter::new(Some(limit));
         assert_eq!(allowed(&mut counter, &[0, 50]), [true, true]);
-        assert_eq!(counter.crashed(99), RestartVerdict::Exhausted(limit));
+        assert_eq!(counter.crashed(Ns::new(99)), RestartVerdict::Exhausted(limit));
         // The first restart is now as old as the limit's time; the refused one never counted.
         assert_eq!(allowed(&mut counter, &[100, 149, 150]), [true, false, true]);
     }
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn crashes_that_lie_apart_never_reach_the_limit() {
         let mut counter = counter(1, 10);
-        assert!((0..1000).all(|n| counter.crashed(n * 10) == RestartVerdict::Allowed));
+        assert!((0..1000).all(|n| counter.crashed(Ns::new(n * 10)) == RestartVerdict::Allowed));
     }
 
     #[test]

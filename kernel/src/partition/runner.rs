@@ -47,14 +47,15 @@ use crate::partition_id::PartitionId;
 use crate::pool::AccountId;
 pub use crate::sched::wait::WaitEvent;
 use crate::storage::spaces::SpaceId;
+use crate::time::Ns;
 use crate::virt::face::EnabledCpu;
 use crate::virt::tag::TlbTag;
 use alloc::sync::Arc;
 
 /// Frames are kept this long for a partition that may run again.
-const PROMISE_NS: u64 = 10_000_000_000;
+const PROMISE_NS: Ns = Ns::from_secs(10);
 /// Interval at which a runner polls work in the background.
-const LOOK_NS: u64 = 1_000_000;
+const LOOK_NS: Ns = Ns::from_ms(1);
 
 /// The result of a step.
 #[derive(Debug)]
@@ -65,7 +66,7 @@ pub enum StepOutcome {
     /// Step again soon.
     Again,
     /// Do not step before this time, unless the wait is over or a request comes.
-    Wait(WaitEvent, Option<u64>),
+    Wait(WaitEvent, Option<Ns>),
 }
 
 impl StepOutcome {
@@ -89,16 +90,16 @@ pub struct Runner {
     /// The guest's reports of its panic.
     last_words: PanicGrace,
     /// The time of a halted guest is counted up to this moment.
-    halted_ns: u64,
+    halted_ns: Ns,
     /// Watches for a hang if a time-out is configured.
     hang: Option<HangWatch>,
     stall: StallWatch,
     restarts: RestartCounter,
     /// The last time at which the console took output of a partition that stops.
-    taken_ns: u64,
+    taken_ns: Ns,
     entered: bool,
     /// Frames of its last image are kept for it until this time.
-    promise_ends: Option<u64>,
+    promise_ends: Option<Ns>,
     needs_space: bool,
     backing: BackingState,
     fpu: fpu::GuestFpu,
@@ -147,11 +148,11 @@ impl Runner {
             incarnation: 0,
             state,
             last_words: PanicGrace::None,
-            halted_ns: 0,
+            halted_ns: Ns::ZERO,
             hang: None,
             stall: StallWatch::new(),
             restarts,
-            taken_ns: 0,
+            taken_ns: Ns::ZERO,
             entered: false,
             promise_ends: None,
             needs_space,
@@ -169,7 +170,7 @@ impl Runner {
     }
 
     /// Does a bounded piece of work; the guest is left at `until` at the latest.
-    pub fn step(&mut self, host: &'static Host, on: &HostCpu<'_>, until: u64) -> StepOutcome {
+    pub fn step(&mut self, host: &'static Host, on: &HostCpu<'_>, until: Ns) -> StepOutcome {
         if self.shared.is_asked()
             && let Some(next) = self.requests(host)
         {

@@ -9,6 +9,7 @@ use super::lifecycle::LifecycleView;
 use crate::config;
 use crate::console::ring::ByteRing;
 use crate::sync::{RankedLock, rank};
+use crate::time::{AtomicNs, Ns};
 use arrayvec::ArrayVec;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
@@ -27,7 +28,7 @@ pub enum PartitionRequest {
 /// Bytes typed at a console that the guest has not taken yet.
 const TYPED: usize = 1024;
 /// Keys are held back this long at most for a guest that takes none.
-const HOLD_NS: u64 = 5_000_000_000;
+const HOLD_NS: Ns = Ns::from_secs(5);
 /// No memory object: the partition has never started.
 const NO_OBJECT: u32 = u32::MAX;
 
@@ -47,7 +48,7 @@ pub struct SharedPartition {
     /// Whether `typed` holds anything; changed under its lock.
     has_typed: AtomicBool,
     /// The time since which keys are held back; 0 if they are not.
-    held_ns: AtomicU64,
+    held_ns: AtomicNs,
 }
 
 impl SharedPartition {
@@ -63,7 +64,7 @@ impl SharedPartition {
             object: AtomicU32::new(NO_OBJECT),
             typed: RankedLock::new(ByteRing::new()),
             has_typed: AtomicBool::new(false),
-            held_ns: AtomicU64::new(0),
+            held_ns: AtomicNs::new(Ns::ZERO),
         }
     }
 
@@ -98,13 +99,13 @@ impl SharedPartition {
     /// Returns whether a typed byte is taken at `now_ns`: there is room, or the guest has taken
     /// nothing for so long that keys are not held back for it any more. Keys held back would hold
     /// back the escape key behind them, too.
-    pub fn takes_keys(&self, now_ns: u64) -> bool {
+    pub fn takes_keys(&self, now_ns: Ns) -> bool {
         if self.typed.lock().room() > 0 {
-            self.held_ns.store(0, Ordering::Relaxed);
+            self.held_ns.store(Ns::ZERO, Ordering::Relaxed);
             return true;
         }
         match self.held_ns.load(Ordering::Relaxed) {
-            0 => self.held_ns.store(now_ns.max(1), Ordering::Relaxed),
+            Ns::ZERO => self.held_ns.store(now_ns.max(Ns::new(1)), Ordering::Relaxed),
             since => return now_ns.saturating_sub(since) >= HOLD_NS,
         }
         false
@@ -210,18 +211,18 @@ mod tests {
     fn keys_are_held_back_while_there_is_no_room_but_not_for_ever() {
         let shared = shared();
         (0..TYPED).for_each(|_| {
-            assert!(shared.takes_keys(7));
+            assert!(shared.takes_keys(Ns::new(7)));
             shared.type_byte(b'x');
         });
         assert!(
-            !shared.takes_keys(10)
-                && !shared.takes_keys(10 + HOLD_NS - 1)
-                && shared.takes_keys(10 + HOLD_NS)
+            !shared.takes_keys(Ns::new(10))
+                && !shared.takes_keys(Ns::new(9) + HOLD_NS)
+                && shared.takes_keys(Ns::new(10) + HOLD_NS)
         );
         shared.take_typed(1);
-        assert!(shared.takes_keys(11 + HOLD_NS));
+        assert!(shared.takes_keys(Ns::new(11) + HOLD_NS));
         shared.type_byte(b'x');
-        assert!(!shared.takes_keys(12 + HOLD_NS), "held back anew");
+        assert!(!shared.takes_keys(Ns::new(12) + HOLD_NS), "held back anew");
     }
 
     #[test]

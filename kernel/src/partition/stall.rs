@@ -11,8 +11,10 @@
 //! `arch/x86/kernel/kvmclock.c`, `kvm_check_and_clear_guest_paused`). A guest that gets its share
 //! of the CPU keeps its watchdogs: time counts only if nearly all of it was lost.
 
+use crate::time::Ns;
+
 /// The guest is told after it has lost this much in all.
-const LONG_NS: u64 = 2_000_000_000;
+const LONG_NS: Ns = Ns::from_secs(2);
 /// Time counts if the guest had at most one of this many parts of it.
 const PARTS: u64 = 5;
 
@@ -22,7 +24,7 @@ pub enum WakeTime {
     /// At once: its time was up, or a page was not resident.
     Now,
     /// At its timer's time.
-    At(u64),
+    At(Ns),
     /// At no known time: it waits for an event.
     Nothing,
 }
@@ -30,19 +32,19 @@ pub enum WakeTime {
 /// The time that a guest had and lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StallWatch {
-    ran_ns: u64,
-    lost_ns: u64,
-    wanted_ns: Option<u64>,
+    ran_ns: Ns,
+    lost_ns: Ns,
+    wanted_ns: Option<Ns>,
 }
 
 impl StallWatch {
     /// Begins anew, for a guest that has just started or has been told.
     pub const fn new() -> Self {
-        Self { ran_ns: 0, lost_ns: 0, wanted_ns: None }
+        Self { ran_ns: Ns::ZERO, lost_ns: Ns::ZERO, wanted_ns: None }
     }
 
     /// Notes that the guest is about to run; returns whether it was stopped for long.
-    pub fn enter(&mut self, now_ns: u64) -> bool {
+    pub fn enter(&mut self, now_ns: Ns) -> bool {
         if let Some(wanted) = self.wanted_ns.take() {
             self.lost_ns = self.lost_ns.saturating_add(now_ns.saturating_sub(wanted));
             self.wanted_ns = Some(now_ns.max(wanted));
@@ -51,7 +53,7 @@ impl StallWatch {
     }
 
     /// Notes that the guest ran from `since_ns` on, and had to be left at `until_ns`.
-    pub fn leave(&mut self, since_ns: u64, until_ns: u64, now_ns: u64, wants: WakeTime) {
+    pub fn leave(&mut self, since_ns: Ns, until_ns: Ns, now_ns: Ns, wants: WakeTime) {
         self.ran_ns = self.ran_ns.saturating_add(now_ns.min(until_ns).saturating_sub(since_ns));
         self.lost_ns = self.lost_ns.saturating_add(now_ns.saturating_sub(until_ns.max(since_ns)));
         self.wanted_ns = match wants {
@@ -60,7 +62,7 @@ impl StallWatch {
             WakeTime::Nothing => None,
         };
         if self.ran_ns >= LONG_NS {
-            (self.ran_ns, self.lost_ns) = (0, 0);
+            (self.ran_ns, self.lost_ns) = (Ns::ZERO, Ns::ZERO);
         }
     }
 }
@@ -69,14 +71,14 @@ impl StallWatch {
 mod tests {
     use super::*;
 
-    const MS: u64 = 1_000_000;
-    const S: u64 = 1000 * MS;
+    const MS: Ns = Ns::from_ms(1);
+    const S: Ns = Ns::from_secs(1);
 
     #[test]
     fn one_long_wait_is_told_once() {
         let mut watch = StallWatch::new();
-        assert!(!watch.enter(0));
-        watch.leave(0, 10 * MS, 5 * MS, WakeTime::Now);
+        assert!(!watch.enter(Ns::ZERO));
+        watch.leave(Ns::ZERO, 10 * MS, 5 * MS, WakeTime::Now);
         assert!(watch.enter(3 * S) && watch.enter(3 * S), "until it was told");
         watch = StallWatch::new();
         watch.leave(3 * S, 3 * S + 10 * MS, 3 * S + 5 * MS, WakeTime::Now);
@@ -108,7 +110,7 @@ mod tests {
     #[test]
     fn idle_time_is_not_lost_but_a_late_timer_is() {
         let mut watch = StallWatch::new();
-        watch.leave(0, 10 * MS, MS, WakeTime::At(100 * S));
+        watch.leave(Ns::ZERO, 10 * MS, MS, WakeTime::At(100 * S));
         assert!(!watch.enter(100 * S));
         watch.leave(100 * S, 101 * S, 100 * S, WakeTime::Nothing);
         assert!(!watch.enter(200 * S));
@@ -119,7 +121,7 @@ mod tests {
     #[test]
     fn a_machine_that_was_stopped_in_the_middle_of_a_stay_is_noticed() {
         let mut watch = StallWatch::new();
-        watch.leave(0, 10 * MS, 30 * S, WakeTime::Now);
+        watch.leave(Ns::ZERO, 10 * MS, 30 * S, WakeTime::Now);
         assert!(watch.enter(30 * S));
     }
 }

@@ -31,18 +31,19 @@ mod tests;
 use crate::arch::percpu::{CpuId, MAX_CPUS};
 use crate::mm::flush::Kicks;
 use crate::partition_id::PartitionId;
+use crate::time::Ns;
 use alloc::vec::Vec;
 
 /// Longest turn while no other vCPU is ready.
-pub const SLICE_NS: u64 = 10_000_000;
+pub const SLICE_NS: Ns = Ns::from_ms(10);
 /// Longest turn while others are ready.
-pub const SHARED_SLICE_NS: u64 = 4_000_000;
+pub const SHARED_SLICE_NS: Ns = Ns::from_ms(4);
 /// How much less time another vCPU must have used before it replaces a vCPU that could continue.
-pub const GRANULARITY_NS: u64 = 1_000_000;
+pub const GRANULARITY_NS: Ns = Ns::from_ms(1);
 /// How far behind the others a vCPU may start after a sleep.
-pub const BONUS_NS: u64 = 10_000_000;
+pub const BONUS_NS: Ns = Ns::from_ms(10);
 /// Shortest turn; a nearer deadline waits until its end.
-const LEAST_TURN_NS: u64 = 200_000;
+const LEAST_TURN_NS: Ns = Ns::from_us(200);
 
 /// How long a CPU may idle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,8 +52,8 @@ pub enum IdleAnswer {
     HasWork,
     /// Until another CPU kicks it.
     UntilKicked,
-    /// Until this time, in ns, or until another CPU kicks it.
-    Until(u64),
+    /// Until this time, or until another CPU kicks it.
+    Until(Ns),
 }
 
 /// A vCPU of the queue.
@@ -79,7 +80,7 @@ pub struct VcpuTurn {
     /// A vCPU that is resident here and has to be given away first: see [`RunQueue::given_away`].
     pub evict: Option<VcpuId>,
     /// End of the turn.
-    pub until: u64,
+    pub until: Ns,
 }
 
 /// A vCPU's wish after its turn.
@@ -92,7 +93,7 @@ pub enum VcpuWish<W> {
         /// The awaited event.
         on: W,
         /// A time that ends the wait as well.
-        until: Option<u64>,
+        until: Option<Ns>,
     },
 }
 
@@ -101,13 +102,13 @@ enum RunState<W> {
     Ready,
     Running {
         cpu: CpuId,
-        since: u64,
+        since: Ns,
         /// An event has come meanwhile: do not wait before the vCPU has looked.
         poked: bool,
     },
     Waiting {
         on: W,
-        until: Option<u64>,
+        until: Option<Ns>,
     },
 }
 
@@ -115,7 +116,7 @@ enum RunState<W> {
 struct QueueEntry<W> {
     state: RunState<W>,
     /// Time used, advanced after a sleep.
-    used_ns: u64,
+    used_ns: Ns,
     /// The CPU that holds its registers.
     resident: Option<CpuId>,
 }
@@ -131,7 +132,7 @@ impl<W> QueueEntry<W> {
     }
 
     /// Returns the time used up to `now`.
-    fn used(&self, now: u64) -> u64 {
+    fn used(&self, now: Ns) -> Ns {
         match self.state {
             RunState::Running { since, .. } => self.used_ns + now.saturating_sub(since),
             _ => self.used_ns,
@@ -148,13 +149,13 @@ pub struct RunQueue<W> {
     /// CPUs that take no vCPU: one bit each.
     reserved: u32,
     /// Least time that any active vCPU has used.
-    floor_ns: u64,
+    floor_ns: Ns,
 }
 
 impl<W> RunQueue<W> {
     /// Makes an empty queue.
     pub const fn new() -> Self {
-        Self { entries: Vec::new(), idle: 0, reserved: 0, floor_ns: 0 }
+        Self { entries: Vec::new(), idle: 0, reserved: 0, floor_ns: Ns::ZERO }
     }
 
     /// Adds a vCPU, ready.
@@ -182,7 +183,7 @@ impl<W> RunQueue<W> {
 
     /// Starts the next turn on `cpu`, which is awake and runs no vCPU; `None` if no vCPU is ready
     /// for it.
-    pub fn next(&mut self, cpu: CpuId, now: u64) -> Option<VcpuTurn> {
+    pub fn next(&mut self, cpu: CpuId, now: Ns) -> Option<VcpuTurn> {
         self.idle &= !bit(cpu);
         self.wake_by_time(now);
         let index = self.choose(cpu)?;
@@ -210,7 +211,7 @@ impl<W> RunQueue<W> {
     ///
     /// # Panics
     /// If the vCPU has no turn (our bug).
-    pub fn put_back(&mut self, vcpu: VcpuId, now: u64, wish: VcpuWish<W>, resident: Option<CpuId>) {
+    pub fn put_back(&mut self, vcpu: VcpuId, now: Ns, wish: VcpuWish<W>, resident: Option<CpuId>) {
         let entry = &mut self.entries[vcpu.index()];
         let RunState::Running { since, poked, .. } = entry.state else {
             panic!("only who has a turn ends it")
@@ -224,7 +225,7 @@ impl<W> RunQueue<W> {
     }
 
     /// Marks `cpu` as idle, unless a vCPU is ready for it after all.
-    pub fn idle(&mut self, cpu: CpuId, now: u64) -> IdleAnswer {
+    pub fn idle(&mut self, cpu: CpuId, now: Ns) -> IdleAnswer {
         if self.is_reserved(cpu) {
             return IdleAnswer::UntilKicked;
         }
@@ -238,7 +239,7 @@ impl<W> RunQueue<W> {
 
     /// Ends the waits that are over; returns the CPUs to kick. `now` is called only if a vCPU wakes
     /// up.
-    pub fn wake(&mut self, now: impl Fn() -> u64, is_over: impl Fn(&W) -> bool) -> Kicks {
+    pub fn wake(&mut self, now: impl Fn() -> Ns, is_over: impl Fn(&W) -> bool) -> Kicks {
         let mut kicks = Kicks(0);
         for index in 0..self.entries.len() {
             match &mut self.entries[index].state {
@@ -254,7 +255,7 @@ impl<W> RunQueue<W> {
 
     /// Makes a vCPU look at a request: ends its wait, or its stay in the guest. Returns the CPU to
     /// kick.
-    pub fn poke(&mut self, vcpu: VcpuId, now: u64) -> Kicks {
+    pub fn poke(&mut self, vcpu: VcpuId, now: Ns) -> Kicks {
         let index = vcpu.index();
         match self.entries.get_mut(index).map(|entry| &mut entry.state) {
             Some(RunState::Waiting { .. }) => self.make_ready(index, now),
@@ -289,7 +290,7 @@ impl<W> RunQueue<W> {
         self.reserved & bit(cpu) != 0
     }
 
-    fn turn_end(&self, cpu: CpuId, now: u64) -> u64 {
+    fn turn_end(&self, cpu: CpuId, now: Ns) -> Ns {
         let is_shared =
             self.entries.iter().any(|entry| entry.is_ready() && !entry.is_held_from(cpu));
         let end = now.saturating_add(if is_shared { SHARED_SLICE_NS } else { SLICE_NS });
@@ -298,7 +299,7 @@ impl<W> RunQueue<W> {
     }
 
     /// Returns the earliest deadline of a wait whose vCPU `cpu` could take.
-    fn earliest(&self, cpu: CpuId) -> Option<u64> {
+    fn earliest(&self, cpu: CpuId) -> Option<Ns> {
         let deadline = |entry: &QueueEntry<W>| match entry.state {
             RunState::Waiting { until, .. } if !entry.is_held_from(cpu) => until,
             _ => None,
@@ -306,7 +307,7 @@ impl<W> RunQueue<W> {
         self.entries.iter().filter_map(deadline).min()
     }
 
-    fn wake_by_time(&mut self, now: u64) {
+    fn wake_by_time(&mut self, now: Ns) {
         for index in 0..self.entries.len() {
             if matches!(
                 self.entries[index].state,
@@ -324,7 +325,7 @@ impl<W> RunQueue<W> {
         entry.state = RunState::Ready;
     }
 
-    fn make_ready(&mut self, index: usize, now: u64) -> Kicks {
+    fn make_ready(&mut self, index: usize, now: Ns) -> Kicks {
         self.become_ready(index);
         match self.entries[index].resident {
             // A holder that is awake looks at the queue: it runs no other vCPU, or gives this one
@@ -349,7 +350,7 @@ impl<W> RunQueue<W> {
 
     /// Preempts the running vCPU that has used most, if it has used well more than `index`. Returns
     /// the CPU to kick.
-    fn drive_out(&self, index: usize, now: u64) -> Kicks {
+    fn drive_out(&self, index: usize, now: Ns) -> Kicks {
         let least = self.entries[index].used_ns.saturating_add(GRANULARITY_NS);
         let runs = |entry: &QueueEntry<W>| match entry.state {
             RunState::Running { cpu, .. } => Some((entry.used(now), cpu)),
@@ -359,7 +360,7 @@ impl<W> RunQueue<W> {
         Kicks(most.filter(|&(used, _)| used > least).map_or(0, |(_, cpu)| bit(cpu)))
     }
 
-    fn raise_floor(&mut self, now: u64) {
+    fn raise_floor(&mut self, now: Ns) {
         let active =
             self.entries.iter().filter(|entry| !matches!(entry.state, RunState::Waiting { .. }));
         if let Some(least) = active.map(|entry| entry.used(now)).min() {

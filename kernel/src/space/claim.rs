@@ -16,6 +16,7 @@
 use super::layout::{RECORD_SIZE, usable};
 use super::uuid::Uuid;
 use crate::mm::crc::crc32c;
+use crate::time::Ns;
 
 /// Bytes of a claim.
 pub const CLAIM_LEN: usize = 512;
@@ -24,15 +25,15 @@ pub const PAGE_LEN: usize = RECORD_SIZE as usize;
 /// Offset of the second sector in the page.
 const SECOND_AT: usize = 2048;
 /// Time between two beats: renewals of the claim.
-pub const BEAT_NS: u64 = 500_000_000;
+pub const BEAT_NS: Ns = Ns::from_ms(500);
 /// How long a claim has to stay unchanged before its owner counts as gone: twice the time for which
 /// an owner submits without a confirmed beat.
-pub const WATCH_NS: u64 = 8 * BEAT_NS;
+pub const WATCH_NS: Ns = BEAT_NS.saturating_mul(8);
 /// How long an owner submits after the submission of its last confirmed beat.
-pub const LEASE_NS: u64 = 4 * BEAT_NS;
+pub const LEASE_NS: Ns = BEAT_NS.saturating_mul(4);
 /// How long a new claim has to stay unchanged before it counts. Also the longest time from the look
 /// that found a space free to the end of the write that claims it; a slower write proves nothing.
-pub const SETTLE_NS: u64 = 200_000_000;
+pub const SETTLE_NS: Ns = Ns::from_ms(200);
 /// Highest epoch: it is the upper half of a record's sequence number, which has 63 bits.
 pub const MAX_EPOCH: u64 = (1 << 31) - 1;
 

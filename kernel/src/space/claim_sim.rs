@@ -16,15 +16,16 @@ use super::copies::{RecordSequence, RecordSide};
 use super::holding::{BeatVerdict, SpaceHolding};
 use super::taking::{ClaimLook, SpaceTaking, TakingStep};
 use super::uuid::Uuid;
+use crate::time::Ns;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-const MS: u64 = 1_000_000;
-const SECOND: u64 = 1000 * MS;
-const END: u64 = 60 * SECOND;
+const MS: Ns = Ns::from_ms(1);
+const SECOND: Ns = Ns::from_secs(1);
+const END: Ns = Ns::from_secs(60);
 const BLOCKS: usize = 4;
 /// Used instead of the write's time if a look precedes the beat.
-const FIRST: u64 = u64::MAX;
+const FIRST: Ns = Ns::MAX;
 
 /// A small generator (splitmix64).
 struct ClaimRandom(u64);
@@ -44,7 +45,7 @@ impl ClaimRandom {
         self.below(n) == 0
     }
     /// A request's time to the disk: mostly short, sometimes as long as a hanging path.
-    fn latency(&mut self, slow_one_in: u64) -> u64 {
+    fn latency(&mut self, slow_one_in: u64) -> Ns {
         if self.one_in(slow_one_in) { self.below(20_000) * MS } else { MS + self.below(15) * MS }
     }
 }
@@ -59,7 +60,7 @@ enum ClaimSimWrite {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum ClaimSimEvent {
     /// A write reaches the medium.
-    Land { by: u64, write: ClaimSimWrite, submitted: u64 },
+    Land { by: u64, write: ClaimSimWrite, submitted: Ns },
     /// Its node gets the completion; or a read is served now.
     Answer { node: usize, life: u32, what: ClaimSimAnswer },
     /// The node does its periodic work.
@@ -68,9 +69,9 @@ enum ClaimSimEvent {
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum ClaimSimAnswer {
-    ClaimWritten { submitted: u64 },
-    LookDue { submitted: u64, written: u64 },
-    Looked { submitted: u64, written: u64 },
+    ClaimWritten { submitted: Ns },
+    LookDue { submitted: Ns, written: Ns },
+    Looked { submitted: Ns, written: Ns },
     RecordWritten { sequence: u64 },
     BeatDue,
 }
@@ -93,8 +94,8 @@ struct ClaimSimNode {
     uuid: Uuid,
     mode: ClaimSimMode,
     life: u32,
-    paused_until: u64,
-    lease_end: u64,
+    paused_until: Ns,
+    lease_end: Ns,
     /// Ordinal number of its ownership; 0: it never owned the space.
     reign: u32,
     record: u64,
@@ -105,8 +106,8 @@ struct ClaimSimNode {
 
 struct World {
     random: ClaimRandom,
-    now: u64,
-    events: BinaryHeap<Reverse<(u64, u64, ClaimSimEvent)>>,
+    now: Ns,
+    events: BinaryHeap<Reverse<(Ns, u64, ClaimSimEvent)>>,
     count: u64,
     disk: FakeClaimDisk,
     nodes: Vec<ClaimSimNode>,
@@ -116,7 +117,7 @@ struct World {
     /// The last record that was completed, and the reign that wrote it.
     completed: (u64, u32),
     found: ClaimSimCounts,
-    next_late_record: u64,
+    next_late_record: Ns,
 }
 
 /// Counts of events, so that a simulation in which nothing happens is noticed.
@@ -139,7 +140,7 @@ impl World {
     fn new(seed: u64, nodes: usize) -> Self {
         let mut world = Self {
             random: ClaimRandom(seed),
-            now: 0,
+            now: Ns::ZERO,
             events: BinaryHeap::new(),
             count: 0,
             disk: FakeClaimDisk { claims: Some(ClaimSectors::NONE), ..FakeClaimDisk::default() },
@@ -148,15 +149,15 @@ impl World {
             written: Vec::new(),
             completed: (0, 0),
             found: ClaimSimCounts::default(),
-            next_late_record: 0,
+            next_late_record: Ns::ZERO,
         };
         for number in 0..nodes {
             world.nodes.push(ClaimSimNode {
                 uuid: Uuid([number as u8 + 1; 16]),
                 mode: ClaimSimMode::Gone,
                 life: 0,
-                paused_until: 0,
-                lease_end: 0,
+                paused_until: Ns::ZERO,
+                lease_end: Ns::ZERO,
                 reign: 0,
                 record: 0,
                 record_in_flight: false,
@@ -169,7 +170,7 @@ impl World {
         world
     }
 
-    fn at(&mut self, when: u64, event: ClaimSimEvent) {
+    fn at(&mut self, when: Ns, event: ClaimSimEvent) {
         self.count += 1;
         self.events.push(Reverse((when, self.count, event)));
     }
@@ -219,7 +220,7 @@ impl World {
         act(self);
     }
 
-    fn land(&mut self, _by: u64, write: ClaimSimWrite, submitted: u64) {
+    fn land(&mut self, _by: u64, write: ClaimSimWrite, submitted: Ns) {
         match write {
             ClaimSimWrite::Claim { epoch, bytes } => {
                 let (claim, is_late) = &mut self.written[bytes as usize];
@@ -245,7 +246,7 @@ impl World {
 
     /// Spaces late record writes apart: two of them, on both copies, before the owner was awake to
     /// repair the first, defeat any rule.
-    fn latency(&mut self, write: &ClaimSimWrite) -> u64 {
+    fn latency(&mut self, write: &ClaimSimWrite) -> Ns {
         let latency = self.random.latency(60);
         if !matches!(write, ClaimSimWrite::Record { .. }) || latency < SECOND {
             return latency;
@@ -280,7 +281,7 @@ impl World {
             it.reign,
             self.reigns,
             "node {node} submits at {} ms after the change of hands",
-            self.now / MS
+            self.now.as_u64() / MS.as_u64()
         );
         self.submit(node, write, answer);
         true
@@ -297,7 +298,7 @@ impl World {
         );
     }
 
-    fn look(&mut self, node: usize, written: u64) {
+    fn look(&mut self, node: usize, written: Ns) {
         let (now, life) = (self.now, self.nodes[node].life);
         let latency = self.random.latency(200);
         self.at(
@@ -335,7 +336,7 @@ impl World {
         }
     }
 
-    fn looked(&mut self, node: usize, submitted: u64, written: u64) {
+    fn looked(&mut self, node: usize, submitted: Ns, written: Ns) {
         let (claims, now) = (self.claims(), self.now);
         let record_epoch = RecordSequence(self.newest()).epoch();
         match &mut self.nodes[node].mode {
@@ -373,7 +374,7 @@ impl World {
         let (now, life) = (self.now, self.nodes[node].life);
         match step {
             TakingStep::Look(at) => {
-                let what = ClaimSimAnswer::LookDue { submitted: now, written: 0 };
+                let what = ClaimSimAnswer::LookDue { submitted: now, written: Ns::ZERO };
                 self.at(at.max(now), ClaimSimEvent::Answer { node, life, what });
             }
             TakingStep::Write(claim) => self.write_claim(node, claim),
@@ -416,7 +417,7 @@ impl World {
                 assert!(
                     self.written.iter().any(later),
                     "node {node} ended at {} ms without a later claim",
-                    self.now / MS
+                    self.now.as_u64() / MS.as_u64()
                 );
                 self.found.ended += 1;
                 self.leave(node);
@@ -523,7 +524,7 @@ impl World {
         (it.mode, it.record_in_flight, it.life) =
             (ClaimSimMode::Taking(SpaceTaking::new(it.uuid)), false, it.life + 1);
         it.blocks = [0; BLOCKS];
-        self.look(node, 0);
+        self.look(node, Ns::ZERO);
     }
 
     fn page(&mut self, node: usize) {
@@ -561,7 +562,7 @@ impl World {
         };
         let ClaimSimMode::Holding(holding) = &owner.mode else { return };
         let (newest, mine) = (RecordSequence(self.newest()), holding.claim().epoch);
-        let at = self.now / MS;
+        let at = self.now.as_u64() / MS.as_u64();
         assert!(newest.epoch() >= mine, "a record of an earlier owner is the newest at {at} ms");
         assert!(
             newest.epoch() == mine || self.now > owner.lease_end,

@@ -23,6 +23,7 @@
 use super::claim::{ClaimSector, LEASE_NS, SpaceClaim};
 use super::taking::ClaimLook;
 use super::uuid::Uuid;
+use crate::time::Ns;
 
 /// Verdict on a beat.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +31,7 @@ pub enum BeatVerdict {
     /// This node still owns the space, with a lease until `lease_end_ns`.
     Confirmed {
         /// On this node's clock.
-        lease_end_ns: u64,
+        lease_end_ns: Ns,
     },
     /// A late write of an earlier owner has overwritten the claim: write the claim again.
     Overwritten,
@@ -45,7 +46,7 @@ pub enum BeatVerdict {
 pub struct SpaceHolding {
     claim: SpaceClaim,
     /// Time when the last confirmation expires.
-    lease_end_ns: u64,
+    lease_end_ns: Ns,
     standing: Standing,
 }
 
@@ -58,13 +59,13 @@ enum Standing {
 impl SpaceHolding {
     /// Starts with the claim that was taken, after a look that was submitted at `asked_ns`. The
     /// lease begins with the first confirmed beat.
-    pub const fn new(claim: SpaceClaim, asked_ns: u64) -> Self {
+    pub const fn new(claim: SpaceClaim, asked_ns: Ns) -> Self {
         Self { claim, lease_end_ns: asked_ns.saturating_add(LEASE_NS), standing: Standing::OnTrial }
     }
 
     /// Ends the trial, when both records have been written. Returns false, and stays on trial, if
     /// the lease has expired by now.
-    pub const fn found(&mut self, now_ns: u64) -> bool {
+    pub fn found(&mut self, now_ns: Ns) -> bool {
         let is_in_time = now_ns <= self.lease_end_ns;
         if is_in_time {
             self.standing = Standing::Founded;
@@ -73,12 +74,12 @@ impl SpaceHolding {
     }
 
     /// Returns whether the space has to be taken again, because no beat was confirmed in time.
-    pub fn has_lapsed(&self, now_ns: u64) -> bool {
+    pub fn has_lapsed(&self, now_ns: Ns) -> bool {
         self.standing == Standing::OnTrial && now_ns > self.lease_end_ns
     }
 
     /// Returns when the lease ends; while on trial, when the trial ends.
-    pub const fn lease_end_ns(&self) -> u64 {
+    pub const fn lease_end_ns(&self) -> Ns {
         self.lease_end_ns
     }
 
@@ -96,7 +97,7 @@ impl SpaceHolding {
     /// Returns whether a look has to precede the next beat. After an expired lease another node may
     /// have taken the space, and with three nodes in turn its claim may lie in the sector that the
     /// beat would write.
-    pub const fn looks_first(&self, now_ns: u64) -> bool {
+    pub fn looks_first(&self, now_ns: Ns) -> bool {
         now_ns > self.lease_end_ns
     }
 
@@ -113,7 +114,7 @@ impl SpaceHolding {
 
     /// Judges a read that was submitted after a beat's write had completed. That write was
     /// submitted at `written_ns`.
-    pub fn looked(&mut self, look: &ClaimLook, written_ns: u64) -> BeatVerdict {
+    pub fn looked(&mut self, look: &ClaimLook, written_ns: Ns) -> BeatVerdict {
         if let Some(node) = self.successor(look) {
             return BeatVerdict::Ended(node);
         }
@@ -154,14 +155,14 @@ mod tests {
     use super::*;
 
     fn look(claims: ClaimSectors, record_epoch: u64) -> ClaimLook {
-        ClaimLook { claims, record_epoch, asked_ns: 0, seen_ns: 0 }
+        ClaimLook { claims, record_epoch, asked_ns: Ns::ZERO, seen_ns: Ns::ZERO }
     }
 
     const ME: Uuid = Uuid([1; 16]);
     const OTHER: Uuid = Uuid([2; 16]);
 
     fn founded(epoch: u64) -> SpaceHolding {
-        let mut holding = SpaceHolding::new(SpaceClaim { node: ME, epoch, beat: 1 }, 0);
+        let mut holding = SpaceHolding::new(SpaceClaim { node: ME, epoch, beat: 1 }, Ns::ZERO);
         assert!(holding.found(LEASE_NS));
         holding
     }
@@ -192,7 +193,7 @@ mod tests {
                     }
                     _ => false,
                 };
-                let verdict = holding.looked(&look(seen, 4), 100);
+                let verdict = holding.looked(&look(seen, 4), Ns::new(100));
                 let is_over = [first, second].into_iter().any(|m| epochs(m) || strangers(m));
                 assert_eq!(matches!(verdict, BeatVerdict::Ended(_)), is_over, "{seen:?}");
                 let before = holding.looked_first(&look(seen, 4));
@@ -203,7 +204,7 @@ mod tests {
                 );
                 let is_there = first == ClaimSector::Claim(mine);
                 let is_confirmed =
-                    verdict == BeatVerdict::Confirmed { lease_end_ns: 100 + LEASE_NS };
+                    verdict == BeatVerdict::Confirmed { lease_end_ns: Ns::new(100) + LEASE_NS };
                 assert_eq!(is_confirmed, !is_over && is_there, "{seen:?}");
             }
         }
@@ -216,10 +217,13 @@ mod tests {
         let late = SpaceClaim { node: OTHER, epoch: 4, beat: 900 };
         let beside =
             ClaimSectors::NONE.with(5, ClaimSector::Claim(mine)).with(4, ClaimSector::Claim(late));
-        assert!(matches!(holding.looked(&look(beside, 5), 0), BeatVerdict::Confirmed { .. }));
+        assert!(matches!(
+            holding.looked(&look(beside, 5), Ns::ZERO),
+            BeatVerdict::Confirmed { .. }
+        ));
         // Owners A, B, A: the late beat has overwritten the sector of the current owner.
         let over = ClaimSectors::NONE.with(1, ClaimSector::Claim(SpaceClaim { epoch: 3, ..late }));
-        assert_eq!(holding.looked(&look(over, 0), 0), BeatVerdict::Overwritten);
+        assert_eq!(holding.looked(&look(over, 0), Ns::ZERO), BeatVerdict::Overwritten);
     }
 
     #[test]
@@ -229,25 +233,33 @@ mod tests {
         let late = SpaceClaim { node: OTHER, epoch: 3, beat: 33 };
         let seen =
             ClaimSectors::NONE.with(4, ClaimSector::Claim(mine)).with(3, ClaimSector::Claim(late));
-        assert!(matches!(holding.looked(&look(seen, 4), 0), BeatVerdict::Confirmed { .. }));
-        assert!(matches!(holding.looked(&look(seen, 5), 0), BeatVerdict::Ended(_)));
+        assert!(matches!(holding.looked(&look(seen, 4), Ns::ZERO), BeatVerdict::Confirmed { .. }));
+        assert!(matches!(holding.looked(&look(seen, 5), Ns::ZERO), BeatVerdict::Ended(_)));
     }
 
     #[test]
     fn an_owner_on_trial_whose_claim_was_buried_or_whose_beat_was_slow_begins_again() {
         let claim = SpaceClaim { node: ME, epoch: 5, beat: 1 };
-        let mut holding = SpaceHolding::new(claim, 0);
+        let mut holding = SpaceHolding::new(claim, Ns::ZERO);
         let mine = holding.beat();
         let there = ClaimSectors::NONE.with(5, ClaimSector::Claim(mine));
         let at = |claims, seen_ns| ClaimLook { seen_ns, ..look(claims, 0) };
         assert_eq!(
-            holding.looked(&at(there, LEASE_NS), 100),
-            BeatVerdict::Confirmed { lease_end_ns: 100 + LEASE_NS }
+            holding.looked(&at(there, LEASE_NS), Ns::new(100)),
+            BeatVerdict::Confirmed { lease_end_ns: Ns::new(100) + LEASE_NS }
         );
-        assert_eq!(holding.looked(&at(ClaimSectors::NONE, 0), 100), BeatVerdict::Again);
-        assert_eq!(holding.looked(&at(there, LEASE_NS + 101), LEASE_NS), BeatVerdict::Again);
-        assert!(!holding.found(LEASE_NS + 101) && holding.has_lapsed(LEASE_NS + 101));
-        assert!(holding.found(LEASE_NS + 100) && !holding.has_lapsed(u64::MAX));
+        assert_eq!(
+            holding.looked(&at(ClaimSectors::NONE, Ns::ZERO), Ns::new(100)),
+            BeatVerdict::Again
+        );
+        assert_eq!(
+            holding.looked(&at(there, LEASE_NS + Ns::new(101)), LEASE_NS),
+            BeatVerdict::Again
+        );
+        assert!(
+            !holding.found(LEASE_NS + Ns::new(101)) && holding.has_lapsed(LEASE_NS + Ns::new(101))
+        );
+        assert!(holding.found(LEASE_NS + Ns::new(100)) && !holding.has_lapsed(Ns::MAX));
     }
 
     #[test]
@@ -256,6 +268,6 @@ mod tests {
         let mine = holding.beat();
         let after = ClaimSector::Released(SpaceClaim { node: OTHER, epoch: 6, beat: 3 });
         let seen = ClaimSectors::NONE.with(5, ClaimSector::Claim(mine)).with(6, after);
-        assert_eq!(holding.looked(&look(seen, 0), 0), BeatVerdict::Ended(OTHER));
+        assert_eq!(holding.looked(&look(seen, 0), Ns::ZERO), BeatVerdict::Ended(OTHER));
     }
 }

@@ -13,12 +13,13 @@
 use super::claim::{ClaimSector, ClaimSectors};
 use super::state::SpaceState;
 use super::uuid::Uuid;
+use crate::time::Ns;
 
 /// How long after a take-over late writes are looked for: four times a driver's request time-out.
-pub const LATE_NS: u64 = 120_000_000_000;
+pub const LATE_NS: Ns = Ns::from_secs(120);
 /// Least pause between two looks. After a longer look the pause is nine times its length, so that
 /// the looks at a large dump use at most a tenth of the disk's time.
-pub const LOOK_NS: u64 = 1_000_000_000;
+pub const LOOK_NS: Ns = Ns::from_secs(1);
 
 /// How a node came by a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -29,13 +30,13 @@ pub enum Succession {
     /// An earlier owner did not stop in order and may have requests in flight.
     Disorderly {
         /// When the space was taken, on this node's clock.
-        taken_ns: u64,
+        taken_ns: Ns,
     },
 }
 
 impl Succession {
     /// Judges by the claims that `me` saw when it took the space.
-    pub fn of(claims: &ClaimSectors, me: Uuid, now_ns: u64) -> Self {
+    pub fn of(claims: &ClaimSectors, me: Uuid, now_ns: Ns) -> Self {
         let is_others = |mark: ClaimSector| match mark {
             ClaimSector::Claim(claim) => claim.node != me,
             ClaimSector::Torn(_) => true,
@@ -54,7 +55,7 @@ impl Succession {
     }
 
     /// Returns whether to look for late writes now.
-    pub const fn is_watched(self, now_ns: u64) -> bool {
+    pub fn is_watched(self, now_ns: Ns) -> bool {
         match self {
             Self::Orderly => false,
             Self::Disorderly { taken_ns } => now_ns < taken_ns.saturating_add(LATE_NS),
@@ -63,9 +64,8 @@ impl Succession {
 }
 
 /// Returns the pause after a look that took `took_ns`.
-pub const fn pause_after(took_ns: u64) -> u64 {
-    let share = took_ns.saturating_mul(9);
-    if share > LOOK_NS { share } else { LOOK_NS }
+pub fn pause_after(took_ns: Ns) -> Ns {
+    took_ns.saturating_mul(9).max(LOOK_NS)
 }
 
 /// Data that a late write may have damaged in a space, apart from claims, records and blocks.
@@ -110,12 +110,13 @@ mod tests {
     fn only_a_space_that_all_other_nodes_have_released_is_taken_in_order() {
         let mine = ClaimSector::Claim(SpaceClaim { node: ME, epoch: 7, beat: 1 });
         let other = SpaceClaim { node: OTHER, epoch: 6, beat: 9 };
-        let of = |mark| Succession::of(&ClaimSectors::NONE.with(7, mine).with(6, mark), ME, 5);
+        let of =
+            |mark| Succession::of(&ClaimSectors::NONE.with(7, mine).with(6, mark), ME, Ns::new(5));
         assert_eq!(
             (of(ClaimSector::Empty), of(ClaimSector::Released(other))),
             (Succession::Orderly, Succession::Orderly)
         );
-        let disorderly = Succession::Disorderly { taken_ns: 5 };
+        let disorderly = Succession::Disorderly { taken_ns: Ns::new(5) };
         assert_eq!(
             (of(ClaimSector::Claim(other)), of(ClaimSector::Torn(3))),
             (disorderly, disorderly)
@@ -124,20 +125,22 @@ mod tests {
 
     #[test]
     fn late_writes_are_looked_for_for_two_minutes_and_compared_for_ever() {
-        let taken = Succession::Disorderly { taken_ns: 5 };
+        let taken = Succession::Disorderly { taken_ns: Ns::new(5) };
         assert!(
-            taken.is_watched(5) && taken.is_watched(4 + LATE_NS) && !taken.is_watched(5 + LATE_NS)
+            taken.is_watched(Ns::new(5))
+                && taken.is_watched(Ns::new(4) + LATE_NS)
+                && !taken.is_watched(Ns::new(5) + LATE_NS)
         );
         assert!(
             taken.compares()
                 && !Succession::Orderly.compares()
-                && !Succession::Orderly.is_watched(0)
+                && !Succession::Orderly.is_watched(Ns::ZERO)
         );
     }
 
     #[test]
     fn a_look_takes_no_more_than_a_tenth_of_the_time() {
-        assert_eq!((pause_after(0), pause_after(LOOK_NS / 9)), (LOOK_NS, LOOK_NS));
-        assert_eq!((pause_after(LOOK_NS), pause_after(u64::MAX)), (9 * LOOK_NS, u64::MAX));
+        assert_eq!((pause_after(Ns::ZERO), pause_after(LOOK_NS / 9)), (LOOK_NS, LOOK_NS));
+        assert_eq!((pause_after(LOOK_NS), pause_after(Ns::MAX)), (9 * LOOK_NS, Ns::MAX));
     }
 }

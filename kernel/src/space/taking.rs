@@ -21,6 +21,7 @@ use super::claim::{
     BEAT_NS, ClaimSector, ClaimSectors, MAX_EPOCH, SETTLE_NS, SpaceClaim, WATCH_NS,
 };
 use super::uuid::Uuid;
+use crate::time::Ns;
 
 /// Result of a read of the last 12 KiB of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,16 +31,16 @@ pub struct ClaimLook {
     /// Epoch of the newest record; 0 if there is none.
     pub record_epoch: u64,
     /// Time of the read's submission.
-    pub asked_ns: u64,
+    pub asked_ns: Ns,
     /// Time of its completion.
-    pub seen_ns: u64,
+    pub seen_ns: Ns,
 }
 
 /// Next step for the caller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TakingStep {
     /// Look, not before this time.
-    Look(u64),
+    Look(Ns),
     /// Write this claim, at once.
     Write(SpaceClaim),
     /// This node owns the space.
@@ -56,18 +57,18 @@ enum TakingPhase {
     /// Unchanged since `since_ns`.
     Watching {
         first: ClaimSectors,
-        since_ns: u64,
+        since_ns: Ns,
     },
     Writing {
         claim: SpaceClaim,
         before: ClaimSectors,
-        looked_ns: u64,
+        looked_ns: Ns,
     },
     /// The claim counts if the sectors stay unchanged until `until_ns`.
     Settling {
         claim: SpaceClaim,
         expected: ClaimSectors,
-        until_ns: u64,
+        until_ns: Ns,
     },
 }
 
@@ -107,7 +108,7 @@ impl SpaceTaking {
     ///
     /// # Panics
     /// If no write was asked for (our bug).
-    pub fn wrote(&mut self, now_ns: u64) -> TakingStep {
+    pub fn wrote(&mut self, now_ns: Ns) -> TakingStep {
         let TakingPhase::Writing { claim, before, looked_ns } = self.phase else {
             panic!("nothing was to be written")
         };
@@ -134,7 +135,7 @@ impl SpaceTaking {
         TakingStep::Look(look.seen_ns.saturating_add(BEAT_NS))
     }
 
-    fn watch(&mut self, look: &ClaimLook, first: &ClaimSectors, since_ns: u64) -> TakingStep {
+    fn watch(&mut self, look: &ClaimLook, first: &ClaimSectors, since_ns: Ns) -> TakingStep {
         let end_ns = since_ns.saturating_add(WATCH_NS);
         if let Some(other) = self.newcomer(&look.claims, first) {
             return TakingStep::InUse(other);
@@ -155,7 +156,7 @@ impl SpaceTaking {
         look: &ClaimLook,
         claim: SpaceClaim,
         expected: &ClaimSectors,
-        until_ns: u64,
+        until_ns: Ns,
     ) -> TakingStep {
         let rival = |mark: ClaimSector| match mark {
             ClaimSector::Claim(other) if other.epoch >= claim.epoch && other.node != claim.node => {

@@ -1,14 +1,15 @@
 use super::*;
+use crate::time::Ns;
 
 const ME: Uuid = Uuid([1; 16]);
 const OTHER: Uuid = Uuid([2; 16]);
-const MS: u64 = 1_000_000;
+const MS: Ns = Ns::from_ms(1);
 
 fn claim(node: Uuid, epoch: u64, beat: u64) -> ClaimSector {
     ClaimSector::Claim(SpaceClaim { node, epoch, beat })
 }
 
-fn look(claims: ClaimSectors, at_ns: u64) -> ClaimLook {
+fn look(claims: ClaimSectors, at_ns: Ns) -> ClaimLook {
     ClaimLook { claims, record_epoch: 0, asked_ns: at_ns, seen_ns: at_ns + MS }
 }
 
@@ -18,8 +19,8 @@ fn written(step: TakingStep) -> SpaceClaim {
 }
 
 /// Takes a space that shows `claims`, watching it as long as needed.
-fn take(claims: ClaimSectors) -> (SpaceTaking, SpaceClaim, u64) {
-    let (mut taking, mut now) = (SpaceTaking::new(ME), 0);
+fn take(claims: ClaimSectors) -> (SpaceTaking, SpaceClaim, Ns) {
+    let (mut taking, mut now) = (SpaceTaking::new(ME), Ns::ZERO);
     loop {
         match taking.looked(&look(claims, now)) {
             TakingStep::Look(at) => now = at,
@@ -31,11 +32,11 @@ fn take(claims: ClaimSectors) -> (SpaceTaking, SpaceClaim, u64) {
 #[test]
 fn a_free_space_is_taken_at_once_and_believed_after_the_settling_time() {
     let (mut taking, mine, at) = take(ClaimSectors::NONE);
-    assert_eq!((at, mine), (0, SpaceClaim { node: ME, epoch: 2, beat: 1 }));
+    assert_eq!((at, mine), (Ns::ZERO, SpaceClaim { node: ME, epoch: 2, beat: 1 }));
     let TakingStep::Look(then) = taking.wrote(10 * MS) else { panic!() };
     assert_eq!(then, 10 * MS + SETTLE_NS);
     let there = ClaimSectors::NONE.with(2, ClaimSector::Claim(mine));
-    assert_eq!(taking.looked(&look(there, then - 1)), TakingStep::Look(then), "too early");
+    assert_eq!(taking.looked(&look(there, then - Ns::new(1))), TakingStep::Look(then), "too early");
     assert_eq!(taking.looked(&look(there, then)), TakingStep::Own(mine));
 }
 
@@ -48,7 +49,7 @@ fn a_released_space_is_free_at_once_whatever_lies_in_the_other_sector() {
         ClaimSector::Released(SpaceClaim { node: OTHER, epoch: 3, beat: 1 }),
     ] {
         let (_, mine, at) = take(ClaimSectors::NONE.with(0, released).with(1, other));
-        assert_eq!((at, mine.epoch > 6), (0, true), "{other:?}");
+        assert_eq!((at, mine.epoch > 6), (Ns::ZERO, true), "{other:?}");
     }
     let (_, _, at) = take(ClaimSectors::NONE.with(0, released).with(1, claim(OTHER, 7, 1)));
     assert!(at >= WATCH_NS, "a later claim counts");
@@ -63,7 +64,7 @@ fn a_claim_or_a_torn_sector_is_watched_and_the_other_sector_written() {
     {
         let sector = if n == 3 { 1 } else { 0 };
         let (_, mine, at) = take(ClaimSectors::NONE.with(sector, mark));
-        assert!(at >= WATCH_NS, "{mark:?} taken after {at}");
+        assert!(at >= WATCH_NS, "{mark:?} taken after {at:?}");
         assert_eq!(mine.epoch % 2, 1 - sector, "{mark:?}");
         assert!(mine.epoch > mark.epoch().unwrap_or(0));
     }
@@ -84,10 +85,10 @@ fn where_both_sectors_are_claimed_the_last_owners_is_left_alone() {
 
 #[test]
 fn a_claim_that_changes_is_in_use_however_late() {
-    for late in [1, WATCH_NS, 3 * WATCH_NS] {
+    for late in [Ns::new(1), WATCH_NS, 3 * WATCH_NS] {
         for changed in [claim(OTHER, 8, 2), claim(Uuid([3; 16]), 8, 1)] {
             let mut taking = SpaceTaking::new(ME);
-            taking.looked(&look(ClaimSectors::NONE.with(8, claim(OTHER, 8, 1)), 0));
+            taking.looked(&look(ClaimSectors::NONE.with(8, claim(OTHER, 8, 1)), Ns::ZERO));
             let ClaimSector::Claim(other) = changed else { unreachable!() };
             assert_eq!(
                 taking.looked(&look(ClaimSectors::NONE.with(8, changed), late)),
@@ -100,7 +101,7 @@ fn a_claim_that_changes_is_in_use_however_late() {
 #[test]
 fn a_torn_sector_that_changes_is_watched_anew() {
     let mut taking = SpaceTaking::new(ME);
-    taking.looked(&look(ClaimSectors::NONE.with(0, ClaimSector::Torn(1)), 0));
+    taking.looked(&look(ClaimSectors::NONE.with(0, ClaimSector::Torn(1)), Ns::ZERO));
     assert!(matches!(
         taking.looked(&look(ClaimSectors::NONE.with(0, ClaimSector::Torn(2)), WATCH_NS)),
         TakingStep::Look(_)
@@ -121,17 +122,18 @@ fn a_torn_sector_that_changes_is_watched_anew() {
 #[test]
 fn the_record_epoch_is_never_used_again() {
     let mut taking = SpaceTaking::new(ME);
-    let step = taking.looked(&ClaimLook { record_epoch: 40, ..look(ClaimSectors::NONE, 0) });
+    let step = taking.looked(&ClaimLook { record_epoch: 40, ..look(ClaimSectors::NONE, Ns::ZERO) });
     assert!(written(step).epoch > 40);
     let mut taking = SpaceTaking::new(ME);
-    let step = taking.looked(&ClaimLook { record_epoch: MAX_EPOCH, ..look(ClaimSectors::NONE, 0) });
+    let step =
+        taking.looked(&ClaimLook { record_epoch: MAX_EPOCH, ..look(ClaimSectors::NONE, Ns::ZERO) });
     assert_eq!(step, TakingStep::Exhausted);
 }
 
 #[test]
 fn a_slow_write_proves_nothing_and_is_watched_before_the_next_epoch() {
     let (mut taking, mine, _) = take(ClaimSectors::NONE);
-    let done = SETTLE_NS + 1;
+    let done = SETTLE_NS + Ns::new(1);
     assert_eq!(taking.wrote(done), TakingStep::Look(done + 2 * BEAT_NS));
     let there = ClaimSectors::NONE.with(mine.epoch, ClaimSector::Claim(mine));
     let mut now = done + 2 * BEAT_NS;
@@ -147,7 +149,7 @@ fn a_slow_write_proves_nothing_and_is_watched_before_the_next_epoch() {
 #[test]
 fn a_slow_write_that_a_running_owner_buries_gives_way() {
     let (mut taking, mine, _) = take(ClaimSectors::NONE);
-    taking.wrote(SETTLE_NS + 1);
+    taking.wrote(SETTLE_NS + Ns::new(1));
     let owner = ClaimSectors::NONE.with(mine.epoch, claim(OTHER, mine.epoch, 7));
     assert_eq!(taking.looked(&look(owner, SETTLE_NS + 2 * BEAT_NS)), TakingStep::InUse(OTHER));
 }
@@ -179,7 +181,7 @@ fn an_old_owner_that_wakes_is_waited_for() {
         }
     };
     assert_eq!(own, TakingStep::Own(mine));
-    assert!(now >= then + WATCH_NS, "believed {} ns after the old owner's beat", now - then);
+    assert!(now >= then + WATCH_NS, "believed {:?} after the old owner's beat", now - then);
 }
 
 #[test]

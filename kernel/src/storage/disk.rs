@@ -25,14 +25,15 @@ use crate::block::{
     QueueLane, SubmitError,
 };
 use crate::sync::{RankedLock, rank};
+use crate::time::{AtomicNs, Ns};
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Least time between two reports of failed requests.
-const REPORT_NS: u64 = 1_000_000_000;
+const REPORT_NS: Ns = Ns::from_secs(1);
 /// How long pages wait for a task's request that was refused. The task submits it again at its next
 /// turn.
-const REFUSED_NS: u64 = 50_000_000;
+const REFUSED_NS: Ns = Ns::from_ms(50);
 /// Limit on writes in flight on a disk.
 const MOST_WRITES: usize = 72;
 
@@ -44,7 +45,7 @@ pub struct NodeDisk {
     /// Requests that failed and have not been reported yet.
     failed: AtomicU32,
     /// Earliest time of the next report, so that a bad disk does not flood the event stream.
-    report_at: AtomicU64,
+    report_at: AtomicNs,
     writes: RankedLock<InFlightWrites, { rank::DISK }>,
 }
 
@@ -62,15 +63,15 @@ impl Drop for DescribingGuard<'_> {
 struct InFlightWrites {
     pace: WritePace,
     /// Cookie, bytes, time of submission.
-    in_flight: ArrayVec<(Cookie, u64, u64), MOST_WRITES>,
+    in_flight: ArrayVec<(Cookie, u64, Ns), MOST_WRITES>,
     /// A task's request that was refused, and the time until which pages wait for it.
-    refused: Option<(Cookie, u64)>,
+    refused: Option<(Cookie, Ns)>,
     /// Number of crashes that are being described on the disk.
     describing: u32,
 }
 
 impl InFlightWrites {
-    fn admit(&mut self, cookie: Cookie, bytes: u64, now_ns: u64) -> bool {
+    fn admit(&mut self, cookie: Cookie, bytes: u64, now_ns: Ns) -> bool {
         if class_of(cookie) == Some(CompletionOwner::WriteOut)
             && (self.describing > 0 || self.refused.is_some_and(|(_, until_ns)| now_ns < until_ns))
         {
@@ -84,7 +85,7 @@ impl InFlightWrites {
     }
 
     /// Records that a task's request was submitted, or was refused for lack of room.
-    fn note(&mut self, cookie: Cookie, result: Result<(), SubmitError>, now_ns: u64) {
+    fn note(&mut self, cookie: Cookie, result: Result<(), SubmitError>, now_ns: Ns) {
         if result == Err(SubmitError::Full) {
             self.refused = Some((cookie, now_ns.saturating_add(REFUSED_NS)));
         } else if self.refused.is_some_and(|(refused, _)| refused == cookie) {
@@ -92,13 +93,13 @@ impl InFlightWrites {
         }
     }
 
-    fn take(&mut self, cookie: Cookie) -> Option<(u64, u64)> {
+    fn take(&mut self, cookie: Cookie) -> Option<(u64, Ns)> {
         let n = self.in_flight.iter().position(|write| write.0 == cookie)?;
         let (_, bytes, submitted_ns) = self.in_flight.swap_remove(n);
         Some((bytes, submitted_ns))
     }
 
-    fn answered(&mut self, cookie: Cookie, now_ns: u64) {
+    fn answered(&mut self, cookie: Cookie, now_ns: Ns) {
         if let Some((bytes, submitted_ns)) = self.take(cookie) {
             self.pace.answered(bytes, now_ns.saturating_sub(submitted_ns));
         }
@@ -136,7 +137,7 @@ impl NodeDisk {
             found,
             gate,
             failed: AtomicU32::new(0),
-            report_at: AtomicU64::new(0),
+            report_at: AtomicNs::new(Ns::ZERO),
             writes: RankedLock::default(),
         }
     }
@@ -153,13 +154,13 @@ impl NodeDisk {
     }
 
     /// Opens the gate until the lease on the disk's claims ends.
-    pub fn open_until(&self, lease_end_ns: u64) {
+    pub fn open_until(&self, lease_end_ns: Ns) {
         self.gate.open_until(lease_end_ns);
     }
 
     /// Treats all writes as answered. For tests whose pager polls the disk under another name.
     #[cfg(test)]
-    pub fn take_writes_for_answered(&self, now_ns: u64) {
+    pub fn take_writes_for_answered(&self, now_ns: Ns) {
         let mut writes = self.writes.lock();
         while let Some((cookie, ..)) = writes.in_flight.last().copied() {
             writes.answered(cookie, now_ns);
@@ -167,7 +168,7 @@ impl NodeDisk {
     }
 
     /// Returns the number of failed requests since the last such answer, at most once a second.
-    pub fn take_failed(&self, now_ns: u64) -> Option<u32> {
+    pub fn take_failed(&self, now_ns: Ns) -> Option<u32> {
         if self.failed.load(Ordering::Relaxed) == 0
             || now_ns < self.report_at.load(Ordering::Relaxed)
         {
@@ -230,7 +231,7 @@ impl Disk for NodeDisk {
     }
 
     #[inline(always)]
-    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+    fn poll(&self, now_ns: Ns, out: &mut [Completion]) -> usize {
         let count = self.found.disk.poll(now_ns, out);
         // A memory-backed disk neither fails nor is slower than the CPU.
         if self.gate.is_unshared() {
@@ -263,7 +264,7 @@ impl Disk for NodeDisk {
         self.found.disk.take_incident()
     }
 
-    fn hurry(&self, request_ns: u64) {
+    fn hurry(&self, request_ns: Ns) {
         self.found.disk.hurry(request_ns);
     }
 
@@ -291,23 +292,26 @@ mod tests {
     fn pages_wait_for_a_tasks_request_that_was_refused_but_not_for_ever() {
         let mut writes = InFlightWrites::default();
         let full = Err(SubmitError::Full);
-        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), BYTES, 0));
-        assert!(!writes.admit(cookie(CompletionOwner::Task, 1), BYTES, 10), "the bound is reached");
-        writes.note(cookie(CompletionOwner::Task, 1), full, 10);
-        writes.answered(cookie(CompletionOwner::WriteOut, 1), 20);
+        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), BYTES, Ns::ZERO));
         assert!(
-            !writes.admit(cookie(CompletionOwner::WriteOut, 2), BYTES, 30),
+            !writes.admit(cookie(CompletionOwner::Task, 1), BYTES, Ns::new(10)),
+            "the bound is reached"
+        );
+        writes.note(cookie(CompletionOwner::Task, 1), full, Ns::new(10));
+        writes.answered(cookie(CompletionOwner::WriteOut, 1), Ns::new(20));
+        assert!(
+            !writes.admit(cookie(CompletionOwner::WriteOut, 2), BYTES, Ns::new(30)),
             "it would go before the task's"
         );
-        assert!(writes.admit(cookie(CompletionOwner::Task, 1), BYTES, 40));
-        writes.note(cookie(CompletionOwner::Task, 1), Ok(()), 40);
-        writes.answered(cookie(CompletionOwner::Task, 1), 50);
-        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 2), BYTES, 60));
-        assert!(!writes.admit(cookie(CompletionOwner::Task, 2), 1 << 30, 70));
-        writes.note(cookie(CompletionOwner::Task, 2), full, 70);
-        writes.answered(cookie(CompletionOwner::WriteOut, 2), 80);
+        assert!(writes.admit(cookie(CompletionOwner::Task, 1), BYTES, Ns::new(40)));
+        writes.note(cookie(CompletionOwner::Task, 1), Ok(()), Ns::new(40));
+        writes.answered(cookie(CompletionOwner::Task, 1), Ns::new(50));
+        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 2), BYTES, Ns::new(60)));
+        assert!(!writes.admit(cookie(CompletionOwner::Task, 2), 1 << 30, Ns::new(70)));
+        writes.note(cookie(CompletionOwner::Task, 2), full, Ns::new(70));
+        writes.answered(cookie(CompletionOwner::WriteOut, 2), Ns::new(80));
         assert!(
-            writes.admit(cookie(CompletionOwner::WriteOut, 3), BYTES, 70 + REFUSED_NS),
+            writes.admit(cookie(CompletionOwner::WriteOut, 3), BYTES, Ns::new(70) + REFUSED_NS),
             "the task has gone"
         );
     }
@@ -315,21 +319,21 @@ mod tests {
     #[test]
     fn what_another_task_gets_does_not_end_the_wait() {
         let mut writes = InFlightWrites::default();
-        writes.note(cookie(CompletionOwner::Task, 1), Err(SubmitError::Full), 10);
-        writes.note(cookie(CompletionOwner::Task, 2), Ok(()), 11);
-        assert!(!writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 12));
-        writes.note(cookie(CompletionOwner::Task, 1), Ok(()), 13);
-        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 14));
+        writes.note(cookie(CompletionOwner::Task, 1), Err(SubmitError::Full), Ns::new(10));
+        writes.note(cookie(CompletionOwner::Task, 2), Ok(()), Ns::new(11));
+        assert!(!writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, Ns::new(12)));
+        writes.note(cookie(CompletionOwner::Task, 1), Ok(()), Ns::new(13));
+        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, Ns::new(14)));
     }
 
     #[test]
     fn pages_wait_while_a_crash_is_described_and_tables_do_not() {
         let mut writes = InFlightWrites { describing: 1, ..InFlightWrites::default() };
         assert!(
-            !writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 0)
-                && writes.admit(cookie(CompletionOwner::Task, 1), 512, 0)
+            !writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, Ns::ZERO)
+                && writes.admit(cookie(CompletionOwner::Task, 1), 512, Ns::ZERO)
         );
         writes.describing = 0;
-        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, 0));
+        assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, Ns::ZERO));
     }
 }

@@ -47,11 +47,11 @@ use crate::space::{SpaceLayout, SpaceRecord, Uuid};
 use crate::sync::{Once, RankedLock, rank};
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
+use crate::time::{AtomicNs, Ns};
 use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 pub use claims::sleep;
-use core::sync::atomic::AtomicU64;
 pub use discover::{PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
@@ -100,9 +100,9 @@ struct SpaceInner {
     /// How often in a row it has been put out of use.
     failures: u32,
     /// When to look for late writes of an earlier owner again.
-    late_ns: u64,
+    late_ns: Ns,
     /// When to try it again, if it is out of use.
-    again_ns: u64,
+    again_ns: Ns,
 }
 
 /// One space.
@@ -124,7 +124,7 @@ pub struct Spaces {
     choosing: RankedLock<(), { rank::OBJECT }>,
     beats: beats::Beats,
     /// When to look at the next space: to reopen it, or to check it for late writes.
-    mend_due_ns: AtomicU64,
+    mend_due_ns: AtomicNs,
 }
 
 /// A line about a space for people to read.
@@ -157,11 +157,11 @@ impl Spaces {
                 holding: None,
                 succession: Succession::Orderly,
                 was_cut_off: false,
-                late_ns: 0,
+                late_ns: Ns::ZERO,
                 is_record_busy: false,
                 is_refused: false,
                 failures: 0,
-                again_ns: 0,
+                again_ns: Ns::ZERO,
             }),
         };
         Self {
@@ -173,7 +173,7 @@ impl Spaces {
             tenants: Once::new(),
             choosing: RankedLock::new(()),
             beats: beats::Beats::new(),
-            mend_due_ns: AtomicU64::new(u64::MAX),
+            mend_due_ns: AtomicNs::new(Ns::MAX),
         }
     }
 

@@ -12,6 +12,7 @@
 
 mod script;
 
+use crate::time::Ns;
 pub use script::{GuestBoot, GuestScript, GuestStep, ScriptRecord, ScriptedMemory};
 
 use super::breakpoints::Breakpoints;
@@ -26,7 +27,7 @@ use super::state::{CpuState, Gpr, RFLAGS_INTERRUPT, Regs};
 use super::tag::TlbTag;
 use crate::addr::{Gpa, Hpa};
 use crate::arch::instr::{is_kicked, rdtsc};
-use crate::arch::time::test_clock;
+use crate::arch::time::{self, test_clock};
 
 /// Length of every instruction.
 const LENGTH: u64 = 2;
@@ -85,7 +86,7 @@ impl ScriptedVcpu {
                 return VmExit::HostInterrupt;
             }
             let step = self.script.state().steps.front().copied();
-            if let Err(exit) = self.step(step.unwrap_or(GuestStep::Work(u64::MAX))) {
+            if let Err(exit) = self.step(step.unwrap_or(GuestStep::Work(Ns::MAX))) {
                 return exit;
             }
             self.script.state().steps.pop_front();
@@ -142,10 +143,11 @@ impl ScriptedVcpu {
     }
 
     /// Lets the guest work until it is done or the host's timer interrupts it.
-    fn work(&mut self, ns: u64) -> Result<(), VmExit> {
+    fn work(&mut self, ns: Ns) -> Result<(), VmExit> {
         let now = rdtsc();
         let until = test_clock::armed().unwrap_or(now);
-        let left = until.saturating_sub(now);
+        let now = time::ns_at(now);
+        let left = time::ns_at(until).saturating_sub(now);
         test_clock::set(now + left.min(ns));
         if ns <= left {
             return Ok(());

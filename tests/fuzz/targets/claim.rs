@@ -9,13 +9,14 @@ use kernel::space::claim::{CLAIM_LEN, ClaimSector, ClaimSectors, PAGE_LEN, Space
 use kernel::space::holding::{BeatVerdict, SpaceHolding};
 use kernel::space::succession::Succession;
 use kernel::space::taking::{ClaimLook, SpaceTaking, TakingStep};
+use kernel::time::Ns;
 use libfuzzer_sys::fuzz_target;
 
 const ME: Uuid = Uuid([9; 16]);
 
 fuzz_target!(|bytes: &[u8]| {
     let input = &mut Input::new(bytes);
-    let (mut page, mut taking, mut now) = ([0; PAGE_LEN], SpaceTaking::new(ME), 0_u64);
+    let (mut page, mut taking, mut now) = ([0; PAGE_LEN], SpaceTaking::new(ME), Ns::ZERO);
     while !input.is_empty() {
         let what = input.u8();
         let sector = usize::from(what >> 7) * 2048;
@@ -35,7 +36,7 @@ fuzz_target!(|bytes: &[u8]| {
         check_sectors(&page);
         let claims = ClaimSectors::decode(&page);
         let asked_ns = now;
-        now = now.saturating_add(u64::from(input.u16()) << 20);
+        now = now.saturating_add(Ns::new(u64::from(input.u16()) << 20));
         let look =
             ClaimLook { claims, record_epoch: u64::from(input.u16()), asked_ns, seen_ns: now };
         match taking.looked(&look) {
@@ -43,7 +44,7 @@ fuzz_target!(|bytes: &[u8]| {
                 assert!(claim.node == ME && claim.epoch > claims.epoch().max(look.record_epoch));
                 let place = &mut page[SpaceClaim::offset(claim.epoch)..][..CLAIM_LEN];
                 place.copy_from_slice(&claim.encode());
-                now = now.saturating_add(u64::from(input.u16()) << 14);
+                now = now.saturating_add(Ns::new(u64::from(input.u16()) << 14));
                 assert!(matches!(taking.wrote(now), TakingStep::Look(_)));
             }
             TakingStep::Own(claim) => return check_owner(&look, claim, now),
@@ -55,7 +56,7 @@ fuzz_target!(|bytes: &[u8]| {
 
 /// The last look before a space is owned shows its claim, and no beat confirms it beside a later
 /// owner's mark.
-fn check_owner(look: &ClaimLook, claim: SpaceClaim, now: u64) {
+fn check_owner(look: &ClaimLook, claim: SpaceClaim, now: Ns) {
     assert_eq!(look.claims.at(claim.epoch), ClaimSector::Claim(claim));
     Succession::of(&look.claims, ME, now);
     let is_later = |mark: &ClaimSector| match mark {

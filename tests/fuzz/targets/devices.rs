@@ -6,10 +6,11 @@ use kernel::addr::Gpa;
 use kernel::mm::layout::RamLayout;
 use kernel::partition::cpuid::Vendor;
 use kernel::partition::devices::Platform;
-use kernel::partition::devices::clock::{GuestClock, Tsc, TscRate};
+use kernel::partition::devices::clock::{GuestClock, TscRate};
 use kernel::partition::devices::lapic::ApicMode;
 use kernel::partition::devices::map::{ERST_BASE, IOAPIC_BASE, LAPIC_BASE, port};
-use kernel::partition::msr::{CpuMsrs, Msrs};
+use kernel::partition::msr::{CpuMsrs, MsrWrite, Msrs};
+use kernel::time::Ticks;
 use kernel::virt::{AccessWidth, InjectedEvent};
 use libfuzzer_sys::fuzz_target;
 
@@ -65,7 +66,7 @@ fuzz_target!(|bytes: &[u8]| {
     let input = &mut Input::new(bytes);
     let rate = TscRate::new(u64::from(input.u32()) + 1_000_000);
     let unix_ns_at_start = input.u64();
-    let clock = GuestClock { rate, start: Tsc(0), unix_ns_at_start };
+    let clock = GuestClock { rate, start: Ticks::ZERO, unix_ns_at_start };
     let mode = input.one_of(&[ApicMode::XApic, ApicMode::X2Apic]);
     let layout = RamLayout::new(fuzz::RAM_BYTES as u64).expect("whole pages");
     let mut platform = Platform::new(clock, &layout, mode);
@@ -78,34 +79,37 @@ fuzz_target!(|bytes: &[u8]| {
         let place = u64::from(input.u16() & 0xfff);
         let mut port = || input.one_of(&PORTS).wrapping_add((place & 7) as u16);
         match step % 10 {
-            0 => _ = platform.pio_read(port(), narrow, || Tsc(now)),
+            0 => _ = platform.pio_read(port(), narrow, || Ticks::new(now)),
             1 => {
                 let (port, value) = (port(), input.u32());
-                let _ = platform.pio_write(port, narrow, value, &memory, &|| Tsc(now));
+                let _ = platform.pio_write(port, narrow, value, &memory, &|| Ticks::new(now));
             }
             n @ (2 | 3) => {
                 let base = input.one_of(&[ERST_BASE, IOAPIC_BASE, LAPIC_BASE, 0xc000_0000]);
                 let gpa = Gpa::new(base + place);
                 if n == 2 {
-                    platform.mmio_read(gpa, width, Tsc(now));
+                    platform.mmio_read(gpa, width, Ticks::new(now));
                 } else {
-                    let _ = platform.mmio_write(gpa, width, input.u64(), Tsc(now), &memory);
+                    let _ = platform.mmio_write(gpa, width, input.u64(), Ticks::new(now), &memory);
                 }
             }
             n @ (4 | 5) => {
                 let msr = input.one_of(&MSRS) + (place as u32 & 0x3f);
                 let value = input.u64();
                 if n == 4 {
-                    let _ = msrs.read(msr, &cpu, &platform, Tsc(now));
+                    let _ = msrs.read(msr, &cpu, &platform, Ticks::new(now));
                 } else {
-                    let _ = msrs.write(msr, value, &mut cpu, &mut platform, &memory, Tsc(now));
+                    let write = MsrWrite { msr, value };
+                    let now = Ticks::new(now);
+                    let _ = msrs.write(write, &mut cpu, &mut platform, &memory, now);
                 }
             }
             6 => {
                 now = now.saturating_add(input.u64() >> (place & 63));
-                platform.advance(Tsc(now));
+                platform.advance(Ticks::new(now));
                 let next = platform.next_deadline();
-                assert!(next.is_none_or(|next| next > Tsc(now) || now == u64::MAX), "{next:?}");
+                let now = Ticks::new(now);
+                assert!(next.is_none_or(|next| next > now || now == Ticks::MAX), "{next:?}");
             }
             7 => platform.console_input(input.bytes(usize::from(place as u8 & 31))),
             8 => {

@@ -8,10 +8,11 @@ use kernel::mm::layout::RamLayout;
 use kernel::partition::decode::plain::plain_move;
 use kernel::partition::decode::{CodeSize, Repeat, decode};
 use kernel::partition::devices::Platform;
-use kernel::partition::devices::clock::{GuestClock, Tsc, TscRate};
+use kernel::partition::devices::clock::{GuestClock, TscRate};
 use kernel::partition::devices::lapic::ApicMode;
 use kernel::partition::devices::map::{ERST_BASE, IOAPIC_BASE, LAPIC_BASE};
 use kernel::partition::emulate::{BreakpointWatch, EmulationContext, mmio, port_string};
+use kernel::time::Ticks;
 use kernel::virt::breakpoints::Breakpoints;
 use kernel::virt::{CpuState, Regs, SegmentRegister};
 use libfuzzer_sys::fuzz_target;
@@ -32,7 +33,7 @@ fuzz_target!(|bytes: &[u8]| {
     regs.gpr = core::array::from_fn(|_| input.u64());
     let breakpoints = watched.then(|| Breakpoints::new([at; 4], input.u64(), state.cr4));
     let clock =
-        GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        GuestClock { rate: TscRate::new(1_000_000_000), start: Ticks::ZERO, unix_ns_at_start: 0 };
     let layout = RamLayout::new(1 << 20).expect("whole pages");
     let mut memory = GuestRam::new(&[]);
     memory.absent = input.u16();
@@ -55,7 +56,7 @@ fuzz_target!(|bytes: &[u8]| {
             state: &state,
             platform: &mut platform,
             memory: &memory,
-            now: Tsc(1),
+            now: Ticks::new(1),
             watch,
         };
         let done = match is_port {

@@ -10,6 +10,7 @@ use kernel::block::{
     Completion, Cookie, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, QueueLane,
     SectorRange,
 };
+use kernel::time::Ns;
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -106,15 +107,15 @@ fuzz_target!(|bytes: &[u8]| {
         status: DeviceStatus::empty(),
         stays: input.u8(),
     };
-    let (shown, mut now) = (Arc::new(Mutex::new(shown)), 0);
-    let limits = DriverTimeouts { request_ns: 100, reset_ns: 50 };
+    let (shown, mut now) = (Arc::new(Mutex::new(shown)), Ns::ZERO);
+    let limits = DriverTimeouts { request_ns: Ns::new(100), reset_ns: Ns::new(50) };
     let device = MEMORY.region();
     // The rings, headers and status bytes; the tables behind them are only written.
     (0..TABLES).step_by(8).for_each(|at| device.write(at, 0_u64));
     // The device answers the first request, which asks for its name, as the input says.
     device.write(USED + 2, u16::from(input.u8() & 1));
-    let clock = std::cell::Cell::new(0);
-    let tick = || clock.replace(clock.get() + 60);
+    let clock = std::cell::Cell::new(Ns::ZERO);
+    let tick = || clock.replace(clock.get() + Ns::new(60));
     let Ok(disk) = VirtioDisk::new(0, AnyPort(shown.clone()), MEMORY.region(), limits, tick) else {
         return;
     };
@@ -135,8 +136,8 @@ fuzz_target!(|bytes: &[u8]| {
                 device.write(at + 4, u32::from(input.u16()));
             }
             4 => device.write(STATUS + usize::from(input.u8() & 63), input.u8()),
-            5 => now += u64::from(input.u8()),
-            6 => now += 1_000_000_000,
+            5 => now += Ns::new(input.u8().into()),
+            6 => now += Ns::from_secs(1),
             _ => {
                 let mut shown = shown.lock().expect("one thread");
                 shown.status = DeviceStatus::from_bits_truncate(input.u8().into());
@@ -175,7 +176,7 @@ fn submit(disk: &impl Disk, input: &mut Input<'_>, device: &DmaRegion, cookie: u
     disk.submit(&request).is_ok()
 }
 
-fn poll(disk: &impl Disk, now: u64, open: &mut BTreeMap<u64, bool>) {
+fn poll(disk: &impl Disk, now: Ns, open: &mut BTreeMap<u64, bool>) {
     let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }; 4];
     let done = disk.poll(now, &mut out);
     for Completion { cookie, result } in &out[..done] {

@@ -7,6 +7,7 @@
 //! The CRC uses the intrinsics of SSE4.2, which Miri computes itself. They require the feature in
 //! the whole program; `.ci/miri` turns it on.
 
+use crate::time::Ticks;
 use core::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u64};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -61,7 +62,7 @@ pub unsafe fn copy_words(from: *const u8, to: *mut u8, words: u64) {
 }
 
 /// Stands in for [`super::rdtsc`]: a counter that every look moves on.
-pub fn rdtsc() -> u64 {
+pub fn rdtsc() -> Ticks {
     static TICKS: AtomicU64 = AtomicU64::new(1_000);
-    TICKS.fetch_add(1_000, Relaxed)
+    Ticks::new(TICKS.fetch_add(1_000, Relaxed))
 }

@@ -30,6 +30,7 @@ pub use state::{rdmsr, wrmsr};
 pub use state::{xgetbv, xrstor, xsave, xsetbv};
 pub use zero::is_zero_page;
 
+use crate::time::Ticks;
 use core::arch::asm;
 
 pub use core::arch::x86_64::CpuidResult;
@@ -38,7 +39,7 @@ pub use core::arch::x86_64::CpuidResult;
 ///
 /// SDM 2B "RDTSC": LFENCE orders it; AMD makes LFENCE so by default since Zen.
 #[cfg(not(miri))]
-pub fn rdtsc() -> u64 {
+pub fn rdtsc() -> Ticks {
     #[cfg(test)]
     if let Some(ticks) = super::time::test_clock::look() {
         return ticks;
@@ -51,7 +52,7 @@ pub fn rdtsc() -> u64 {
             options(nomem, nostack, preserves_flags)
         )
     };
-    u64::from(high) << 32 | u64::from(low)
+    Ticks::new(u64::from(high) << 32 | u64::from(low))
 }
 
 /// Returns a CPUID leaf.

@@ -30,12 +30,13 @@ use crate::block::stats::DiskStats;
 use crate::block::{
     Completion, Cookie, DiskError, DiskIncident, DiskOperation, DiskRequest, QueueLane, SubmitError,
 };
+use crate::time::Ns;
 
 /// Resets without a good answer in between, after which a device is given up.
 const MOST_RESETS: u8 = 3;
 /// How often the device's status and capacity are read, in nanoseconds: each look is some register
 /// accesses.
-const LOOK_NS: u64 = 1_000_000_000;
+const LOOK_NS: Ns = Ns::from_secs(1);
 
 /// Status bytes.
 mod status {
@@ -49,14 +50,14 @@ mod status {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DriverTimeouts {
     /// For the answer to a request.
-    pub request_ns: u64,
+    pub request_ns: Ns,
     /// For the device to confirm a reset.
-    pub reset_ns: u64,
+    pub reset_ns: Ns,
 }
 
 impl Default for DriverTimeouts {
     fn default() -> Self {
-        Self { request_ns: crate::config::DISK_TIMEOUT_NS, reset_ns: 2_000_000_000 }
+        Self { request_ns: Ns::new(crate::config::DISK_TIMEOUT_NS), reset_ns: Ns::from_secs(2) }
     }
 }
 
@@ -77,7 +78,7 @@ enum DevicePhase {
     /// The queue is set up.
     Ready,
     /// The device was told to reset, with nothing in flight, and has not confirmed it.
-    Resetting { since_ns: u64 },
+    Resetting { since_ns: Ns },
     /// The device is given up for good.
     Dead,
 }
@@ -92,12 +93,12 @@ pub(super) struct VirtioDriver<P> {
     slots: RequestSlots,
     phase: DevicePhase,
     /// Set when a request became overdue: the device accepts no request until all are answered.
-    written_off_at: Option<u64>,
+    written_off_at: Option<Ns>,
     /// The device must be reset before it accepts another request, as soon as nothing is in flight.
     broken: bool,
     limits: DriverTimeouts,
     resets: u8,
-    look_at: u64,
+    look_at: Ns,
     last_violation: Option<DeviceProtocolError>,
     incidents: IncidentQueue,
 }
@@ -130,7 +131,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
             broken: false,
             limits,
             resets: 0,
-            look_at: 0,
+            look_at: Ns::ZERO,
             last_violation: None,
             incidents: IncidentQueue::default(),
         })
@@ -232,7 +233,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     /// Shortens the time-out from now on, also for the requests in flight.
-    pub(super) fn hurry(&mut self, request_ns: u64) {
+    pub(super) fn hurry(&mut self, request_ns: Ns) {
         self.limits.request_ns = self.limits.request_ns.min(request_ns);
     }
 
@@ -258,7 +259,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     /// Collects completions. Also detects overdue requests, and lets a device come back.
-    pub(super) fn poll(&mut self, now_ns: u64, out: &mut [Completion], stats: &DiskStats) -> usize {
+    pub(super) fn poll(&mut self, now_ns: Ns, out: &mut [Completion], stats: &DiskStats) -> usize {
         let mut done = 0;
         if self.phase == DevicePhase::Ready {
             done = self.harvest(out, stats);
@@ -338,7 +339,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     /// Accepts no request until every one in flight has its answer.
-    fn write_off(&mut self, now_ns: u64) {
+    fn write_off(&mut self, now_ns: Ns) {
         self.written_off_at = Some(now_ns);
         self.incidents.push(DiskIncident::WrittenOff { unanswered: self.slots.count() as u16 });
     }
@@ -358,7 +359,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
 
     /// Reads the state that the device reports in no answer: the need for a reset, and its
     /// capacity.
-    fn look(&mut self, now_ns: u64) {
+    fn look(&mut self, now_ns: Ns) {
         self.look_at = now_ns.saturating_add(LOOK_NS);
         if self.phase != DevicePhase::Ready {
             return;
@@ -381,7 +382,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
     }
 
     /// Resets the device, or lets it come back, once it has no request in flight.
-    fn settle(&mut self, now_ns: u64, stats: &DiskStats) {
+    fn settle(&mut self, now_ns: Ns, stats: &DiskStats) {
         match self.phase {
             DevicePhase::Ready if self.slots.count() == 0 && self.broken => {
                 self.begin_reset(now_ns, stats)
@@ -392,13 +393,13 @@ impl<P: VirtioPort> VirtioDriver<P> {
         }
     }
 
-    fn come_back(&mut self, now_ns: u64) {
+    fn come_back(&mut self, now_ns: Ns) {
         if let Some(since) = self.written_off_at.take() {
             self.incidents.push(DiskIncident::Back { away_ns: now_ns.saturating_sub(since) });
         }
     }
 
-    fn begin_reset(&mut self, now_ns: u64, stats: &DiskStats) {
+    fn begin_reset(&mut self, now_ns: Ns, stats: &DiskStats) {
         assert!(self.slots.count() == 0, "a device is reset with nothing in flight");
         stats.reset();
         self.resets += 1;
@@ -407,7 +408,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
         self.await_reset(now_ns, now_ns);
     }
 
-    fn await_reset(&mut self, now_ns: u64, since_ns: u64) {
+    fn await_reset(&mut self, now_ns: Ns, since_ns: Ns) {
         if self.port.get_status().is_empty() {
             self.start_again(now_ns);
         } else if now_ns.saturating_sub(since_ns) >= self.limits.reset_ns {
@@ -416,7 +417,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
         }
     }
 
-    fn start_again(&mut self, now_ns: u64) {
+    fn start_again(&mut self, now_ns: Ns) {
         let up = if self.resets > MOST_RESETS {
             None
         } else {

@@ -8,6 +8,7 @@ use crate::block::dma::DmaRegion;
 use crate::block::stats::{DiskCounters, DiskStats};
 use crate::block::{Completion, Cookie, Disk, DiskIncident, DiskInfo, DiskRequest, SubmitError};
 use crate::sync::{RankedLock, rank};
+use crate::time::Ns;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 /// A virtio-blk disk.
@@ -35,7 +36,7 @@ impl<P: VirtioPort> VirtioDisk<P> {
         port: P,
         region: DmaRegion,
         limits: DriverTimeouts,
-        clock: impl Fn() -> u64,
+        clock: impl Fn() -> Ns,
     ) -> Result<Self, VirtioInitError> {
         let core = VirtioDriver::new(port, region, limits)?;
         let mut disk = Self {
@@ -50,7 +51,7 @@ impl<P: VirtioPort> VirtioDisk<P> {
     }
 
     /// Asks for the device's name; zeros if it has none.
-    fn identify(&mut self, clock: impl Fn() -> u64) -> [u8; 20] {
+    fn identify(&mut self, clock: impl Fn() -> Ns) -> [u8; 20] {
         let core = self.core.get_mut();
         let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
         if core.submit_identify(Cookie(0), &self.stats).is_err() {
@@ -96,7 +97,7 @@ impl<P: VirtioPort> Disk for VirtioDisk<P> {
         Ok(())
     }
 
-    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+    fn poll(&self, now_ns: Ns, out: &mut [Completion]) -> usize {
         let mut core = self.core.lock();
         let done = core.poll(now_ns, out, &self.stats);
         self.is_down.store(core.is_dead(), Ordering::Release);
@@ -118,7 +119,7 @@ impl<P: VirtioPort> Disk for VirtioDisk<P> {
         incident
     }
 
-    fn hurry(&self, request_ns: u64) {
+    fn hurry(&self, request_ns: Ns) {
         self.core.lock().hurry(request_ns);
     }
 

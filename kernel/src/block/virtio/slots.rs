@@ -3,6 +3,7 @@
 
 use super::plan::MAX_SLOTS;
 use crate::block::{Cookie, QueueLane};
+use crate::time::Ns;
 
 /// A request in flight.
 #[derive(Clone, Copy, Debug)]
@@ -12,7 +13,7 @@ pub(super) struct InFlightRequest {
     /// Data bytes that the device writes into memory if the request succeeds.
     pub incoming: u32,
     /// Time of submission, set by the first poll after it; `None` before.
-    pub since_ns: Option<u64>,
+    pub since_ns: Option<Ns>,
     /// Whether its submitter has been told of a time-out.
     pub told: TimeoutReport,
 }
@@ -98,7 +99,7 @@ impl RequestSlots {
 
     /// Sets the submission time of new requests, and returns whether a request has waited for
     /// `limit_ns`.
-    pub(super) fn overdue(&mut self, now_ns: u64, limit_ns: u64) -> bool {
+    pub(super) fn overdue(&mut self, now_ns: Ns, limit_ns: Ns) -> bool {
         let mut overdue = false;
         for request in self.in_flight.iter_mut().flatten() {
             let since = *request.since_ns.get_or_insert(now_ns);
@@ -165,8 +166,8 @@ mod tests {
     fn the_clock_of_a_request_starts_at_the_first_poll() {
         let mut slots = RequestSlots::new(2);
         slots.occupy(0, request(0));
-        assert!(!slots.overdue(1000, 10));
-        assert!(!slots.overdue(1009, 10));
-        assert!(slots.overdue(1010, 10));
+        assert!(!slots.overdue(Ns::from_us(1), Ns::new(10)));
+        assert!(!slots.overdue(Ns::new(1_009), Ns::new(10)));
+        assert!(slots.overdue(Ns::new(1_010), Ns::new(10)));
     }
 }

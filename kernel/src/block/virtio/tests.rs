@@ -12,9 +12,10 @@ use crate::block::{
     Completion, Cookie, Disk, DiskError, DiskIncident, DiskOperation, DiskRequest, DmaSegment,
     QueueLane, SectorRange, SubmitError,
 };
+use crate::time::Ns;
 
 const SECTORS: u32 = 4096;
-const LIMITS: DriverTimeouts = DriverTimeouts { request_ns: 100, reset_ns: 50 };
+const LIMITS: DriverTimeouts = DriverTimeouts { request_ns: Ns::new(100), reset_ns: Ns::new(50) };
 
 struct VirtioBed {
     device: Arc<Mutex<FakeDevice>>,
@@ -35,7 +36,7 @@ impl VirtioBed {
         let worker = device.clone();
         let clock = move || {
             worker.lock().unwrap().work();
-            0
+            Ns::ZERO
         };
         let disk = VirtioDisk::new(
             1,
@@ -102,7 +103,7 @@ impl VirtioBed {
 
     fn poll(&self, now_ns: u64) -> Vec<VirtioAnswer> {
         let mut out = [Completion { cookie: Cookie(99), result: Ok(()) }; 128];
-        let n = self.disk.poll(now_ns, &mut out);
+        let n = self.disk.poll(Ns::new(now_ns), &mut out);
         out[..n].iter().map(|c| (c.cookie.0, c.result)).collect()
     }
 
@@ -351,7 +352,7 @@ fn a_disk_that_does_not_answer_is_written_off_without_a_reset_and_late_answers_b
     );
     bed.device().answer_late();
     assert_eq!(bed.poll(101_100), [(3, Ok(()))]);
-    assert_eq!(incidents(&bed), [DiskIncident::Back { away_ns: 100_000 }]);
+    assert_eq!(incidents(&bed), [DiskIncident::Back { away_ns: Ns::from_us(100) }]);
     assert_eq!(
         (bed.disk.is_dead(), bed.disk.counters().timeouts, bed.disk.counters().resets),
         (false, 2, 0)
@@ -367,7 +368,7 @@ fn lateness_is_told_in_pieces_where_there_is_little_room() {
     let mut told = Vec::new();
     let mut out = [Completion { cookie: Cookie(0), result: Ok(()) }];
     for now in 100..110 {
-        let count = bed.disk.poll(now, &mut out);
+        let count = bed.disk.poll(Ns::new(now), &mut out);
         told.extend(out[..count].iter().map(|c| (c.cookie.0, c.result)));
     }
     assert_eq!(told, [0, 1, 2].map(|n| (n, Err(DiskError::TimedOut))));
@@ -382,7 +383,7 @@ fn a_machine_that_ends_waits_less_long_also_for_what_is_in_flight() {
     bed.write(1);
     bed.poll(0);
     assert_eq!(bed.poll(50), []);
-    bed.disk.hurry(50);
+    bed.disk.hurry(Ns::new(50));
     assert_eq!(bed.poll(50), [(1, Err(DiskError::TimedOut))]);
 }
 

@@ -9,13 +9,14 @@ use crate::block::DiskError;
 use crate::space::succession::pause_after;
 use crate::space::{SpaceRecord, SpaceState};
 use crate::task::until;
+use crate::time::Ns;
 use core::sync::atomic::Ordering;
 
 impl DumpJob {
     /// Checks the sealed dump repeatedly, until late writes are no longer expected, the dump is
     /// released, the disk refuses, or the machine ends.
     pub(super) async fn look_for_late_writes(&self, writer: &mut DumpWriter<'_>) {
-        let (spaces, mut took_ns) = (self.host.spaces, 0);
+        let (spaces, mut took_ns) = (self.host.spaces, Ns::ZERO);
         // If refused writes have left frames in the image, there is no check: the frames are freed
         // at once.
         while spaces.succession(self.space).is_watched(time::now_ns()) && self.has_no_frames() {

@@ -25,6 +25,7 @@ use crate::mm::phys::DirectMap;
 use crate::node::{Node, services};
 use crate::paging::counters::PagerSnapshot;
 use crate::paging::{ImageDrain, PageStore};
+use crate::time::Ticks;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -93,14 +94,14 @@ struct PagerBench {
 /// Ticks that one operation takes on many pages.
 #[derive(Default)]
 struct Figure {
-    least: u64,
-    ticks: u64,
+    least: Ticks,
+    ticks: Ticks,
     pages: u64,
 }
 
 impl Figure {
     /// Adds `pages` pages that took `ticks` together.
-    fn add(&mut self, ticks: u64, pages: u64) {
+    fn add(&mut self, ticks: Ticks, pages: u64) {
         let each = ticks / pages.max(1);
         self.least = if self.pages == 0 { each } else { self.least.min(each) };
         self.ticks += ticks;
@@ -111,8 +112,8 @@ impl Figure {
         let average = self.ticks / self.pages.max(1);
         report(&ConsoleEvent::Bench {
             id,
-            minimum: self.least,
-            average,
+            minimum: self.least.as_u64(),
+            average: average.as_u64(),
             count: self.pages,
             unit: "instructions",
         });
@@ -132,7 +133,7 @@ impl PagerBench {
     }
 
     /// Runs one turn of the pager; returns its ticks.
-    fn turn(&self) -> u64 {
+    fn turn(&self) -> Ticks {
         let start = instr::rdtsc();
         let work = self.node.host.pager.poll(self.cpu, time::now_ns());
         self.node.host.act_on(work);
@@ -246,8 +247,8 @@ impl PagerBench {
 
     /// Runs the pager until at most `pages` pages hold frames and no write-out is in flight;
     /// returns the ticks.
-    fn settle(&self, object: &MemoryObject, pages: u32) -> Result<u64, MeasureError> {
-        let mut ticks = 0;
+    fn settle(&self, object: &MemoryObject, pages: u32) -> Result<Ticks, MeasureError> {
+        let mut ticks = Ticks::ZERO;
         for _ in 0..TURNS {
             let counts = object.counts();
             if counts.resident <= pages && counts.going_out == 0 {
@@ -265,7 +266,7 @@ impl PagerBench {
         object.become_image();
         let drain = ImageDrain::new(&self.node.host.pager, object.clone());
         let mut figure = Figure::default();
-        let mut ticks = 0;
+        let mut ticks = Ticks::ZERO;
         for _ in 0..TURNS {
             let start = instr::rdtsc();
             let (progress, work) = drain.step(&self.node.host.pager, self.cpu, PAGES / 2);

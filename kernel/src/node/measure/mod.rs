@@ -82,7 +82,7 @@ async fn write(node: &'static Node, id: SpaceId) -> Result<(u64, u64), DiskError
     }
     let ns = time::now_ns() - start;
     frames.into_iter().for_each(|frame| node.host.frames.free(frame));
-    result.map(|()| (whole(BYTES), ns))
+    result.map(|()| (whole(BYTES), ns.as_u64()))
 }
 
 /// Writes the first `total` bytes of the blocks, `piece` bytes at a time.

@@ -72,7 +72,7 @@ pub fn report_disks(node: &Node) {
                 DiskIncident::Back { away_ns } => {
                     format!(
                         "the disk has answered everything and is used again, after {} ms",
-                        away_ns / 1_000_000
+                        away_ns.as_u64() / 1_000_000
                     )
                 }
                 DiskIncident::Broken => "the device broke its protocol or needs a reset: it is \

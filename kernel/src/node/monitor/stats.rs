@@ -72,7 +72,7 @@ pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
         lost: pager.lost_pages,
         lock_taken: lock.taken,
         lock_waits: lock.waits,
-        lock_longest_ns: time::tsc_scale().ns(lock.longest_ticks),
+        lock_longest_ns: time::tsc_scale().ns(lock.longest_ticks).as_u64(),
         turns: lock.turns,
         turns_without_work: lock.turns_without_work,
         polls_left: pager.polls_left_to_others,

@@ -10,9 +10,10 @@ use crate::block::request::SECTOR_SIZE;
 use crate::mm::layout::RamLayout;
 use crate::space::claim::{ClaimSectors, PAGE_LEN, SpaceClaim};
 use crate::storage::spaces::sleep;
+use crate::time::Ns;
 
 /// How long a record is changed repeatedly: several beats.
-const SPELL_NS: u64 = 3_000_000_000;
+const SPELL_NS: Ns = Ns::from_secs(3);
 
 #[test]
 fn a_record_that_is_written_while_a_beat_reads_is_not_taken_for_a_strangers() {
@@ -32,7 +33,7 @@ fn a_record_that_is_written_while_a_beat_reads_is_not_taken_for_a_strangers() {
             let end_ns = time::now_ns() + SPELL_NS;
             while time::now_ns() < end_ns {
                 spaces.change_now(space, |_| ()).await.expect("a sound disk");
-                sleep(1_000_000).await;
+                sleep(Ns::from_ms(1)).await;
             }
         });
         let trouble: Vec<_> =

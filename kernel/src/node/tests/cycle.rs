@@ -5,6 +5,7 @@ use super::disk::{FaultPlan, SimDisk};
 use super::guest::{SimGuest, Truth};
 use super::machine::{SimMachine, SimRam};
 use crate::console::command::DumpChoice;
+use crate::time::Ns;
 
 /// Bytes of a disk: one space for the guest, and little more.
 pub(super) const DISK_BYTES: usize = (1 << 20) + (512 << 10);
@@ -149,7 +150,7 @@ impl Cycle {
     }
 
     fn wait(&mut self, what: &str, limit_s: u64, mut ready: impl FnMut(&mut Self) -> bool) {
-        let end = self.machine.now_ns + limit_s * 1_000_000_000;
+        let end = self.machine.now_ns + Ns::from_secs(limit_s);
         while !ready(self) {
             assert!(
                 self.machine.now_ns < end,

@@ -11,6 +11,7 @@ use crate::block::{
 };
 use crate::mm::phys::{DirectMap, FrameMemory};
 use crate::pci::window::DeviceWindow;
+use crate::time::Ns;
 use core::ops::Range;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard};
@@ -70,9 +71,9 @@ struct Flying {
     segments: Vec<DmaSegment>,
     cookie: Cookie,
     /// Time of submission; set by the first poll after it.
-    since_ns: Option<u64>,
+    since_ns: Option<Ns>,
     /// When a disk of limited speed has finished it.
-    due_ns: u64,
+    due_ns: Ns,
     told: bool,
 }
 
@@ -88,16 +89,16 @@ pub(super) struct DiskState {
     /// Bytes per second, if the disk serves its requests in turn.
     pub speed: Option<u64>,
     /// When the disk has finished the requests it has.
-    busy_until_ns: u64,
+    busy_until_ns: Ns,
     /// Whether answers to reads come late, so that later requests overtake them.
     pub reads_are_late: bool,
     /// When the first request went unanswered.
-    pub silent_since: Option<u64>,
+    pub silent_since: Option<Ns>,
     flying: Vec<Flying>,
     incidents: VecDeque<DiskIncident>,
     written_off: bool,
-    now_ns: u64,
-    timeout_ns: u64,
+    now_ns: Ns,
+    timeout_ns: Ns,
     dice: Dice,
 }
 
@@ -108,9 +109,9 @@ pub(super) struct SimDisk {
 }
 
 /// Delay of a late disk's answers.
-pub(super) const LATE_NS: u64 = 5_000_000_000;
+pub(super) const LATE_NS: Ns = Ns::from_secs(5);
 /// Time-out of the simulated driver.
-pub(super) const TIMEOUT_NS: u64 = 2_000_000_000;
+pub(super) const TIMEOUT_NS: Ns = Ns::from_secs(2);
 
 impl SimDisk {
     pub(super) fn new(index: u8, bytes: usize, map: DirectMap, seed: u64) -> Self {
@@ -122,13 +123,13 @@ impl SimDisk {
             fault: None,
             bad_bytes: 0..0,
             speed: None,
-            busy_until_ns: 0,
+            busy_until_ns: Ns::ZERO,
             reads_are_late: false,
             silent_since: None,
             flying: Vec::new(),
             incidents: VecDeque::new(),
             written_off: false,
-            now_ns: 0,
+            now_ns: Ns::ZERO,
             timeout_ns: TIMEOUT_NS,
             dice: Dice::new(seed + u64::from(index)),
         };
@@ -213,9 +214,9 @@ impl DiskState {
     }
 
     /// Returns when a request submitted now is finished.
-    fn due_ns(&mut self, bytes: u64) -> u64 {
-        let Some(speed) = self.speed else { return 0 };
-        self.busy_until_ns = self.busy_until_ns.max(self.now_ns) + bytes * 1_000_000_000 / speed;
+    fn due_ns(&mut self, bytes: u64) -> Ns {
+        let Some(speed) = self.speed else { return Ns::ZERO };
+        self.busy_until_ns = self.busy_until_ns.max(self.now_ns) + bytes * Ns::from_secs(1) / speed;
         self.busy_until_ns
     }
 
@@ -304,7 +305,7 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn poll(&self, now_ns: u64, out: &mut [Completion]) -> usize {
+    fn poll(&self, now_ns: Ns, out: &mut [Completion]) -> usize {
         let mut state = self.state();
         state.now_ns = now_ns;
         state.write_off_if_late();
@@ -343,7 +344,7 @@ impl Disk for SimDisk {
         }
         if state.written_off && state.flying.is_empty() {
             state.written_off = false;
-            state.incidents.push_back(DiskIncident::Back { away_ns: 0 });
+            state.incidents.push_back(DiskIncident::Back { away_ns: Ns::ZERO });
         }
         count
     }
@@ -356,7 +357,7 @@ impl Disk for SimDisk {
         self.state().incidents.pop_front()
     }
 
-    fn hurry(&self, request_ns: u64) {
+    fn hurry(&self, request_ns: Ns) {
         let mut state = self.state();
         state.timeout_ns = state.timeout_ns.min(request_ns);
     }

@@ -9,6 +9,7 @@ use super::power_cuts::{Medium, PowerCutFate};
 use super::{Dice, image, is_long, seed};
 use crate::console::command::DumpChoice;
 use crate::space::{SpaceLayout, SpaceState};
+use crate::time::Ns;
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Waker};
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 /// Disks of the recorded cycle.
 const DISKS: u8 = 3;
 /// Step of the clock while the test only waits.
-const WAIT_NS: u64 = 20_000_000;
+const WAIT_NS: Ns = Ns::from_ms(20);
 /// Number of such steps within which a late write is found: a look per second, and some time for
 /// the look itself.
 const LOOK_TURNS: u32 = 75;
@@ -107,7 +108,7 @@ impl Successor<'_> {
         let spaces = self.machine.node.host.spaces;
         let mut open = pin!(spaces.open());
         let mut context = Context::from_waker(Waker::noop());
-        let end_ns = self.machine.now_ns + 60_000_000_000;
+        let end_ns = self.machine.now_ns + Ns::from_secs(60);
         while open.as_mut().poll(&mut context).is_pending() {
             assert!(
                 self.machine.now_ns < end_ns,

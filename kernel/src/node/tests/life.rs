@@ -24,21 +24,22 @@ use crate::node::cpu::{self, Runners};
 use crate::node::monitor::commands;
 use crate::node::services::IdleLimit;
 use crate::partition::cpuid;
-use crate::partition::devices::clock::{GuestClock, Tsc, TscRate};
+use crate::partition::devices::clock::{GuestClock, TscRate};
 use crate::partition::lifecycle::LifecycleView;
 use crate::partition::loaders::fake::pvh_elf;
 use crate::partition::machine::VirtualMachine;
 use crate::partition::runner::{HostCpu, Runner};
 use crate::partition::shared::SharedPartition;
 use crate::partition_id::PartitionId;
+use crate::time::Ns;
 use crate::virt::fake::{
     GuestScript, GuestStep, ScriptRecord, ScriptedCpu, ScriptedMemory, ScriptedVcpu,
 };
 use crate::virt::{EnabledCpu, PageAccess, Vcpu, VmExit};
 use std::sync::Arc;
 
-const SECOND_NS: u64 = 1_000_000_000;
-const MS: u64 = 1_000_000;
+const SECOND_NS: Ns = Ns::from_secs(1);
+const MS: Ns = Ns::from_ms(1);
 /// Bytes of a partition's memory.
 const MEMORY: u64 = 2 << 20;
 /// Bytes of a disk: one space for a partition, and little more.
@@ -223,7 +224,7 @@ impl Life {
     }
 
     /// Runs for some of the node's time.
-    fn pass(&mut self, ns: u64) {
+    fn pass(&mut self, ns: Ns) {
         let end = time::now_ns() + ns;
         while time::now_ns() < end {
             self.turn();
@@ -288,7 +289,7 @@ fn runner(
     let memory = NodeMemory { host, shared: shared.clone() };
     let vcpu = Vcpu::Fake(ScriptedVcpu::new(script.clone(), Box::new(memory)));
     let rate = TscRate::new(time::tsc_hz());
-    let clock = GuestClock { rate, start: Tsc(instr::rdtsc()), unix_ns_at_start: 0 };
+    let clock = GuestClock { rate, start: instr::rdtsc(), unix_ns_at_start: 0 };
     let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
     let tag = host.tags.lock().allocate();
     Runner::new(id, shared.clone(), layout, machine, tag, host.spaces.has_devices())

@@ -31,6 +31,7 @@ use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, Spaces};
 use crate::sync::RankedLock;
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
+use crate::time::Ns;
 use crate::virt::Backend;
 use crate::virt::tag::TlbTags;
 use core::future::Future;
@@ -40,11 +41,11 @@ use core::task::{Context, Waker};
 use std::sync::Arc;
 
 /// Step of the clock per turn.
-const TURN_NS: u64 = 1_000_000;
+const TURN_NS: Ns = Ns::from_ms(1);
 /// How often a CPU polls in a turn.
 const LOOKS: usize = 4;
 /// A machine's time at its start: not zero, as on the real one.
-const START_NS: u64 = 1_000_000_000;
+const START_NS: Ns = Ns::from_secs(1);
 
 /// The pool's memory: frames and tables.
 pub(super) struct SimRam {
@@ -68,7 +69,7 @@ impl SimRam {
 pub(super) struct SimMachine {
     pub node: &'static Node,
     pub disks: Vec<&'static SimDisk>,
-    pub now_ns: u64,
+    pub now_ns: Ns,
     /// All events that the node has reported.
     pub told: Vec<String>,
 }
@@ -206,7 +207,7 @@ impl SimMachine {
         limit_s: u64,
         mut ready: impl FnMut(&mut Self) -> Option<T>,
     ) -> T {
-        let end = self.now_ns + limit_s * 1_000_000_000;
+        let end = self.now_ns + Ns::from_secs(limit_s);
         loop {
             if let Some(value) = ready(self) {
                 return value;

@@ -13,6 +13,7 @@ use crate::block::dma::fake::region;
 use crate::space::{DeviceContent, SpaceState, Uuid};
 use crate::storage::NodeDisk;
 use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, Spaces};
+use crate::time::Ns;
 use core::future::Future;
 use core::pin::pin;
 use core::task::{Context, Waker};
@@ -22,7 +23,7 @@ use std::collections::{BTreeMap, HashMap};
 const DISKS: u8 = 3;
 /// Step of the clock while a start opens a disk: the claims of the node that lost its power are
 /// watched for seconds.
-const TURN_NS: u64 = 20_000_000;
+const TURN_NS: Ns = Ns::from_ms(20);
 
 /// The medium of one disk, replayed from the log up to some point.
 pub(super) struct Medium {

@@ -14,19 +14,20 @@ use crate::block::{
     SubmitError,
 };
 use crate::storage::NodeDisk;
+use crate::time::Ns;
 
-const SECOND_NS: u64 = 1_000_000_000;
+const SECOND_NS: Ns = Ns::from_secs(1);
 /// Longest wait of a new request: for the writes that are already in flight.
-const IN_FLIGHT_NS: u64 = SECOND_NS / 2;
+const IN_FLIGHT_NS: Ns = Ns::from_ms(500);
 /// Time for the turns of the clock that a task's steps take beside the disk's time.
-const SLACK_NS: u64 = 60_000_000;
+const SLACK_NS: Ns = Ns::from_ms(60);
 /// Bytes of one copy of a record.
 const RECORD_BYTES: u64 = 4096;
 
 /// Milestones of a dump.
 struct DumpWindows {
-    crashed_ns: u64,
-    described_ns: u64,
+    crashed_ns: Ns,
+    described_ns: Ns,
     metadata_bytes: u64,
 }
 
@@ -55,8 +56,8 @@ fn crash(speed: u64, seed: u64) -> DumpWindows {
     });
     let take = |word| number(&told, word).expect(word);
     DumpWindows {
-        crashed_ns: take("crashed_ns: "),
-        described_ns: take("described_ns: "),
+        crashed_ns: Ns::new(take("crashed_ns: ")),
+        described_ns: Ns::new(take("described_ns: ")),
         metadata_bytes: take("metadata_bytes: "),
     }
 }
@@ -69,18 +70,18 @@ fn no_page_is_written_before_the_tables_of_a_crash() {
             let DumpWindows { crashed_ns, described_ns, metadata_bytes } = crash(speed, seed);
             let bytes_ns = |bytes: u64| bytes * SECOND_NS / speed;
             println!(
-                "{speed} bytes/s: CRASHED after {crashed_ns} ns, DRAINING {described_ns} ns \
-                 later, {metadata_bytes} bytes"
+                "{speed} bytes/s: CRASHED after {crashed_ns:?}, DRAINING {described_ns:?} later, \
+                 {metadata_bytes} bytes"
             );
             let most = IN_FLIGHT_NS + bytes_ns(2 * RECORD_BYTES) + SLACK_NS;
             assert!(
                 crashed_ns <= most,
-                "seed {seed}, {speed} bytes/s: CRASHED after {crashed_ns} ns, not {most}"
+                "seed {seed}, {speed} bytes/s: CRASHED after {crashed_ns:?}, not {most:?}"
             );
             let most = bytes_ns(metadata_bytes) + SLACK_NS;
             assert!(
                 described_ns <= most,
-                "seed {seed}, {speed} bytes/s: DRAINING {described_ns} ns later, not {most}"
+                "seed {seed}, {speed} bytes/s: DRAINING {described_ns:?} later, not {most:?}"
             );
         }
     }
@@ -107,7 +108,7 @@ fn a_flush_that_finds_the_queue_full_of_pages_goes_before_the_next_one() {
     let disk =
         NodeDisk::new(FoundDisk { disk: Box::leak(Box::new(AnyDisk::Host(sim))), base: None });
     test_clock::set(SECOND_NS);
-    disk.open_until(u64::MAX);
+    disk.open_until(Ns::MAX);
     let page = |slot| submit(&disk, DiskOperation::Write, CompletionOwner::WriteOut, slot);
     let flush = || submit(&disk, DiskOperation::Flush, CompletionOwner::Task, 0);
     assert_eq!(

@@ -8,6 +8,7 @@ use crate::block::{
     SubmitError,
 };
 use crate::mm::phys::{DirectMap, FrameMemory};
+use crate::time::Ns;
 use std::sync::{Mutex, MutexGuard};
 
 /// Sectors in a page.
@@ -216,7 +217,7 @@ impl Disk for FakePagingDisk {
         self.inner().dead
     }
 
-    fn poll(&self, _now_ns: u64, out: &mut [Completion]) -> usize {
+    fn poll(&self, _now_ns: Ns, out: &mut [Completion]) -> usize {
         let mut inner = self.inner();
         let mut count = 0;
         if inner.tells_lateness {

@@ -32,7 +32,7 @@ fn an_address_outside_ram_is_no_ram() {
     let rig = RigParameters::default().start();
     let object = rig.object(16, 0);
     assert_eq!(
-        rig.pager.fault(&object, Gpa::new(16 << 12), PageAccess::Read, 0),
+        rig.pager.fault(&object, Gpa::new(16 << 12), PageAccess::Read, Ns::ZERO),
         AccessOutcome::NotRam
     );
 }

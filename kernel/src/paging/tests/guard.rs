@@ -3,9 +3,10 @@
 use super::*;
 use crate::block::DiskError;
 use crate::paging::{PageLossError, PagerNotice};
+use crate::time::Ns;
 
 const FRAMES: u32 = 128;
-const SECOND: u64 = 1000 * MS;
+const SECOND: Ns = Ns::from_secs(1);
 
 /// Two equal objects on two disks share the pool; the first one's disk rejects writes from now on.
 fn one_fails() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
@@ -137,7 +138,7 @@ fn without_store() -> (Rig, Arc<MemoryObject>, Arc<MemoryObject>) {
 }
 
 /// Polls for `ns`; returns the last answer to the object's fault.
-fn wait(rig: &mut Rig, object: &MemoryObject, from: u32, ns: u64) -> AccessOutcome {
+fn wait(rig: &mut Rig, object: &MemoryObject, from: u32, ns: Ns) -> AccessOutcome {
     let end = rig.now + ns;
     while rig.now < end {
         if let lost @ AccessOutcome::Lost(_) = grow(rig, object, from) {
@@ -211,14 +212,14 @@ fn one_that_is_alone_waits_for_its_silent_disk() {
     (0..2 * FRAMES).for_each(|index| assert_eq!(rig.read(&object, index), 5));
 }
 
-/// Reads all pages of an object; returns the longest wait for one, in ns.
-fn longest_wait(rig: &mut Rig, object: &MemoryObject) -> u64 {
+/// Reads all pages of an object; returns the longest wait for one.
+fn longest_wait(rig: &mut Rig, object: &MemoryObject) -> Ns {
     let waits = (0..FRAMES).map(|index| {
         let start = rig.now;
         assert_eq!(rig.read(object, index), u64::from(index) + 1);
         rig.now - start
     });
-    waits.max().unwrap_or(0)
+    waits.max().unwrap_or(Ns::ZERO)
 }
 
 /// A disk refuses pages while a crash is recorded on it, for as long as that fails.
@@ -238,7 +239,7 @@ fn a_disk_that_refuses_pages_makes_no_neighbour_wait() {
     }
     assert!(rig.frames.owned_by(refused.id()) > FRAMES / 2, "it holds most of the pool");
     let longest = longest_wait(&mut rig, &good);
-    assert!(longest <= 100 * MS, "{longest} ns");
+    assert!(longest <= 100 * MS, "{longest:?}");
     // It gets no more than its share meanwhile.
     let _ = wait(&mut rig, &refused, 0, SECOND);
     assert!(longest_wait(&mut rig, &good) <= 100 * MS);

@@ -146,7 +146,7 @@ fn page_in() {
     while rig.frames.free_count() > 80 {
         hog.extend(rig.frames.alloc());
     }
-    rig.now += 1;
+    rig.now += Ns::new(1);
     // Far apart: no fault continues a walk.
     for n in (0..2048).map(|n| n * 17 % 2048) {
         if let LeafState::Paged(_) = rig.leaf(&object, n) {

@@ -1,6 +1,7 @@
 //! The pager's counters of its lock and its turns.
 
 use super::*;
+use crate::time::Ticks;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 #[test]
@@ -38,11 +39,11 @@ fn a_turn_is_without_work_unless_an_answer_is_taken_or_a_page_moves() {
 fn holds_are_counted_and_those_of_turns_are_timed_where_there_are_several_cpus() {
     let mut rig = RigParameters::default().start();
     let before = rig.pager.lock_use();
-    assert_eq!(before.longest_ticks, 0);
+    assert_eq!(before.longest_ticks, Ticks::ZERO);
     drop(rig.pager.locked());
     assert_eq!(rig.pager.lock_use().taken, before.taken + 2);
     rig.poll();
-    assert!(rig.pager.lock_use().longest_ticks > 0);
+    assert!(rig.pager.lock_use().longest_ticks > Ticks::ZERO);
 }
 
 #[test]

@@ -28,13 +28,14 @@ use crate::mm::object::{MemoryObject, ObjectTable};
 use crate::mm::phys::{DirectMap, FrameMemory};
 use crate::mm::table::TableReserve;
 use crate::pool::ClockPolicy;
+use crate::time::Ns;
 use crate::virt::PageAccess;
 use alloc::sync::Arc;
 use disk::{DiskPace, FakePagingDisk};
 
 const ME: CpuId = CpuId::new(0);
 const OTHER: CpuId = CpuId::new(1);
-const MS: u64 = 1_000_000;
+const MS: Ns = Ns::from_ms(1);
 
 type TestPager = Pager<'static, DirectMap, FakePagingDisk, ClockPolicy>;
 
@@ -65,7 +66,7 @@ struct Rig {
     /// A second disk, which few tests need.
     other_disk: &'static FakePagingDisk,
     pager: TestPager,
-    now: u64,
+    now: Ns,
 }
 
 impl RigParameters {
@@ -103,7 +104,7 @@ impl RigParameters {
             disk,
             other_disk,
             pager,
-            now: 0,
+            now: Ns::ZERO,
         }
     }
 }

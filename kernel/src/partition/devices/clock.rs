@@ -1,24 +1,10 @@
 //! Time as a partition sees it: TSC ticks, nanoseconds since its start, and the time of day.
 //!
-//! Devices own no clock: the vCPU loop passes a [`Tsc`] to every call that needs the time. So
+//! Devices own no clock: the vCPU loop passes a [`Ticks`] to every call that needs the time. So
 //! devices are pure and their tests choose the time. The guest's TSC runs at a constant
 //! [`TscRate`]; both are fixed for an incarnation.
 
-/// A reading of the guest's time-stamp counter.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
-#[repr(transparent)]
-pub struct Tsc(pub u64);
-
-impl Tsc {
-    /// Returns the ticks from `earlier` to `self`, zero if `earlier` is later.
-    pub const fn since(self, earlier: Tsc) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-    /// Returns the moment `ticks` later, at most the end of time.
-    pub const fn after(self, ticks: u64) -> Self {
-        Self(self.0.saturating_add(ticks))
-    }
-}
+use crate::time::{Ns, Ticks};
 
 /// Nanoseconds in a second.
 pub const NS_PER_S: u64 = 1_000_000_000;
@@ -47,12 +33,12 @@ impl TscRate {
         self.hz.saturating_add(500) / 1000
     }
     /// Converts ticks to nanoseconds, rounding down.
-    pub const fn ns_of(self, ticks: u64) -> u64 {
-        saturate(ticks as u128 * NS_PER_S as u128 / self.hz as u128)
+    pub const fn ns_of(self, ticks: Ticks) -> Ns {
+        Ns::new(saturate(ticks.as_u64() as u128 * NS_PER_S as u128 / self.hz as u128))
     }
     /// Converts nanoseconds to ticks, rounding up, so that a deadline is never early.
-    pub const fn ticks_of(self, ns: u64) -> u64 {
-        saturate((ns as u128 * self.hz as u128).div_ceil(NS_PER_S as u128))
+    pub const fn ticks_of(self, ns: Ns) -> Ticks {
+        Ticks::new(saturate((ns.as_u64() as u128 * self.hz as u128).div_ceil(NS_PER_S as u128)))
     }
 }
 
@@ -66,19 +52,19 @@ pub struct GuestClock {
     /// The frequency of the guest's TSC.
     pub rate: TscRate,
     /// The TSC when the incarnation started.
-    pub start: Tsc,
+    pub start: Ticks,
     /// Time of day at `start`: nanoseconds since 1970, UTC.
     pub unix_ns_at_start: u64,
 }
 
 impl GuestClock {
     /// Returns the nanoseconds since the incarnation started.
-    pub const fn uptime_ns(&self, now: Tsc) -> u64 {
-        self.rate.ns_of(now.since(self.start))
+    pub const fn uptime_ns(&self, now: Ticks) -> Ns {
+        self.rate.ns_of(now.saturating_sub(self.start))
     }
     /// Returns the time of day in nanoseconds since 1970, UTC.
-    pub const fn unix_ns(&self, now: Tsc) -> u64 {
-        self.unix_ns_at_start.saturating_add(self.uptime_ns(now))
+    pub const fn unix_ns(&self, now: Ticks) -> u64 {
+        self.unix_ns_at_start.saturating_add(self.uptime_ns(now).as_u64())
     }
 }
 
@@ -90,15 +76,13 @@ mod tests {
     fn a_deadline_is_never_early() {
         let rate = TscRate::new(2_999_999_999);
         for ns in [0, 1, 999, 1_000_000_007, u64::MAX / 4] {
-            let ticks = rate.ticks_of(ns);
-            assert!(rate.ns_of(ticks) >= ns, "{ns}");
+            let ticks = rate.ticks_of(Ns::new(ns));
+            assert!(rate.ns_of(ticks).as_u64() >= ns, "{ns}");
         }
     }
 
     #[test]
     fn the_end_of_time_saturates() {
-        assert_eq!(TscRate::new(1_000_000).ns_of(u64::MAX), u64::MAX);
-        assert_eq!(Tsc(u64::MAX).after(1), Tsc(u64::MAX));
-        assert_eq!(Tsc(1).since(Tsc(2)), 0);
+        assert_eq!(TscRate::new(1_000_000).ns_of(Ticks::MAX), Ns::MAX);
     }
 }

@@ -1,15 +1,15 @@
 //! Accesses to the device hole.
 
-use super::clock::Tsc;
 use super::map::{ERST_BASE, IOAPIC_BASE};
 use super::{DeviceEffect, Platform};
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::time::Ticks;
 use crate::virt::AccessWidth;
 
 impl Platform {
     /// Reads device memory. An address without a device reads all ones.
-    pub fn mmio_read(&mut self, gpa: Gpa, width: AccessWidth, now: Tsc) -> u64 {
+    pub fn mmio_read(&mut self, gpa: Gpa, width: AccessWidth, now: Ticks) -> u64 {
         let offset = gpa.page_offset();
         let value = match gpa.page_base().as_u64() {
             page if page == self.lapic.base() => {
@@ -31,7 +31,7 @@ impl Platform {
         gpa: Gpa,
         width: AccessWidth,
         value: u64,
-        now: Tsc,
+        now: Ticks,
         memory: &dyn GuestMemory,
     ) -> Result<DeviceEffect, GuestMemoryError> {
         match self.mmio_write_alone(gpa, value, now) {
@@ -43,7 +43,7 @@ impl Platform {
     /// Writes device memory as [`Self::mmio_write`] does, unless the device needs guest memory for
     /// it. Then it returns `None` and nothing has happened.
     #[inline]
-    pub fn mmio_write_alone(&mut self, gpa: Gpa, value: u64, now: Tsc) -> Option<()> {
+    pub fn mmio_write_alone(&mut self, gpa: Gpa, value: u64, now: Ticks) -> Option<()> {
         let offset = dword_offset(gpa.page_offset());
         match gpa.page_base().as_u64() {
             page if page == self.lapic.base() => {

@@ -41,7 +41,8 @@ use crate::addr::Gpa;
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::mm::layout::RamLayout;
 use crate::space::CrashText;
-use clock::{GuestClock, Tsc};
+use crate::time::Ticks;
+use clock::GuestClock;
 pub use effect::{DeviceEffect, PanicKind};
 use erst::Erst;
 use fw_cfg::{FwCfg, VmcoreinfoNote};
@@ -117,12 +118,12 @@ impl Platform {
     }
 
     /// Returns when [`Platform::advance`] must be called next, unless an access comes before.
-    pub const fn next_deadline(&self) -> Option<Tsc> {
+    pub const fn next_deadline(&self) -> Option<Ticks> {
         self.lapic.deadline()
     }
 
     /// Lets the timers expire that are due.
-    pub fn advance(&mut self, now: Tsc) {
+    pub fn advance(&mut self, now: Ticks) {
         self.lapic.advance(now);
     }
 
@@ -169,7 +170,7 @@ impl Platform {
         &mut self,
         register: u8,
         value: u64,
-        now: Tsc,
+        now: Ticks,
     ) -> Result<(), ApicAccessError> {
         let outcome = self.lapic.msr_write(register, value, now)?;
         self.finish_apic_write(outcome);

@@ -1,7 +1,7 @@
 //! The interval timer (8254): three readable counters, and the output of the third; no interrupt.
 //!
 //! Kernels without KVM's clock measure the TSC against counter 2; its gate and output are in port
-//! B. Only the moment of the last load is kept, in guest TSC ticks; the count is computed from it.
+//! B. Only the moment of the last load is kept, in [`Ticks`]; the count is computed from it.
 //! 82C54 data sheet, "Programming the 82C54", "Mode Definitions".
 //!
 //! | mode | count | output |
@@ -9,7 +9,8 @@
 //! | 0, 1, 4, 5 | down through 0 and on from 0xffff | low until 0 was reached (0), else high |
 //! | 2, 3 | down to 1, then from the start value again | high (2), high in the first half (3) |
 
-use super::clock::{NS_PER_S, Tsc, TscRate};
+use super::clock::{NS_PER_S, TscRate};
+use crate::time::Ticks;
 
 /// Ticks a second.
 const HZ: u64 = 1_193_182;
@@ -35,7 +36,7 @@ struct Counter {
     low: u8,
     /// The start value, 0 for 65536; `None` until one is written.
     start: Option<u16>,
-    loaded: Tsc,
+    loaded: Ticks,
     latched: Option<u16>,
 }
 
@@ -58,14 +59,14 @@ impl Counter {
             is_high_next: false,
             low: 0,
             start: None,
-            loaded: Tsc(0),
+            loaded: Ticks::ZERO,
             latched: None,
         }
     }
 
     /// Returns ticks since the start.
-    fn ticks(&self, now: Tsc, rate: TscRate) -> u64 {
-        let ns = u128::from(rate.ns_of(now.since(self.loaded)));
+    fn ticks(&self, now: Ticks, rate: TscRate) -> u64 {
+        let ns = u128::from(rate.ns_of(now.saturating_sub(self.loaded)).as_u64());
         u64::try_from(ns * u128::from(HZ) / u128::from(NS_PER_S)).unwrap_or(u64::MAX)
     }
 
@@ -77,7 +78,7 @@ impl Counter {
         matches!(self.mode, 2 | 3)
     }
 
-    fn count(&self, now: Tsc, rate: TscRate) -> u16 {
+    fn count(&self, now: Ticks, rate: TscRate) -> u16 {
         if self.start.is_none() {
             return 0;
         }
@@ -88,7 +89,7 @@ impl Counter {
         self.span().wrapping_sub(ticks) as u16
     }
 
-    fn is_output_high(&self, now: Tsc, rate: TscRate) -> bool {
+    fn is_output_high(&self, now: Ticks, rate: TscRate) -> bool {
         let ticks = self.ticks(now, rate);
         match (self.mode, self.start) {
             (0, start) => start.is_some() && ticks >= self.span(),
@@ -109,7 +110,7 @@ impl Counter {
         (self.start, self.latched, self.is_high_next) = (None, None, false);
     }
 
-    fn write(&mut self, value: u8, now: Tsc) {
+    fn write(&mut self, value: u8, now: Ticks) {
         let start = match self.bytes {
             CountBytes::Low => u16::from(value),
             CountBytes::High => u16::from(value) << 8,
@@ -123,7 +124,7 @@ impl Counter {
         (self.start, self.loaded) = (Some(start), now);
     }
 
-    fn read(&mut self, now: Tsc, rate: TscRate) -> u8 {
+    fn read(&mut self, now: Ticks, rate: TscRate) -> u8 {
         let [low, high] = self.latched.unwrap_or_else(|| self.count(now, rate)).to_le_bytes();
         let (value, is_last) = match self.bytes {
             CountBytes::Low => (low, true),
@@ -146,13 +147,13 @@ impl Pit {
     }
 
     /// Reads counter `number`; its control register, 3, cannot be read.
-    pub fn read(&mut self, number: u16, now: Tsc) -> u8 {
+    pub fn read(&mut self, number: u16, now: Ticks) -> u8 {
         let rate = self.rate;
         self.counters.get_mut(usize::from(number)).map_or(0xff, |counter| counter.read(now, rate))
     }
 
     /// Writes counter `number`, or the control register, 3.
-    pub fn write(&mut self, number: u16, value: u8, now: Tsc) {
+    pub fn write(&mut self, number: u16, value: u8, now: Ticks) {
         if let Some(counter) = self.counters.get_mut(usize::from(number)) {
             counter.write(value, now);
             return;
@@ -169,7 +170,7 @@ impl Pit {
     }
 
     /// Sets the gate of counter 2: a rise starts its count anew.
-    pub const fn set_gate(&mut self, is_in: bool, now: Tsc) {
+    pub const fn set_gate(&mut self, is_in: bool, now: Ticks) {
         if is_in && !self.is_gated_in {
             self.counters[GATED].loaded = now;
         }
@@ -177,7 +178,7 @@ impl Pit {
     }
 
     /// Returns the output of counter 2.
-    pub fn output(&self, now: Tsc) -> bool {
+    pub fn output(&self, now: Ticks) -> bool {
         let counter = &self.counters[GATED];
         counter.is_output_high(now, self.rate) && (self.is_gated_in || counter.mode != 0)
     }
@@ -192,21 +193,21 @@ mod tests {
     const CONTROL: u16 = 3;
 
     /// The moment `ticks` of the timer after the start, a little later.
-    fn after(ticks: u64) -> Tsc {
-        Tsc((ticks * NS_PER_S).div_ceil(HZ))
+    fn after(ticks: u64) -> Ticks {
+        Ticks::new((ticks * NS_PER_S).div_ceil(HZ))
     }
 
     fn started(control: u8, start: u16) -> Pit {
         let mut pit = Pit::new(RATE);
-        pit.set_gate(true, Tsc(0));
-        pit.write(CONTROL, control, Tsc(0));
+        pit.set_gate(true, Ticks::ZERO);
+        pit.write(CONTROL, control, Ticks::ZERO);
         let [low, high] = start.to_le_bytes();
-        pit.write(2, low, Tsc(0));
-        pit.write(2, high, Tsc(0));
+        pit.write(2, low, Ticks::ZERO);
+        pit.write(2, high, Ticks::ZERO);
         pit
     }
 
-    fn count(pit: &mut Pit, now: Tsc) -> u16 {
+    fn count(pit: &mut Pit, now: Ticks) -> u16 {
         u16::from_le_bytes([pit.read(2, now), pit.read(2, now)])
     }
 
@@ -262,10 +263,10 @@ mod tests {
     #[test]
     fn single_bytes_and_what_is_not_there() {
         let mut pit = Pit::new(RATE);
-        pit.write(CONTROL, 0x50, Tsc(0));
-        pit.write(1, 18, Tsc(0));
+        pit.write(CONTROL, 0x50, Ticks::ZERO);
+        pit.write(1, 18, Ticks::ZERO);
         assert_eq!((pit.read(1, after(8)), pit.read(1, after(9))), (10, 9));
-        assert_eq!((pit.read(CONTROL, Tsc(0)), pit.read(0, Tsc(0))), (0xff, 0));
-        pit.write(CONTROL, 0xff, Tsc(0));
+        assert_eq!((pit.read(CONTROL, Ticks::ZERO), pit.read(0, Ticks::ZERO)), (0xff, 0));
+        pit.write(CONTROL, 0xff, Ticks::ZERO);
     }
 }

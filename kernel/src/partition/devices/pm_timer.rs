@@ -4,14 +4,15 @@
 //! the interval timer is of no use. ACPI 6.5 "Power Management Timer". A hardware-reduced machine
 //! need not have this timer, but Linux looks for it.
 
-use super::clock::{Tsc, TscRate};
+use super::clock::TscRate;
+use crate::time::Ticks;
 
 const HZ: u128 = 3_579_545;
 const MASK: u32 = 0x00ff_ffff;
 
 /// Reads the counter.
-pub fn read(now: Tsc, rate: TscRate) -> u32 {
-    let ticks = u128::from(now.0) * HZ / u128::from(rate.hz());
+pub fn read(now: Ticks, rate: TscRate) -> u32 {
+    let ticks = u128::from(now.as_u64()) * HZ / u128::from(rate.hz());
     ticks as u32 & MASK
 }
 
@@ -22,8 +23,11 @@ mod tests {
     #[test]
     fn it_counts_at_its_rate_and_wraps_at_24_bits() {
         let rate = TscRate::new(2_500_000_000);
-        assert_eq!([0, 1, 4].map(|s| read(Tsc(s * rate.hz()), rate)), [0, 3_579_545, 14_318_180]);
-        assert_eq!(read(Tsc(5 * rate.hz()), rate), 17_897_725 - 0x100_0000);
-        assert_eq!(read(Tsc(u64::MAX), rate) & !MASK, 0);
+        assert_eq!(
+            [0, 1, 4].map(|s| read(Ticks::new(s * rate.hz()), rate)),
+            [0, 3_579_545, 14_318_180]
+        );
+        assert_eq!(read(Ticks::new(5 * rate.hz()), rate), 17_897_725 - 0x100_0000);
+        assert_eq!(read(Ticks::MAX, rate) & !MASK, 0);
     }
 }

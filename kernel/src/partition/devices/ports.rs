@@ -3,12 +3,12 @@
 //! A few registers are wider than a byte. Every other port is a byte device: a wider access is
 //! split into byte accesses to consecutive ports, as on the bus of a PC.
 
-use super::clock::Tsc;
 use super::fw_cfg::DmaHalf;
 use super::map::port::*;
 use super::power::{PORT_B_GATE_2, PORT_B_OUTPUT_2};
 use super::{DeviceEffect, PanicKind, Platform, pm_timer};
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::time::Ticks;
 use crate::virt::AccessWidth;
 
 const FW_CFG_DATA: u16 = FW_CFG + 1;
@@ -31,7 +31,7 @@ impl Platform {
     /// `now` is called only where a device needs the time: reading the TSC waits for all
     /// instructions before it.
     #[inline(always)]
-    pub fn pio_read(&mut self, port: u16, width: AccessWidth, now: impl FnOnce() -> Tsc) -> u32 {
+    pub fn pio_read(&mut self, port: u16, width: AccessWidth, now: impl FnOnce() -> Ticks) -> u32 {
         match (port, width) {
             (COM1..=COM1_LAST, AccessWidth::Byte) => u32::from(self.read_uart(port - COM1)),
             (_, AccessWidth::Byte) => u32::from(self.read_byte(port, now())),
@@ -39,7 +39,7 @@ impl Platform {
         }
     }
 
-    fn read_wide(&mut self, port: u16, width: AccessWidth, now: Tsc) -> u32 {
+    fn read_wide(&mut self, port: u16, width: AccessWidth, now: Ticks) -> u32 {
         match (port, width) {
             (FW_CFG_DMA_HIGH, AccessWidth::Dword) => self.fw_cfg.read_dma(DmaHalf::High),
             (FW_CFG_DMA_LOW, AccessWidth::Dword) => self.fw_cfg.read_dma(DmaHalf::Low),
@@ -62,7 +62,7 @@ impl Platform {
         width: AccessWidth,
         value: u32,
         memory: &dyn GuestMemory,
-        now: &dyn Fn() -> Tsc,
+        now: &dyn Fn() -> Ticks,
     ) -> Result<DeviceEffect, GuestMemoryError> {
         if let Some(effect) = self.pio_write_alone(port, width, value, now) {
             return Ok(effect);
@@ -80,7 +80,7 @@ impl Platform {
         port: u16,
         width: AccessWidth,
         value: u32,
-        now: &dyn Fn() -> Tsc,
+        now: &dyn Fn() -> Ticks,
     ) -> Option<DeviceEffect> {
         match width {
             AccessWidth::Byte => Some(self.write_byte(port, value as u8, now)),
@@ -93,7 +93,7 @@ impl Platform {
         port: u16,
         width: AccessWidth,
         value: u32,
-        now: &dyn Fn() -> Tsc,
+        now: &dyn Fn() -> Ticks,
     ) -> Option<DeviceEffect> {
         let value = value & width.mask() as u32;
         Some(match (port, width) {
@@ -116,7 +116,7 @@ impl Platform {
         port: u16,
         width: AccessWidth,
         value: u32,
-        now: &dyn Fn() -> Tsc,
+        now: &dyn Fn() -> Ticks,
     ) -> DeviceEffect {
         let mut effect = DeviceEffect::None;
         for i in 0..width.bytes().min(4) {
@@ -128,7 +128,7 @@ impl Platform {
         effect
     }
 
-    fn read_byte(&mut self, port: u16, now: Tsc) -> u8 {
+    fn read_byte(&mut self, port: u16, now: Ticks) -> u8 {
         match port {
             COM1..=COM1_LAST => self.read_uart(port - COM1),
             CMOS_DATA => self.rtc.read(&self.clock, now),
@@ -157,7 +157,7 @@ impl Platform {
         value
     }
 
-    fn write_byte(&mut self, port: u16, value: u8, now: &dyn Fn() -> Tsc) -> DeviceEffect {
+    fn write_byte(&mut self, port: u16, value: u8, now: &dyn Fn() -> Ticks) -> DeviceEffect {
         match port {
             COM1..=COM1_LAST => {
                 self.uart.write(port - COM1, value);

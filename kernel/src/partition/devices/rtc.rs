@@ -4,8 +4,9 @@
 //! The time comes from the incarnation's [`GuestClock`]. A guest's write to a time register only
 //! changes memory that is never read. Without this device Linux polls its ports some 40,000 times.
 
-use super::clock::{GuestClock, NS_PER_S, Tsc};
+use super::clock::{GuestClock, NS_PER_S};
 use crate::console::utc::date;
+use crate::time::Ticks;
 
 const SECONDS: u8 = 0x00;
 const MINUTES: u8 = 0x02;
@@ -66,7 +67,7 @@ impl Rtc {
     }
 
     /// Reads the data port.
-    pub fn read(&self, clock: &GuestClock, now: Tsc) -> u8 {
+    pub fn read(&self, clock: &GuestClock, now: Ticks) -> u8 {
         let unix_ns = clock.unix_ns(now);
         let time = DateTime::from_unix(unix_ns / NS_PER_S);
         match self.index {
@@ -142,14 +143,14 @@ mod tests {
     fn clock(unix_s: u64) -> GuestClock {
         GuestClock {
             rate: TscRate::new(NS_PER_S),
-            start: Tsc(0),
+            start: Ticks::ZERO,
             unix_ns_at_start: unix_s * NS_PER_S,
         }
     }
 
     fn read(rtc: &mut Rtc, index: u8, unix_s: u64) -> u8 {
         rtc.select(index);
-        rtc.read(&clock(unix_s), Tsc(0))
+        rtc.read(&clock(unix_s), Ticks::ZERO)
     }
 
     #[test]
@@ -181,7 +182,7 @@ mod tests {
     fn the_update_flag_is_up_before_the_second_changes() {
         let mut rtc = Rtc::new();
         rtc.select(STATUS_A);
-        let at = |ns| rtc.read(&clock(0), Tsc(ns)) & UPDATE_IN_PROGRESS != 0;
+        let at = |ns| rtc.read(&clock(0), Ticks::new(ns)) & UPDATE_IN_PROGRESS != 0;
         assert_eq!(
             [at(0), at(999_755_999), at(999_756_000), at(999_999_999), at(1_000_000_000)],
             [false, false, true, true, false]

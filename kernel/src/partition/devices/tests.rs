@@ -3,13 +3,14 @@ use super::map::*;
 use super::*;
 use crate::addr::Gpa;
 use crate::partition::fake::FakeGuestMemory;
+use crate::time::Ticks;
 use crate::virt::AccessWidth;
 
-const NOW: Tsc = Tsc(0);
+const NOW: Ticks = Ticks::ZERO;
 
 fn platform() -> (Platform, FakeGuestMemory) {
     let clock =
-        GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        GuestClock { rate: TscRate::new(1_000_000_000), start: Ticks::ZERO, unix_ns_at_start: 0 };
     let layout = RamLayout::new(64 << 20).unwrap();
     (Platform::new(clock, &layout, ApicMode::XApic), FakeGuestMemory::new(0x1_0000))
 }
@@ -27,7 +28,7 @@ fn nobodys_ports_and_memory_read_all_ones_and_swallow_writes() {
     for port in [0x20, 0xa0, 0xcf8, 0xcfc, 0x2f8, 0x1234, 0xffff] {
         assert_eq!(p.pio_read(port, AccessWidth::Dword, || NOW), u32::MAX, "{port:#x}");
         assert_eq!(
-            p.pio_write(port, AccessWidth::Dword, 0, &m, &|| Tsc(0)),
+            p.pio_write(port, AccessWidth::Dword, 0, &m, &|| Ticks::ZERO),
             Ok(DeviceEffect::None)
         );
     }
@@ -45,7 +46,7 @@ fn a_typed_key_becomes_an_interrupt_through_both_apics() {
     mmio(&mut p, &m, IOAPIC_BASE, 0x10 + 2 * u32::from(COM1_PIN));
     mmio(&mut p, &m, IOAPIC_BASE + 0x10, 0x31);
     assert_eq!(
-        p.pio_write(port::COM1 + 1, AccessWidth::Byte, 1, &m, &|| Tsc(0)),
+        p.pio_write(port::COM1 + 1, AccessWidth::Byte, 1, &m, &|| Ticks::ZERO),
         Ok(DeviceEffect::None)
     );
     p.console_input(b"y");
@@ -62,7 +63,7 @@ fn a_typed_key_becomes_an_interrupt_through_both_apics() {
 fn console_output_is_told_and_taken() {
     let (mut p, m) = platform();
     assert_eq!(
-        p.pio_write(port::COM1, AccessWidth::Byte, b'A'.into(), &m, &|| Tsc(0)),
+        p.pio_write(port::COM1, AccessWidth::Byte, b'A'.into(), &m, &|| Ticks::ZERO),
         Ok(DeviceEffect::Console)
     );
     let mut buf = [0; 4];
@@ -82,17 +83,17 @@ fn pvpanic_and_the_test_ports_have_their_effects() {
         (port::RESET_CONTROL, 6, DeviceEffect::Reset),
     ] {
         assert_eq!(
-            p.pio_write(port, AccessWidth::Byte, value, &m, &|| Tsc(0)),
+            p.pio_write(port, AccessWidth::Byte, value, &m, &|| Ticks::ZERO),
             Ok(effect),
             "{port:#x}"
         );
     }
     assert_eq!(
-        p.pio_write(port::TEST_FAIL, AccessWidth::Dword, 0x1234_5678, &m, &|| Tsc(0)),
+        p.pio_write(port::TEST_FAIL, AccessWidth::Dword, 0x1234_5678, &m, &|| Ticks::ZERO),
         Ok(DeviceEffect::TestFailed(0x1234_5678))
     );
     assert_eq!(
-        p.pio_write(port::DEBUG_EXIT, AccessWidth::Dword, 0x10, &m, &|| Tsc(0)),
+        p.pio_write(port::DEBUG_EXIT, AccessWidth::Dword, 0x10, &m, &|| Ticks::ZERO),
         Ok(DeviceEffect::ExitCode(0x10))
     );
     assert_eq!(p.pio_read(port::PVPANIC, AccessWidth::Byte, || NOW), 3);
@@ -102,7 +103,7 @@ fn pvpanic_and_the_test_ports_have_their_effects() {
 fn a_pci_probe_does_not_reset_the_machine() {
     let (mut p, m) = platform();
     assert_eq!(
-        p.pio_write(0xcf8, AccessWidth::Dword, 0x8000_0600, &m, &|| Tsc(0)),
+        p.pio_write(0xcf8, AccessWidth::Dword, 0x8000_0600, &m, &|| Ticks::ZERO),
         Ok(DeviceEffect::None)
     );
     assert_eq!(p.pio_read(0xcf8, AccessWidth::Dword, || NOW), u32::MAX);
@@ -112,7 +113,7 @@ fn a_pci_probe_does_not_reset_the_machine() {
 fn a_wide_access_to_byte_devices_is_several_accesses() {
     let (mut p, m) = platform();
     assert_eq!(
-        p.pio_write(port::CMOS_INDEX, AccessWidth::Word, 0x5a7f, &m, &|| Tsc(0)),
+        p.pio_write(port::CMOS_INDEX, AccessWidth::Word, 0x5a7f, &m, &|| Ticks::ZERO),
         Ok(DeviceEffect::None)
     );
     assert_eq!(p.pio_read(port::CMOS_DATA, AccessWidth::Byte, || NOW), 0x5a);
@@ -138,7 +139,7 @@ fn a_restart_forgets_interrupts_and_keeps_output() {
     let (mut p, m) = platform();
     mmio(&mut p, &m, LAPIC_BASE + 0xf0, 0x1ff);
     assert_eq!(
-        p.pio_write(port::COM1, AccessWidth::Byte, b'A'.into(), &m, &|| Tsc(0)),
+        p.pio_write(port::COM1, AccessWidth::Byte, b'A'.into(), &m, &|| Ticks::ZERO),
         Ok(DeviceEffect::Console)
     );
     p.raise_nmi();
@@ -158,10 +159,10 @@ fn a_guest_that_writes_everything_everywhere_does_not_panic_us() {
         x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let width = [AccessWidth::Byte, AccessWidth::Word, AccessWidth::Dword, AccessWidth::Qword]
             [(x >> 62) as usize];
-        let (port, value, now) = ((x >> 20) as u16 & 0xfff, x >> 13, Tsc(step * 1000));
+        let (port, value, now) = ((x >> 20) as u16 & 0xfff, x >> 13, Ticks::new(step * 1000));
         let page = [LAPIC_BASE, IOAPIC_BASE, ERST_BASE, HOLE][(x >> 60) as usize & 3];
         let gpa = Gpa::new(page + ((x >> 40) & 0xfff));
-        let _ = p.pio_write(port, width, value as u32, &m, &|| Tsc(0));
+        let _ = p.pio_write(port, width, value as u32, &m, &|| Ticks::ZERO);
         let _ = p.pio_read(port, width, || now);
         let _ = p.mmio_write(gpa, width, value, now, &m);
         let _ = p.mmio_read(gpa, width, now);

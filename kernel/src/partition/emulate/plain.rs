@@ -5,7 +5,7 @@ use crate::addr::Gpa;
 use crate::partition::decode::SourceOperand;
 use crate::partition::decode::plain::{MoveDirection, PlainMove};
 use crate::partition::devices::Platform;
-use crate::partition::devices::clock::Tsc;
+use crate::time::Ticks;
 use crate::virt::VcpuRegisters;
 
 /// Carries out `plain`; its access to `gpa` has exited. `None` if the device needs guest memory for
@@ -16,7 +16,7 @@ pub fn plain_mmio(
     vcpu: &mut impl VcpuRegisters,
     platform: &mut Platform,
     gpa: Gpa,
-    now: Tsc,
+    now: Ticks,
 ) -> Option<()> {
     match plain.direction {
         MoveDirection::Store(source) => {
@@ -48,12 +48,15 @@ mod tests {
     use crate::partition::fake::{FakeGuestMemory, FakeVcpu};
     use crate::virt::{AccessWidth, CpuState, Gpr};
 
-    const NOW: Tsc = Tsc(1_000_000);
+    const NOW: Ticks = Ticks::new(1_000_000);
 
     fn platform() -> Platform {
         let layout = RamLayout::new(1 << 20).unwrap();
-        let clock =
-            GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let clock = GuestClock {
+            rate: TscRate::new(1_000_000_000),
+            start: Ticks::ZERO,
+            unix_ns_at_start: 0,
+        };
         let mut platform = Platform::new(clock, &layout, ApicMode::XApic);
         // Entry 1 of the I/O APIC, and a local APIC that is enabled.
         for (gpa, value) in

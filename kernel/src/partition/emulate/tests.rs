@@ -5,6 +5,7 @@ use crate::partition::devices::clock::{GuestClock, TscRate};
 use crate::partition::devices::lapic::ApicMode;
 use crate::partition::devices::map::{ERST_BASE, IOAPIC_BASE, port};
 use crate::partition::fake::FakeGuestMemory;
+use crate::time::Ticks;
 use crate::virt::breakpoints::Breakpoints;
 use crate::virt::{Gpr, SegmentRegister};
 
@@ -22,8 +23,11 @@ struct EmulateBed {
 impl EmulateBed {
     /// A flat 32-bit guest without paging.
     fn new() -> Self {
-        let clock =
-            GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let clock = GuestClock {
+            rate: TscRate::new(1_000_000_000),
+            start: Ticks::ZERO,
+            unix_ns_at_start: 0,
+        };
         let segment =
             |attributes| SegmentRegister { selector: 8, attributes, limit: u32::MAX, base: 0 };
         Self {
@@ -37,7 +41,7 @@ impl EmulateBed {
     fn context(&mut self) -> EmulationContext<'_> {
         let watch = BreakpointWatch::new(self.breakpoints);
         let Self { regs, state, platform, memory, .. } = self;
-        EmulationContext { regs, state, platform, memory, now: Tsc(0), watch }
+        EmulationContext { regs, state, platform, memory, now: Ticks::ZERO, watch }
     }
     fn run(
         &mut self,
@@ -60,11 +64,11 @@ impl EmulateBed {
         port_string(&mut self.context(), &instruction, port)
     }
     fn id(&mut self) -> u64 {
-        self.platform.mmio_read(ID, AccessWidth::Qword, Tsc(0))
+        self.platform.mmio_read(ID, AccessWidth::Qword, Ticks::ZERO)
     }
     fn set_id(&mut self, value: u64) {
         assert_eq!(
-            self.platform.mmio_write(ID, AccessWidth::Qword, value, Tsc(0), &self.memory),
+            self.platform.mmio_write(ID, AccessWidth::Qword, value, Ticks::ZERO, &self.memory),
             Ok(DeviceEffect::None)
         );
     }

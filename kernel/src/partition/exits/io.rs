@@ -2,9 +2,9 @@
 
 use crate::arch::instr;
 use crate::partition::decision::ExitDecision;
-use crate::partition::devices::clock::Tsc;
 use crate::partition::devices::{DeviceEffect, Platform};
 use crate::partition::machine::{PartitionMemory, VirtualMachine};
+use crate::time::Ticks;
 use crate::virt::breakpoints::BreakpointAccess;
 use crate::virt::{AccessWidth, Gpr, IoAccess, IoDirection, VcpuRegisters};
 
@@ -55,8 +55,8 @@ pub(super) fn access_port(
     }
 }
 
-fn now() -> Tsc {
-    Tsc(instr::rdtsc())
+fn now() -> Ticks {
+    instr::rdtsc()
 }
 
 fn operand(vcpu: &impl VcpuRegisters, width: AccessWidth) -> u32 {

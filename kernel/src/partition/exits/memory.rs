@@ -4,12 +4,12 @@
 use crate::addr::Gpa;
 use crate::crash::record::CrashCause;
 use crate::partition::decision::ExitDecision;
-use crate::partition::devices::clock::Tsc;
 use crate::partition::emulate::{
     self, BreakpointWatch, EmulateError, EmulationContext, EmulationOutcome, InstructionProgress,
 };
 use crate::partition::fetch::{self, CodeView, FetchError};
 use crate::partition::machine::{PartitionMemory, VirtualMachine};
+use crate::time::Ticks;
 use crate::virt::{InjectedEvent, IoAccess, PageAccess};
 
 impl VirtualMachine {
@@ -18,7 +18,7 @@ impl VirtualMachine {
         gpa: Gpa,
         access: PageAccess,
         memory: &PartitionMemory<'_>,
-        now: Tsc,
+        now: Ticks,
     ) -> ExitDecision {
         if access == PageAccess::Execute {
             return ExitDecision::Crash(CrashCause::ExecutedNothing(gpa.as_u64()));
@@ -32,7 +32,7 @@ impl VirtualMachine {
         &mut self,
         io: IoAccess,
         memory: &PartitionMemory<'_>,
-        now: Tsc,
+        now: Ticks,
     ) -> ExitDecision {
         let port = io.port;
         self.emulate(memory, now, Gpa::new(u64::from(port)), |context, instruction| {
@@ -44,7 +44,7 @@ impl VirtualMachine {
     fn emulate(
         &mut self,
         memory: &PartitionMemory<'_>,
-        now: Tsc,
+        now: Ticks,
         at: Gpa,
         carry_out: impl FnOnce(
             &mut EmulationContext<'_>,

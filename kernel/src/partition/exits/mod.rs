@@ -16,7 +16,6 @@ mod system;
 use super::cpuid::xcr0_allowed;
 use super::decision::ExitDecision;
 use super::devices::DeviceEffect;
-use super::devices::clock::Tsc;
 use super::machine::{PartitionMemory, VirtualMachine};
 use super::shadow::source_of_shadow;
 use super::shutdown::{self, TripleFault};
@@ -27,7 +26,7 @@ use crate::virt::{Gpr, InjectedEvent, VmExit};
 impl VirtualMachine {
     /// Decides on an exit that the short way has left.
     pub(super) fn handle(&mut self, exit: VmExit, memory: &PartitionMemory<'_>) -> ExitDecision {
-        let now = Tsc(instr::rdtsc());
+        let now = instr::rdtsc();
         match exit {
             VmExit::HostInterrupt => return ExitDecision::TakeInterrupt,
             // A window has opened, or the back end has handled the exit alone: the next look at the

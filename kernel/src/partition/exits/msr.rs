@@ -1,13 +1,13 @@
 //! RDMSR and WRMSR.
 
 use crate::partition::decision::ExitDecision;
-use crate::partition::devices::clock::Tsc;
 use crate::partition::machine::{PartitionMemory, VirtualMachine};
 use crate::partition::msr::{MsrError, MsrWrite};
+use crate::time::Ticks;
 use crate::virt::Gpr;
 
 impl VirtualMachine {
-    pub(super) fn read_msr(&mut self, next: u64, now: Tsc) -> ExitDecision {
+    pub(super) fn read_msr(&mut self, next: u64, now: Ticks) -> ExitDecision {
         let number = self.vcpu.regs().get(Gpr::Rcx) as u32;
         match self.msrs.read(number, &self.vcpu, &self.platform, now) {
             Ok(value) => {
@@ -22,7 +22,7 @@ impl VirtualMachine {
         &mut self,
         next: u64,
         memory: &PartitionMemory<'_>,
-        now: Tsc,
+        now: Ticks,
     ) -> ExitDecision {
         let regs = self.vcpu.regs();
         let write = MsrWrite { msr: regs.get(Gpr::Rcx) as u32, value: regs.edx_eax() };

@@ -23,7 +23,6 @@ use crate::mm::phys::DirectMap;
 use crate::mm::resident::ResidentBytes;
 use crate::partition::cpuid::FixedAnswers;
 use crate::partition::decode::plain::{PlainMove, plain_move};
-use crate::partition::devices::clock::Tsc;
 use crate::partition::devices::lapic::register::{TASK_PRIORITY, X2APIC_BASE};
 use crate::partition::devices::{DeviceEffect, Platform};
 use crate::partition::emulate::plain_mmio;
@@ -34,6 +33,7 @@ use crate::partition::msr::number::TSC_DEADLINE;
 use crate::partition::offer::offer_events;
 use crate::partition::quick_exit::{QuickExit, ShortWay};
 use crate::partition::walk::long::fetch_address;
+use crate::time::Ticks;
 use crate::virt::{BackendVcpu, Gpr, MsrAccess, Vcpu, VmExit};
 
 /// After this many exits the longer way is taken once: it checks the time and the requests.
@@ -171,7 +171,7 @@ impl Answers<'_> {
         }
         // The time is unused: of the devices that need no guest memory, only the local APIC reads
         // it.
-        if plain_mmio(&plain, vcpu, self.platform, gpa, Tsc(0)).is_none() {
+        if plain_mmio(&plain, vcpu, self.platform, gpa, Ticks::ZERO).is_none() {
             return Some(QuickExit::Exit);
         }
         vcpu.advance_to(next);
@@ -193,7 +193,7 @@ impl Answers<'_> {
     ) -> Option<QuickExit> {
         let deadline = self.platform.next_deadline();
         self.platform.lapic_mut().set_cr8(vcpu.cr8());
-        if plain_mmio(plain, vcpu, self.platform, gpa, Tsc(instr::rdtsc())).is_none() {
+        if plain_mmio(plain, vcpu, self.platform, gpa, instr::rdtsc()).is_none() {
             return Some(QuickExit::Exit);
         }
         vcpu.set_cr8(self.platform.lapic().cr8());
@@ -240,7 +240,7 @@ impl Answers<'_> {
         self.platform.lapic_mut().set_cr8(vcpu.cr8());
         match access {
             MsrAccess::Read => {
-                let now = || Tsc(instr::rdtsc());
+                let now = || instr::rdtsc();
                 let Some(value) = self.msrs.read_alone(number, self.platform, now) else {
                     return Some(QuickExit::Exit);
                 };

@@ -143,7 +143,7 @@ fn system_time(clock: &GuestClock, at: ClockMoment) -> [u8; 28] {
     let scale = KvmClockScale::of(clock.rate.hz());
     let mut body = [0; 28];
     body[4..12].copy_from_slice(&at.guest.to_le_bytes());
-    body[12..20].copy_from_slice(&clock.uptime_ns(at.now).to_le_bytes());
+    body[12..20].copy_from_slice(&clock.uptime_ns(at.now).as_u64().to_le_bytes());
     body[20..24].copy_from_slice(&scale.multiplier.to_le_bytes());
     body[24] = scale.shift as u8;
     body[25] = FLAG_TSC_STABLE;
@@ -190,19 +190,20 @@ impl KvmClockScale {
 mod tests {
     use super::super::InjectedEvent;
     use super::*;
-    use crate::partition::devices::clock::{Tsc, TscRate};
+    use crate::partition::devices::clock::TscRate;
     use crate::partition::fake::FakeGuestMemory;
+    use crate::time::Ticks;
 
     fn clock(hz: u64) -> GuestClock {
         GuestClock {
             rate: TscRate::new(hz),
-            start: Tsc(1000),
+            start: Ticks::new(1000),
             unix_ns_at_start: 1_798_761_599 * NS_PER_S + 5,
         }
     }
 
-    fn at(now: Tsc) -> ClockMoment {
-        ClockMoment { now, guest: now.0 }
+    fn at(now: Ticks) -> ClockMoment {
+        ClockMoment { now, guest: now.as_u64() }
     }
 
     #[test]
@@ -227,11 +228,11 @@ mod tests {
     fn system_time_is_published_with_an_even_new_version() {
         let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         memory.poke(0x1000, &7u32.to_le_bytes());
-        let now = Tsc(1000 + 2_000_000_000);
+        let now = Ticks::new(1000 + 2_000_000_000);
         assert_eq!(kvm.write(SYSTEM_TIME, 0x1001, &clock(2_000_000_000), &memory, at(now)), Ok(()));
         let page = memory.peek(0x1000, 32);
         assert_eq!(page[0..4], 8u32.to_le_bytes());
-        assert_eq!(page[8..16], now.0.to_le_bytes());
+        assert_eq!(page[8..16], now.as_u64().to_le_bytes());
         assert_eq!(page[16..24], NS_PER_S.to_le_bytes());
         assert_eq!((page[28] as i8, page[29]), (0, 1));
         assert_eq!(kvm.read(SYSTEM_TIME), Some(0x1001));
@@ -241,7 +242,7 @@ mod tests {
     fn the_wall_clock_is_the_time_of_the_start() {
         let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         assert_eq!(
-            kvm.write(WALL_CLOCK, 0x10, &clock(1_000_000_000), &memory, at(Tsc(99_999))),
+            kvm.write(WALL_CLOCK, 0x10, &clock(1_000_000_000), &memory, at(Ticks::new(99_999))),
             Ok(())
         );
         let page = memory.peek(0x10, 12);
@@ -257,7 +258,7 @@ mod tests {
             (Ok(()), vec![0]),
             "it has no clock"
         );
-        kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, at(Tsc(0))).unwrap();
+        kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, at(Ticks::ZERO)).unwrap();
         let before = memory.peek(0x1000, 32);
         memory.evict(0x1000);
         assert_eq!(kvm.tell_stopped(&memory), Err(GuestMemoryError::NotResident(Gpa::new(0x1000))));
@@ -273,7 +274,7 @@ mod tests {
     fn switching_off_counts_and_nothing_else_does() {
         let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         let mut write = |value| {
-            kvm.write(SYSTEM_TIME, value, &clock(1_000_000_000), &memory, at(Tsc(0))).unwrap();
+            kvm.write(SYSTEM_TIME, value, &clock(1_000_000_000), &memory, at(Ticks::ZERO)).unwrap();
             kvm.offs()
         };
         assert_eq!(
@@ -286,7 +287,8 @@ mod tests {
     fn an_absent_page_leaves_the_register_as_it_was() {
         let (mut kvm, memory) = (KvmClock::default(), FakeGuestMemory::new(0x2000));
         memory.evict(0x1000);
-        let written = kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, at(Tsc(0)));
+        let written =
+            kvm.write(SYSTEM_TIME, 0x1001, &clock(1_000_000_000), &memory, at(Ticks::ZERO));
         assert!(matches!(written, Err(MsrError::Memory(GuestMemoryError::NotResident(_)))));
         assert_eq!(kvm.read(SYSTEM_TIME), Some(0));
     }
@@ -297,7 +299,7 @@ mod tests {
         for (msr, value) in
             [(SYSTEM_TIME, 0x10_0001), (WALL_CLOCK, u64::MAX), (0x4b56_4d02, 0), (0x1234, 0)]
         {
-            let written = kvm.write(msr, value, &clock(1_000_000_000), &memory, at(Tsc(0)));
+            let written = kvm.write(msr, value, &clock(1_000_000_000), &memory, at(Ticks::ZERO));
             assert_eq!(
                 written,
                 Err(MsrError::Exception(InjectedEvent::general_protection())),
@@ -305,7 +307,7 @@ mod tests {
             );
         }
         assert_eq!(
-            kvm.write(SYSTEM_TIME, 0x10_0000, &clock(1_000_000_000), &memory, at(Tsc(0))),
+            kvm.write(SYSTEM_TIME, 0x10_0000, &clock(1_000_000_000), &memory, at(Ticks::ZERO)),
             Ok(()),
             "switched off"
         );

@@ -3,6 +3,7 @@ use crate::mm::layout::RamLayout;
 use crate::partition::devices::clock::{GuestClock, TscRate};
 use crate::partition::devices::lapic::ApicMode;
 use crate::partition::fake::FakeGuestMemory;
+use crate::time::Ticks;
 
 struct Cpu {
     efer: u64,
@@ -41,8 +42,11 @@ struct MsrBed {
 
 impl MsrBed {
     fn new() -> Self {
-        let clock =
-            GuestClock { rate: TscRate::new(1_000_000_000), start: Tsc(0), unix_ns_at_start: 0 };
+        let clock = GuestClock {
+            rate: TscRate::new(1_000_000_000),
+            start: Ticks::ZERO,
+            unix_ns_at_start: 0,
+        };
         let platform = Platform::new(clock, &RamLayout::new(1 << 20).unwrap(), ApicMode::X2Apic);
         Self {
             msrs: Msrs::new(Vendor::Amd, 40),
@@ -52,11 +56,11 @@ impl MsrBed {
         }
     }
     fn read(&self, msr: u32) -> Result<u64, MsrError> {
-        self.msrs.read(msr, &self.cpu, &self.platform, Tsc(77))
+        self.msrs.read(msr, &self.cpu, &self.platform, Ticks::new(77))
     }
     fn write(&mut self, msr: u32, value: u64) -> Result<(), MsrError> {
         let write = MsrWrite { msr, value };
-        self.msrs.write(write, &mut self.cpu, &mut self.platform, &self.memory, Tsc(77))
+        self.msrs.write(write, &mut self.cpu, &mut self.platform, &self.memory, Ticks::new(77))
     }
 }
 
@@ -84,7 +88,10 @@ fn the_local_apic_is_reached_by_number() {
     assert_eq!(bed.write(0x80f, 0x1ff), Ok(()));
     assert_eq!(bed.write(0x832, 2 << 17 | 0xec), Ok(()));
     assert_eq!(bed.write(TSC_DEADLINE, 4711), Ok(()));
-    assert_eq!((bed.read(TSC_DEADLINE), bed.platform.next_deadline()), (Ok(4711), Some(Tsc(4711))));
+    assert_eq!(
+        (bed.read(TSC_DEADLINE), bed.platform.next_deadline()),
+        (Ok(4711), Some(Ticks::new(4711)))
+    );
     assert_eq!(bed.read(0x831), Err(FAULT));
     assert_eq!(bed.read(0x900), Err(FAULT));
 }
@@ -148,12 +155,12 @@ fn a_moved_counter_takes_deadline_and_clock_along() {
     assert_eq!(bed.write(TSC_DEADLINE, 1_000_100), Ok(()));
     assert_eq!(
         (bed.platform.next_deadline(), bed.read(TSC_DEADLINE)),
-        (Some(Tsc(177)), Ok(1_000_100))
+        (Some(Ticks::new(177)), Ok(1_000_100))
     );
     assert_eq!(bed.write(TSC_ADJUST, 999_923 + 60), Ok(()));
     assert_eq!(
         (bed.platform.next_deadline(), bed.read(TSC_DEADLINE)),
-        (Some(Tsc(117)), Ok(1_000_100))
+        (Some(Ticks::new(117)), Ok(1_000_100))
     );
     bed.memory.evict(0);
     assert!(matches!(bed.write(TSC, 5), Err(MsrError::Memory(_))));

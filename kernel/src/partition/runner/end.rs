@@ -17,10 +17,11 @@ use crate::partition::ending::{GuestEnd, true_end};
 use crate::partition::lifecycle::{AfterTeardown, BackingState, Lifecycle};
 use crate::partition::restarts::RestartVerdict;
 use crate::pool::AccountId;
+use crate::time::Ns;
 use core::sync::atomic::Ordering;
 
 /// A partition that stops waits this long for a line that takes none of its output.
-const LAST_OUTPUT_NS: u64 = 1_000_000_000;
+const LAST_OUTPUT_NS: Ns = Ns::from_secs(1);
 
 impl Runner {
     /// Carries out an end that the guest has caused itself.
@@ -124,7 +125,7 @@ impl Runner {
 
     /// Returns how the partition restarts after the crash at `at_ns`, and the reason for the stop
     /// if it does not.
-    fn restart_after_crash(&mut self, at_ns: u64) -> (RestartPolicy, &'static str) {
+    fn restart_after_crash(&mut self, at_ns: Ns) -> (RestartPolicy, &'static str) {
         let restart = self.shared.config.restart;
         match restart {
             RestartPolicy::Never => (restart, "crashed"),
@@ -158,7 +159,7 @@ impl Runner {
             resident: u64::from(counts.resident + counts.going_out),
             paged: u64::from(counts.paged + counts.coming_in),
             zero: u64::from(counts.zero + counts.untouched),
-            tsc: instr::rdtsc(),
+            tsc: instr::rdtsc().as_u64(),
         });
     }
 
@@ -191,7 +192,7 @@ impl Runner {
                 .saturating_sub(*given_before),
             reserved: u64::from(host.pager.reserved(AccountId::of(self.id))),
             boot_memory: gate.boot_pages(),
-            since_crash_ns: time::now_ns().saturating_sub(*at_ns),
+            since_crash_ns: time::now_ns().saturating_sub(*at_ns).as_u64(),
         });
         self.promise_ends = Some(time::now_ns().saturating_add(PROMISE_NS));
         self.set_state(Lifecycle::NeedsSpace { told: false });

@@ -12,13 +12,13 @@ use crate::console::report;
 use crate::console::tagged::LineSplitter;
 use crate::crash::record::CrashCause;
 use crate::host::Host;
-use crate::partition::devices::clock::Tsc;
 use crate::partition::devices::{DeviceEffect, PanicKind};
 use crate::partition::ending::GuestEnd;
 use crate::partition::hang::HangFinding;
 use crate::partition::last_words::{PanicGrace, PanicSignal};
 use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
 use crate::partition::machine::StopReason;
+use crate::time::Ns;
 use alloc::format;
 
 /// Bytes around a line with its partition's name: brackets, blank, end, and a name of 31 letters.
@@ -27,9 +27,11 @@ const TAG: usize = 36;
 const LONGEST_LINE: usize = 2 * 600;
 
 impl Runner {
-    pub(super) fn run(&mut self, host: &'static Host, on: &HostCpu<'_>, until: u64) -> StepOutcome {
+    pub(super) fn run(&mut self, host: &'static Host, on: &HostCpu<'_>, until: Ns) -> StepOutcome {
         self.count_halt();
-        if let (Some(0), Some(signal)) = (self.last_words.left_ns(), self.last_words.signal()) {
+        if let (Some(Ns::ZERO), Some(signal)) =
+            (self.last_words.left_ns(), self.last_words.signal())
+        {
             return self.crash(host, signal.reason());
         }
         if self.is_to_programs() {
@@ -49,7 +51,7 @@ impl Runner {
             .last_words
             .left_ns()
             .map_or(until, |left| until.min(entered_ns.saturating_add(left)));
-        let slice_end = Tsc(time::tsc_at(until));
+        let slice_end = time::tsc_at(until);
         let stop = self.machine.run(host, on.cpu, &object, &self.shared, slice_end);
         let stay = StayTimes { entered_ns, until_ns: until, left_ns: time::now_ns() };
         self.count_words(entered_ns);
@@ -66,7 +68,7 @@ impl Runner {
     }
 
     /// Returns the guest's wait and its deadline, if the wait is not over.
-    fn still_parked(&mut self, host: &Host) -> Option<(WaitEvent, Option<u64>)> {
+    fn still_parked(&mut self, host: &Host) -> Option<(WaitEvent, Option<Ns>)> {
         match (&self.state, &self.object) {
             (Lifecycle::Running(ParkReason::Page(ticket)), Some(object))
                 if !object.ready(*ticket) =>
@@ -81,8 +83,8 @@ impl Runner {
             (Lifecycle::Running(ParkReason::Halted), _) => {
                 let typed = self.shared.take_typed(self.machine.platform.console_room());
                 self.machine.platform.console_input(&typed);
-                let is_asleep = !self.machine.is_awake(Tsc(instr::rdtsc()));
-                let timer = self.machine.wake_up().map(|deadline| time::ns_at(deadline.0));
+                let is_asleep = !self.machine.is_awake(instr::rdtsc());
+                let timer = self.machine.wake_up().map(time::ns_at);
                 is_asleep.then(|| {
                     (WaitEvent::Own, [timer, self.next_duty()].into_iter().flatten().min())
                 })
@@ -92,7 +94,7 @@ impl Runner {
     }
 
     /// Returns when the runner must be stepped, whatever the guest waits for.
-    pub(super) fn next_duty(&self) -> Option<u64> {
+    pub(super) fn next_duty(&self) -> Option<Ns> {
         // Memory that waits for its store cannot free a frame, so its own faults could wait for
         // ever.
         let store =
@@ -112,7 +114,7 @@ impl Runner {
             self.promise_ends =
                 self.promise_ends.map(|_| time::now_ns().saturating_add(PROMISE_NS));
             let (partition, incarnation) = (self.shared.name(), self.incarnation);
-            report(&ConsoleEvent::Entered { partition, incarnation, tsc: instr::rdtsc() });
+            report(&ConsoleEvent::Entered { partition, incarnation, tsc: instr::rdtsc().as_u64() });
         }
     }
 

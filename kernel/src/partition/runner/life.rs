@@ -14,20 +14,21 @@ use crate::partition::last_words::{GuestInterrupts, PanicGrace};
 use crate::partition::lifecycle::{Lifecycle, ParkReason};
 use crate::partition::machine::StopReason;
 use crate::partition::stall::{StallWatch, WakeTime};
+use crate::time::Ns;
 
 /// A stay, nanoseconds since the start.
 pub(super) struct StayTimes {
-    pub entered_ns: u64,
+    pub entered_ns: Ns,
     /// The time at which the guest had to be left.
-    pub until_ns: u64,
+    pub until_ns: Ns,
     /// The time at which it was left.
-    pub left_ns: u64,
+    pub left_ns: Ns,
 }
 
 impl Runner {
     /// Counts the guest's own time since `since_ns` if it has reported a panic, and finds out
     /// whether a crash kernel runs.
-    pub(super) fn count_words(&mut self, since_ns: u64) {
+    pub(super) fn count_words(&mut self, since_ns: Ns) {
         if self.last_words != PanicGrace::None {
             let is_on = self.machine.vcpu.regs().interrupts_enabled();
             let interrupts = if is_on { GuestInterrupts::On } else { GuestInterrupts::Off };
@@ -50,7 +51,7 @@ impl Runner {
 
     /// Counts the time that the guest has lost.
     pub(super) fn count_stall(&mut self, stay: &StayTimes, stop: StopReason) {
-        let timer = self.machine.platform.next_deadline().map(|deadline| time::ns_at(deadline.0));
+        let timer = self.machine.platform.next_deadline().map(time::ns_at);
         let wants = match (stop, timer) {
             (StopReason::Halted, Some(at)) => WakeTime::At(at),
             (StopReason::Halted, None) => WakeTime::Nothing,

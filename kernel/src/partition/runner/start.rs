@@ -12,7 +12,7 @@ use crate::mm::guest::GuestMemoryError;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::partition::acpi::AcpiTables;
 use crate::partition::command_line::{self, Added};
-use crate::partition::devices::clock::{GuestClock, Tsc};
+use crate::partition::devices::clock::GuestClock;
 use crate::partition::hang::HangWatch;
 use crate::partition::last_words::PanicGrace;
 use crate::partition::lengths::InsnLengthCache;
@@ -20,6 +20,7 @@ use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
 use crate::partition::loaders::{self, ImageSource, LoadJob, LoadProgress};
 use crate::partition::stall::StallWatch;
 use crate::pool::PoolTerms;
+use crate::time::Ns;
 use alloc::boxed::Box;
 use alloc::format;
 
@@ -144,7 +145,7 @@ impl Runner {
         self.machine.vcpu.set_memory(object.root().base(), self.tag);
         self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
         self.last_words = PanicGrace::None;
-        self.hang = self.shared.config.hang_timeout_ns.map(HangWatch::new);
+        self.hang = self.shared.config.hang_timeout_ns.map(|ns| HangWatch::new(Ns::new(ns)));
         self.stall = StallWatch::new();
         self.entered = false;
         let job = LoadJob::new(plan, &self.shared.config.kernel);
@@ -161,7 +162,7 @@ impl Runner {
         drop(tags);
         let clock = GuestClock {
             rate: self.machine.rate,
-            start: Tsc(instr::rdtsc()),
+            start: instr::rdtsc(),
             unix_ns_at_start: host.unix_ns(),
         };
         self.machine.platform.restart(clock, plan.apic);

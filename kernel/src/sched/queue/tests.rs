@@ -1,8 +1,9 @@
 use super::*;
+use crate::time::Ns;
 
 const A: CpuId = CpuId::new(0);
 const B: CpuId = CpuId::new(1);
-const MS: u64 = 1_000_000;
+const MS: Ns = Ns::from_ms(1);
 
 fn queue(vcpus: usize) -> RunQueue<u32> {
     let mut queue = RunQueue::new();
@@ -13,7 +14,7 @@ fn queue(vcpus: usize) -> RunQueue<u32> {
 }
 
 /// Gives `cpu` its next turn, and gives the evicted vCPU away.
-fn next(queue: &mut RunQueue<u32>, cpu: CpuId, now: u64) -> Option<usize> {
+fn next(queue: &mut RunQueue<u32>, cpu: CpuId, now: Ns) -> Option<usize> {
     let turn = queue.next(cpu, now)?;
     if let Some(evict) = turn.evict {
         let _ = queue.given_away(evict);
@@ -21,18 +22,18 @@ fn next(queue: &mut RunQueue<u32>, cpu: CpuId, now: u64) -> Option<usize> {
     Some(turn.vcpu.index())
 }
 
-fn again(queue: &mut RunQueue<u32>, vcpu: usize, cpu: CpuId, now: u64) {
+fn again(queue: &mut RunQueue<u32>, vcpu: usize, cpu: CpuId, now: Ns) {
     queue.put_back(VcpuId(vcpu as u16), now, VcpuWish::Again, Some(cpu));
 }
 
-fn wait(queue: &mut RunQueue<u32>, vcpu: usize, cpu: CpuId, now: u64, on: u32, until: Option<u64>) {
+fn wait(queue: &mut RunQueue<u32>, vcpu: usize, cpu: CpuId, now: Ns, on: u32, until: Option<Ns>) {
     queue.put_back(VcpuId(vcpu as u16), now, VcpuWish::Wait { on, until }, Some(cpu));
 }
 
 #[test]
 fn one_vcpu_stays_where_it_is_and_is_never_given_away() {
     let mut queue = queue(1);
-    let turn = queue.next(A, 0).unwrap();
+    let turn = queue.next(A, Ns::ZERO).unwrap();
     assert_eq!((turn.vcpu.index(), turn.evict, turn.until), (0, None, SLICE_NS));
     again(&mut queue, 0, A, 10 * MS);
     assert_eq!(queue.next(B, 10 * MS), None);
@@ -43,8 +44,8 @@ fn one_vcpu_stays_where_it_is_and_is_never_given_away() {
 #[test]
 fn three_that_never_wait_share_two_cpus_alike() {
     let mut queue = queue(3);
-    let mut runs = [next(&mut queue, A, 0), next(&mut queue, B, 0)];
-    let mut used = [0_u64; 3];
+    let mut runs = [next(&mut queue, A, Ns::ZERO), next(&mut queue, B, Ns::ZERO)];
+    let mut used = [Ns::ZERO; 3];
     let mut moved = false;
     for slice in 1..=3000_u64 {
         let now = slice * SHARED_SLICE_NS;
@@ -58,13 +59,13 @@ fn three_that_never_wait_share_two_cpus_alike() {
         assert_ne!(runs[0], runs[1], "one vCPU on two CPUs");
     }
     let (least, most) = (used.iter().min().unwrap(), used.iter().max().unwrap());
-    assert!(moved && most - least <= 4 * SHARED_SLICE_NS, "{used:?}");
+    assert!(moved && *most - *least <= 4 * SHARED_SLICE_NS, "{used:?}");
 }
 
 #[test]
 fn a_cpu_takes_only_what_no_other_holds() {
     let mut queue = queue(2);
-    assert_eq!(next(&mut queue, A, 0), Some(0));
+    assert_eq!(next(&mut queue, A, Ns::ZERO), Some(0));
     again(&mut queue, 0, A, MS);
     assert_eq!(next(&mut queue, B, MS), Some(1));
     assert_eq!(queue.next(CpuId::new(2), MS), None, "0 is in A's registers");
@@ -76,9 +77,9 @@ fn a_reserved_cpu_takes_nothing_and_nobody_counts_on_it() {
     let mut queue = queue(1);
     queue.reserve(A);
     assert_eq!(queue.cpus_of(2), 1);
-    assert_eq!(queue.next(A, 0), None, "although one is ready");
-    assert_eq!(queue.idle(A, 0), IdleAnswer::UntilKicked);
-    assert_eq!(next(&mut queue, B, 0), Some(0));
+    assert_eq!(queue.next(A, Ns::ZERO), None, "although one is ready");
+    assert_eq!(queue.idle(A, Ns::ZERO), IdleAnswer::UntilKicked);
+    assert_eq!(next(&mut queue, B, Ns::ZERO), Some(0));
     queue.put_back(VcpuId(0), MS, VcpuWish::Wait { on: 1, until: Some(2 * MS) }, None);
     assert_eq!(
         queue.idle(A, MS),
@@ -92,7 +93,7 @@ fn a_reserved_cpu_takes_nothing_and_nobody_counts_on_it() {
 #[test]
 fn who_is_given_away_is_told_to_an_idle_cpu() {
     let mut queue = queue(2);
-    assert_eq!(next(&mut queue, A, 0), Some(0));
+    assert_eq!(next(&mut queue, A, Ns::ZERO), Some(0));
     // Long enough for the other vCPU to be well behind.
     again(&mut queue, 0, A, 5 * MS);
     assert_eq!(next(&mut queue, B, 5 * MS), Some(1));
@@ -113,8 +114,8 @@ fn who_is_given_away_is_told_to_an_idle_cpu() {
 #[test]
 fn what_happens_during_a_turn_ends_the_wait_after_it() {
     let mut queue = queue(1);
-    next(&mut queue, A, 0);
-    assert_eq!(queue.wake(|| 0, |_| true), Kicks(0), "one that runs is not disturbed");
+    next(&mut queue, A, Ns::ZERO);
+    assert_eq!(queue.wake(|| Ns::ZERO, |_| true), Kicks(0), "one that runs is not disturbed");
     wait(&mut queue, 0, A, MS, 1, None);
     assert_eq!(next(&mut queue, A, MS), Some(0), "it looks once more");
     wait(&mut queue, 0, A, MS, 1, None);
@@ -124,23 +125,23 @@ fn what_happens_during_a_turn_ends_the_wait_after_it() {
 #[test]
 fn a_request_ends_the_stay_or_the_wait() {
     let mut queue = queue(2);
-    next(&mut queue, A, 0);
-    assert_eq!(queue.poke(VcpuId(0), 0), Kicks(bit(A)));
-    assert_eq!(queue.poke(VcpuId(1), 0), Kicks(0), "a ready one is looked at anyhow");
-    assert_eq!(queue.poke(VcpuId(9), 0), Kicks(0));
-    wait(&mut queue, 0, A, 0, 1, None);
-    assert_eq!(next(&mut queue, A, 0), Some(0));
-    wait(&mut queue, 0, A, 0, 1, None);
-    next(&mut queue, B, 0);
-    assert_eq!(queue.idle(A, 0), IdleAnswer::UntilKicked);
-    assert_eq!(queue.poke(VcpuId(0), 0), Kicks(bit(A)));
+    next(&mut queue, A, Ns::ZERO);
+    assert_eq!(queue.poke(VcpuId(0), Ns::ZERO), Kicks(bit(A)));
+    assert_eq!(queue.poke(VcpuId(1), Ns::ZERO), Kicks(0), "a ready one is looked at anyhow");
+    assert_eq!(queue.poke(VcpuId(9), Ns::ZERO), Kicks(0));
+    wait(&mut queue, 0, A, Ns::ZERO, 1, None);
+    assert_eq!(next(&mut queue, A, Ns::ZERO), Some(0));
+    wait(&mut queue, 0, A, Ns::ZERO, 1, None);
+    next(&mut queue, B, Ns::ZERO);
+    assert_eq!(queue.idle(A, Ns::ZERO), IdleAnswer::UntilKicked);
+    assert_eq!(queue.poke(VcpuId(0), Ns::ZERO), Kicks(bit(A)));
 }
 
 #[test]
 fn time_ends_a_wait_and_an_idle_cpu_knows_when() {
     let mut queue = queue(1);
-    next(&mut queue, A, 0);
-    wait(&mut queue, 0, A, 0, 1, Some(3 * MS));
+    next(&mut queue, A, Ns::ZERO);
+    wait(&mut queue, 0, A, Ns::ZERO, 1, Some(3 * MS));
     assert_eq!(queue.idle(A, MS), IdleAnswer::Until(3 * MS));
     assert_eq!(queue.idle(B, MS), IdleAnswer::UntilKicked, "A holds it");
     assert_eq!(queue.idle(A, 3 * MS), IdleAnswer::HasWork);
@@ -150,17 +151,17 @@ fn time_ends_a_wait_and_an_idle_cpu_knows_when() {
 #[test]
 fn a_turn_ends_when_a_sleepers_time_comes() {
     let mut queue = queue(2);
-    next(&mut queue, A, 0);
-    queue.put_back(VcpuId(0), 0, VcpuWish::Wait { on: 1, until: Some(3 * MS) }, None);
-    assert_eq!(queue.next(A, 0).map(|turn| turn.until), Some(3 * MS));
+    next(&mut queue, A, Ns::ZERO);
+    queue.put_back(VcpuId(0), Ns::ZERO, VcpuWish::Wait { on: 1, until: Some(3 * MS) }, None);
+    assert_eq!(queue.next(A, Ns::ZERO).map(|turn| turn.until), Some(3 * MS));
 }
 
 #[test]
 fn who_wakes_drives_out_who_has_used_most_only_when_no_cpu_idles() {
     let mut queue = queue(3);
-    let sleeper = next(&mut queue, A, 0).unwrap();
-    queue.put_back(VcpuId(sleeper as u16), 0, VcpuWish::Wait { on: 1, until: None }, None);
-    assert_eq!((next(&mut queue, A, 0), next(&mut queue, B, 8 * MS)), (Some(1), Some(2)));
+    let sleeper = next(&mut queue, A, Ns::ZERO).unwrap();
+    queue.put_back(VcpuId(sleeper as u16), Ns::ZERO, VcpuWish::Wait { on: 1, until: None }, None);
+    assert_eq!((next(&mut queue, A, Ns::ZERO), next(&mut queue, B, 8 * MS)), (Some(1), Some(2)));
     assert_eq!(queue.wake(|| 9 * MS, |_| true), Kicks(bit(A)), "A's has run for 9 ms, B's for 1");
     again(&mut queue, 1, A, 9 * MS);
     assert_eq!(next(&mut queue, A, 9 * MS), Some(sleeper));
@@ -169,7 +170,7 @@ fn who_wakes_drives_out_who_has_used_most_only_when_no_cpu_idles() {
 #[test]
 fn who_wakes_too_late_to_be_behind_waits_for_the_end_of_a_turn() {
     let mut queue = queue(2);
-    next(&mut queue, A, 0);
+    next(&mut queue, A, Ns::ZERO);
     queue.put_back(VcpuId(0), 9 * MS, VcpuWish::Wait { on: 1, until: None }, None);
     next(&mut queue, A, 9 * MS);
     assert_eq!(queue.wake(|| 10 * MS, |_| true), Kicks(0), "it has used 9 ms, the other 1");
@@ -178,8 +179,8 @@ fn who_wakes_too_late_to_be_behind_waits_for_the_end_of_a_turn() {
 #[test]
 fn sleeping_saves_nothing_up() {
     let mut queue = queue(2);
-    next(&mut queue, A, 0);
-    queue.put_back(VcpuId(0), 0, VcpuWish::Wait { on: 1, until: None }, None);
+    next(&mut queue, A, Ns::ZERO);
+    queue.put_back(VcpuId(0), Ns::ZERO, VcpuWish::Wait { on: 1, until: None }, None);
     for slice in 0..1000 {
         assert_eq!(next(&mut queue, A, slice * 10 * MS), Some(1));
         again(&mut queue, 1, A, (slice + 1) * 10 * MS);
@@ -201,8 +202,8 @@ fn sleeping_saves_nothing_up() {
 fn every_vcpu_gets_its_turn_whatever_the_others_do() {
     // Two vCPUs that wake each other at every turn, a third that only computes, and one CPU.
     let mut queue = queue(3);
-    let mut used = [0_u64; 3];
-    let mut now = 0;
+    let mut used = [Ns::ZERO; 3];
+    let mut now = Ns::ZERO;
     for _ in 0..3000 {
         let vcpu = next(&mut queue, A, now).unwrap();
         let run = if vcpu == 2 { 4 * MS } else { MS / 4 };
@@ -215,5 +216,5 @@ fn every_vcpu_gets_its_turn_whatever_the_others_do() {
         let _ = queue.wake(|| now, |on| *on == vcpu as u32);
     }
     let share = now / 8;
-    assert!(used.iter().all(|&used| used > share), "{used:?} of {now}");
+    assert!(used.iter().all(|&used| used > share), "{used:?} of {now:?}");
 }

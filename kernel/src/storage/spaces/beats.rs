@@ -14,15 +14,16 @@ use crate::space::claim::BEAT_NS;
 use crate::space::holding::{BeatVerdict, SpaceHolding};
 use crate::space::{RecordSide, SpaceRecord, Uuid};
 use crate::task::until;
+use crate::time::{AtomicNs, Ns};
 use alloc::format;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 /// Most consecutive beats that late writes may overwrite before the task waits for the next beat.
 const MOST_BURIED: usize = 8;
 
 /// How long the beats of a disk may fail before the disk is given up: as long as the time-out of a
 /// request.
-const PATIENCE_NS: u64 = 30_000_000_000;
+const PATIENCE_NS: Ns = Ns::from_secs(30);
 
 /// When to renew the claims of each disk.
 #[derive(Debug)]
@@ -32,13 +33,13 @@ pub(super) struct Beats {
 
 #[derive(Debug)]
 struct DiskBeat {
-    /// Time of the next beat; `u64::MAX` before there is anything to renew, and after the disk was
+    /// Time of the next beat; `Ns::MAX` before there is anything to renew, and after the disk was
     /// given up.
-    due_ns: AtomicU64,
+    due_ns: AtomicNs,
     /// A task reads and writes claims of this disk.
     is_taken: AtomicBool,
     /// When beats began to fail; 0 while they succeed.
-    failing_since_ns: AtomicU64,
+    failing_since_ns: AtomicNs,
 }
 
 /// The exclusive right to read and write the claims of a disk.
@@ -53,7 +54,7 @@ impl Drop for BeatGuard<'_> {
 impl Beats {
     pub(super) const fn new() -> Self {
         const fn never() -> DiskBeat {
-            let (due_ns, failing_since_ns) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
+            let (due_ns, failing_since_ns) = (AtomicNs::new(Ns::MAX), AtomicNs::new(Ns::ZERO));
             DiskBeat { due_ns, is_taken: AtomicBool::new(false), failing_since_ns }
         }
         Self { disks: [const { never() }; MAX_DISKS] }
@@ -77,20 +78,20 @@ impl Beats {
 
     /// Stops renewing the claims of a disk.
     pub(super) async fn stop(&self, disk: usize) -> BeatGuard<'_> {
-        self.disks[disk].due_ns.store(u64::MAX, Ordering::Release);
+        self.disks[disk].due_ns.store(Ns::MAX, Ordering::Release);
         self.turn(disk).await
     }
 
     /// Schedules the next beat, unless the claims were given up meanwhile.
     fn note_end(&self, disk: usize) {
-        let next = |due: u64| (due != u64::MAX).then(|| time::now_ns() + BEAT_NS);
+        let next = |due: Ns| (due != Ns::MAX).then(|| time::now_ns() + BEAT_NS);
         let _ = self.disks[disk].due_ns.try_update(Ordering::AcqRel, Ordering::Acquire, next);
     }
 }
 
 impl Spaces {
     /// Renews the claims of each disk when the time has come; called at every turn.
-    pub fn beat(&'static self, now_ns: u64) {
+    pub fn beat(&'static self, now_ns: Ns) {
         for disk in 0..self.devices.len() {
             if now_ns < self.beats.disks[disk].due_ns.load(Ordering::Acquire) {
                 continue;
@@ -113,7 +114,7 @@ impl Spaces {
     /// Renews the claims of all spaces on a disk, and with them the disk's lease. The lease follows
     /// the claim with the oldest beat.
     async fn beat_with_turn(&self, disk: usize, _turn: &BeatGuard<'_>) {
-        let mut lease_end_ns = u64::MAX;
+        let mut lease_end_ns = Ns::MAX;
         for id in (0..self.spaces.len()).map(SpaceId).filter(|&id| self.place(id).disk == disk) {
             let Some(mut holding) = self.space(id).inner.lock().holding else { continue };
             let held = self.renew_claim(id, &mut holding).await;
@@ -128,7 +129,7 @@ impl Spaces {
             }
             lease_end_ns = lease_end_ns.min(holding.lease_end_ns());
         }
-        if lease_end_ns != u64::MAX {
+        if lease_end_ns != Ns::MAX {
             self.devices[disk].disk().open_until(lease_end_ns);
         }
     }
@@ -137,11 +138,11 @@ impl Spaces {
     /// disk whose claims cannot be renewed for long is given up.
     fn note_beat(&self, disk: usize, id: SpaceId, error: Option<DiskError>) {
         let since = &self.beats.disks[disk].failing_since_ns;
-        let Some(error) = error else { return since.store(0, Ordering::Release) };
-        let now_ns = time::now_ns().max(1);
+        let Some(error) = error else { return since.store(Ns::ZERO, Ordering::Release) };
+        let now_ns = time::now_ns();
         match since.load(Ordering::Acquire) {
-            0 => {
-                since.store(now_ns, Ordering::Release);
+            Ns::ZERO => {
+                since.store(now_ns.max(Ns::new(1)), Ordering::Release);
                 self.trouble(
                     id,
                     &format!(
@@ -213,7 +214,7 @@ impl Spaces {
         id: SpaceId,
         known: u64,
         tail: &[u8],
-        lease_end_ns: u64,
+        lease_end_ns: Ns,
     ) -> Result<(), DiskError> {
         let Some(record) = self.try_take_record(id, known) else { return Ok(()) };
         let at = RecordSide::of(record.sequence).offset_in_tail();
@@ -275,6 +276,6 @@ impl Spaces {
         for held in self.held_on(disk) {
             self.space(held).inner.lock().holding = None;
         }
-        self.beats.disks[disk].due_ns.store(u64::MAX, Ordering::Release);
+        self.beats.disks[disk].due_ns.store(Ns::MAX, Ordering::Release);
     }
 }

@@ -20,6 +20,7 @@ use crate::space::succession::Succession;
 use crate::space::taking::{ClaimLook, SpaceTaking, TakingStep};
 use crate::space::{SpaceRecord, Uuid};
 use crate::task::until;
+use crate::time::Ns;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
@@ -30,7 +31,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 /// How long a clean stop waits for disks that do not answer; the next start watches a claim that
 /// stays.
-const LAST_PATIENCE_NS: u64 = 10_000_000_000;
+const LAST_PATIENCE_NS: Ns = Ns::from_secs(10);
 
 /// The last 12 KiB of a space: claims and both records.
 pub(super) struct SpaceEnding {
@@ -93,7 +94,7 @@ impl Spaces {
     /// Takes the claim, and returns the look that proves it; `None` if the space is refused.
     async fn take(&self, id: SpaceId) -> Result<Option<(SpaceClaim, ClaimLook)>, DiskError> {
         let mut taking = SpaceTaking::new(self.node);
-        let (mut next_ns, mut is_told) = (0, false);
+        let (mut next_ns, mut is_told) = (Ns::ZERO, false);
         loop {
             sleep_until(next_ns).await;
             // No other request of this start comes between the look that finds a space free and the
@@ -267,11 +268,11 @@ impl Spaces {
 }
 
 /// Waits until `end_ns`.
-async fn sleep_until(end_ns: u64) {
+async fn sleep_until(end_ns: Ns) {
     until(|| (time::now_ns() >= end_ns).then_some(())).await;
 }
 
 /// Waits for `ns` nanoseconds.
-pub async fn sleep(ns: u64) {
+pub async fn sleep(ns: Ns) {
     sleep_until(time::now_ns().saturating_add(ns)).await;
 }

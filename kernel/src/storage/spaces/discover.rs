@@ -18,11 +18,12 @@ use crate::paging::MAX_SPACES;
 use crate::space::SpaceArea;
 use crate::storage::disk::NodeDisk;
 use crate::sync::{RankedLock, rank};
+use crate::time::Ns;
 use alloc::format;
 use alloc::vec::Vec;
 
 /// Time-out for a driver; the driver itself gives up earlier.
-const TIMEOUT_NS: u64 = 60_000_000_000;
+const TIMEOUT_NS: Ns = Ns::from_secs(60);
 
 /// Location of a space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,7 +127,7 @@ impl PagingDevice {
 }
 
 fn read(
-    disk: &BlockingDisk<'_, impl Fn() -> u64>,
+    disk: &BlockingDisk<'_, impl Fn() -> Ns>,
     sector: u64,
     buffer: &DmaRegion,
     bytes: &mut [u8],

@@ -56,7 +56,7 @@ impl Spaces {
 
     /// Makes the record of a space that was never written.
     pub(super) fn blank_record(&self, id: SpaceId) -> SpaceRecord {
-        let name = Uuid::from_entropy(instr::rdtsc(), id.0 as u64);
+        let name = Uuid::from_entropy(instr::rdtsc().as_u64(), id.0 as u64);
         SpaceRecord {
             sequence: 0,
             ..SpaceRecord::free(self.place(id).area.bytes(), name, Residue::Clean)

@@ -12,6 +12,7 @@ use crate::block::{Disk, DiskError};
 use crate::space::SpaceRecord;
 use crate::space::succession::{Succession, Surroundings, pause_after};
 use crate::storage::describe::{self, PutMode, RecoveredPages};
+use crate::time::Ns;
 use core::sync::atomic::Ordering;
 
 impl Spaces {
@@ -19,7 +20,7 @@ impl Spaces {
     pub(super) fn succeed(&self, id: SpaceId, succession: Succession) {
         self.space(id).inner.lock().succession = succession;
         if succession.compares() {
-            self.look_again(id, 0);
+            self.look_again(id, Ns::ZERO);
         }
     }
 
@@ -40,26 +41,26 @@ impl Spaces {
 
     /// Schedules the next look at a space, after a pause that depends on how long the last look
     /// took.
-    fn look_again(&self, id: SpaceId, took_ns: u64) {
+    fn look_again(&self, id: SpaceId, took_ns: Ns) {
         let at_ns = time::now_ns().saturating_add(pause_after(took_ns));
         self.space(id).inner.lock().late_ns = at_ns;
-        self.mend_due_ns.fetch_min(at_ns, Ordering::AcqRel);
+        self.mend_due_ns.lower(at_ns, Ordering::AcqRel);
     }
 
     /// Begins a look if it is due; returns when the next one is due, if there will be one.
-    pub(super) fn look_for_late_writes(&'static self, id: SpaceId, now_ns: u64) -> Option<u64> {
+    pub(super) fn look_for_late_writes(&'static self, id: SpaceId, now_ns: Ns) -> Option<Ns> {
         let mut inner = self.space(id).inner.lock();
         if !inner.succession.is_watched(now_ns) || matches!(inner.phase, SpacePhase::Failed(_)) {
             return None;
         }
         if now_ns >= inner.late_ns && self.disk(id).is_dead() {
-            inner.late_ns = now_ns.saturating_add(pause_after(0));
+            inner.late_ns = now_ns.saturating_add(pause_after(Ns::ZERO));
         }
         if now_ns < inner.late_ns {
             return Some(inner.late_ns);
         }
         // Set again when the look ends.
-        inner.late_ns = u64::MAX;
+        inner.late_ns = Ns::MAX;
         drop(inner);
         self.tasks.start(async move {
             let start_ns = time::now_ns();

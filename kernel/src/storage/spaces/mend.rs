@@ -13,11 +13,12 @@
 use super::{SpaceId, SpacePhase, Spaces};
 use crate::arch::time;
 use crate::block::{Disk, DiskError};
+use crate::time::Ns;
 use alloc::format;
 use core::sync::atomic::Ordering;
 
 /// Time until the first retry.
-const FIRST_NS: u64 = 10_000_000_000;
+const FIRST_NS: Ns = Ns::from_secs(10);
 /// How often that time is doubled at most.
 const DOUBLINGS: u32 = 5;
 
@@ -26,22 +27,22 @@ impl Spaces {
     pub fn set_aside(&self, id: SpaceId, error: DiskError) {
         let mut inner = self.space(id).inner.lock();
         inner.phase = SpacePhase::Failed(error);
-        let wait_ns = FIRST_NS << inner.failures.min(DOUBLINGS);
+        let wait_ns = FIRST_NS.saturating_mul(1 << inner.failures.min(DOUBLINGS));
         inner.failures = inner.failures.saturating_add(1);
         inner.again_ns = time::now_ns().saturating_add(wait_ns);
-        self.mend_due_ns.fetch_min(inner.again_ns, Ordering::AcqRel);
+        self.mend_due_ns.lower(inner.again_ns, Ordering::AcqRel);
     }
 
     /// Opens spaces again that have waited long enough, and checks others for late writes; called
     /// at every turn.
-    pub fn mend(&'static self, now_ns: u64) {
+    pub fn mend(&'static self, now_ns: Ns) {
         if now_ns < self.mend_due_ns.load(Ordering::Acquire) {
             return;
         }
-        self.mend_due_ns.store(u64::MAX, Ordering::Release);
+        self.mend_due_ns.store(Ns::MAX, Ordering::Release);
         for id in (0..self.spaces.len()).map(SpaceId) {
             if let Some(next_ns) = self.look_for_late_writes(id, now_ns) {
-                self.mend_due_ns.fetch_min(next_ns, Ordering::AcqRel);
+                self.mend_due_ns.lower(next_ns, Ordering::AcqRel);
             }
             let mut inner = self.space(id).inner.lock();
             if !matches!(inner.phase, SpacePhase::Failed(_)) {
@@ -51,7 +52,7 @@ impl Spaces {
             // requests any more.
             if inner.again_ns > now_ns || self.disk(id).is_dead() {
                 inner.again_ns = inner.again_ns.max(now_ns.saturating_add(FIRST_NS));
-                self.mend_due_ns.fetch_min(inner.again_ns, Ordering::AcqRel);
+                self.mend_due_ns.lower(inner.again_ns, Ordering::AcqRel);
                 continue;
             }
             inner.phase = SpacePhase::Unusable;

@@ -1,6 +1,7 @@
 //! The program of a scripted guest, and the record of what has happened to it.
 
 use crate::addr::{Gpa, Hpa};
+use crate::time::Ns;
 use crate::virt::{AccessWidth, CpuState, InjectedEvent, Regs, VmExit};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -35,7 +36,7 @@ pub enum GuestStep {
     /// LIDT of a table with this limit.
     LoadTable(u16),
     /// Work without exits for this many nanoseconds of the guest's own time.
-    Work(u64),
+    Work(Ns),
     /// Any other exit. It is over when the hypervisor has advanced RIP or injected an exception.
     Exit(VmExit),
 }

@@ -6,6 +6,7 @@ use crate::addr::Gpa;
 use crate::arch::instr::rdtsc;
 use crate::arch::vectors;
 use crate::arch::{interrupts, time};
+use crate::time::{Ns, Ticks};
 use crate::virt::contract::WindowRequest;
 use crate::virt::exit::{
     AccessWidth, InjectedEvent, IoAccess, IoDirection, PageAccess, ShadowSource, VmExit,
@@ -291,7 +292,7 @@ fn reloading_keeps_the_guest(bench: &mut SelftestBench, cpu: &EnabledCpu) {
 }
 
 fn the_timer_ends_a_guest_that_spins(bench: &mut SelftestBench) {
-    const SLICE_NS: u64 = 2_000_000;
+    const SLICE_NS: Ns = Ns::from_ms(2);
     bench.start(&[0xeb, 0xfe]); // jmp here
     interrupts::take(vectors::TIMER);
     let start = time::now_ns();
@@ -336,10 +337,13 @@ fn cpuid_round_trip_is_measured(bench: &mut SelftestBench) {
     const ROUNDS: u32 = 4096;
     bench.start(&[0x0f, 0xa2, 0xeb, 0xfc]); // cpuid; jmp back
     let clock = (0..WARM_UPS)
-        .map(|_| u64::wrapping_sub(0, rdtsc()).wrapping_add(rdtsc()))
+        .map(|_| {
+            let start = rdtsc();
+            rdtsc() - start
+        })
         .min()
-        .unwrap_or(0);
-    let (mut least, mut total) = (u64::MAX, 0);
+        .unwrap_or_default();
+    let (mut least, mut total) = (Ticks::MAX, Ticks::ZERO);
     for round in 0..WARM_UPS + ROUNDS {
         let start = rdtsc();
         let exit = bench.vcpu.run();
@@ -355,7 +359,8 @@ fn cpuid_round_trip_is_measured(bench: &mut SelftestBench) {
         }
     }
     info!(
-        "  E1    CPUID round trip, guest included: least {least}, average {} TSC ticks",
-        total / u64::from(ROUNDS)
+        "  E1    CPUID round trip, guest included: least {}, average {} TSC ticks",
+        least.as_u64(),
+        (total / u64::from(ROUNDS)).as_u64()
     );
 }

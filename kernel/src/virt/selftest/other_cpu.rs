@@ -9,6 +9,7 @@ use super::{CheckOutcome, Score, SelftestBench, checks};
 use crate::arch::percpu::{self, CpuId};
 use crate::arch::vectors;
 use crate::arch::{instr, interrupts, smp, time};
+use crate::time::Ns;
 use crate::virt::contract::MissingFeatureError;
 use crate::virt::exit::VmExit;
 use crate::virt::face::Backend;
@@ -28,7 +29,7 @@ const SPINNING: u8 = 1;
 const DONE: u8 = 2;
 
 /// Much longer than the checks take on the slowest emulator.
-const PATIENCE_NS: u64 = 20_000_000_000;
+const PATIENCE_NS: Ns = Ns::from_secs(20);
 
 /// Runs the checks of `bench` on the next CPU, if there is one.
 ///
@@ -42,7 +43,7 @@ pub(super) fn run(bench: SelftestBench, frames: CpuFrames) -> Result<Score, Miss
     *BENCH.lock() = Some((bench, Some(frames)));
     smp::release(other_main);
     wait_for(SPINNING)?;
-    time::spin_ns(1_000_000);
+    time::spin_ns(Ns::from_ms(1));
     interrupts::kick(other);
     wait_for(DONE)?;
     Ok(BENCH.lock().as_ref().map_or(Score { passed: 0, failed: 1 }, |(bench, _)| bench.score))

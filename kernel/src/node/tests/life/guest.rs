@@ -1,6 +1,7 @@
 //! The guest runs: exits that are answered, pages that come back, halts that end.
 
 use super::*;
+use crate::time::Ns;
 use crate::virt::{AccessWidth, InjectedEvent};
 use GuestStep::*;
 
@@ -15,8 +16,8 @@ const APIC_ON: [GuestStep; 4] = [
 const END_OF_INTERRUPT: GuestStep = WriteMsr(0x80b, 0);
 
 /// Arms the timer: it interrupts after `ns`.
-const fn arm(ns: u64) -> GuestStep {
-    WriteMsr(0x838, ns)
+const fn arm(ns: Ns) -> GuestStep {
+    WriteMsr(0x838, ns.as_u64())
 }
 
 #[test]
@@ -108,7 +109,7 @@ fn a_halt_ends_when_the_timer_interrupts_and_no_earlier() {
     assert_eq!(life.record().delivered, [InjectedEvent::interrupt(TIMER_VECTOR)]);
     assert_eq!(life.record().entries, entries + 2, "the wake-up, and the end of the interrupt");
     let took = time::now_ns() - before;
-    assert!((50 * MS..70 * MS).contains(&took), "{took}");
+    assert!((50 * MS..70 * MS).contains(&took), "{took:?}");
 }
 
 #[test]

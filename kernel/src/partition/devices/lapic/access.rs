@@ -4,6 +4,7 @@
 use super::register::*;
 use super::*;
 use crate::arch::apic_words::shorthand;
+use crate::time::Ticks;
 
 /// The value of the version register: version 0x14, six local vector table entries.
 const VERSION_VALUE: u32 = 0x14 | ((LVT_COUNT as u32 - 1) << 16);
@@ -26,7 +27,7 @@ const LVT_WRITABLE: [u32; LVT_COUNT] = {
 
 impl LocalApic {
     /// Reads the dword at byte `offset` of the APIC page.
-    pub fn mmio_read(&mut self, offset: u16, now: Tsc) -> u32 {
+    pub fn mmio_read(&mut self, offset: u16, now: Ticks) -> u32 {
         if self.mode != ApicMode::XApic {
             return u32::MAX;
         }
@@ -40,7 +41,7 @@ impl LocalApic {
     }
 
     /// Writes the dword at byte `offset` of the APIC page.
-    pub fn mmio_write(&mut self, offset: u16, value: u32, now: Tsc) -> ApicOutcome {
+    pub fn mmio_write(&mut self, offset: u16, value: u32, now: Ticks) -> ApicOutcome {
         if self.mode != ApicMode::XApic {
             return ApicOutcome::None;
         }
@@ -79,7 +80,7 @@ impl LocalApic {
     ///
     /// # Errors
     /// [`ApicAccessError`] outside x2APIC mode and for registers that x2APIC mode lacks.
-    pub fn msr_read(&self, register: u8, now: Tsc) -> Result<u64, ApicAccessError> {
+    pub fn msr_read(&self, register: u8, now: Ticks) -> Result<u64, ApicAccessError> {
         if self.mode != ApicMode::X2Apic {
             return Err(ApicAccessError);
         }
@@ -99,7 +100,7 @@ impl LocalApic {
         &mut self,
         register: u8,
         value: u64,
-        now: Tsc,
+        now: Ticks,
     ) -> Result<ApicOutcome, ApicAccessError> {
         match register {
             END_OF_INTERRUPT => self.write_end_of_interrupt(value),
@@ -139,7 +140,7 @@ impl LocalApic {
         &mut self,
         register: u8,
         value: u64,
-        now: Tsc,
+        now: Ticks,
     ) -> Result<ApicOutcome, ApicAccessError> {
         if register == COMMAND {
             self.send(InterruptCommand::from_bits(value));
@@ -168,7 +169,7 @@ impl LocalApic {
     }
 
     /// Reads a register that exists in both modes.
-    fn read(&self, register: u8, now: Tsc) -> Result<u32, ApicAccessError> {
+    fn read(&self, register: u8, now: Ticks) -> Result<u32, ApicAccessError> {
         let x2apic = self.mode == ApicMode::X2Apic;
         Ok(match register {
             ID if x2apic => u32::from(BOOT_APIC_ID),
@@ -198,7 +199,7 @@ impl LocalApic {
     }
 
     /// Writes a register that works alike in both modes.
-    fn write(&mut self, register: u8, value: u32, now: Tsc) -> Result<(), ApicAccessError> {
+    fn write(&mut self, register: u8, value: u32, now: Ticks) -> Result<(), ApicAccessError> {
         match register {
             TASK_PRIORITY => self.tpr = value as u8,
             SPURIOUS => self.set_spurious(value),

@@ -19,9 +19,10 @@ mod vectors;
 #[cfg(test)]
 mod tests;
 
-use super::clock::{Tsc, TscRate};
+use super::clock::TscRate;
 use super::map::{BOOT_APIC_ID, LAPIC_BASE};
 use crate::arch::apic_words::{InterruptCommand, LocalVector, delivery};
+use crate::time::Ticks;
 use timer::{ApicTimer, TimerMode};
 use vectors::Vectors;
 
@@ -337,24 +338,24 @@ impl LocalApic {
     }
 
     /// Returns when the timer expires; `None` while it is stopped or masked.
-    pub const fn deadline(&self) -> Option<Tsc> {
+    pub const fn deadline(&self) -> Option<Ticks> {
         if self.lvt[LVT_TIMER].masked() { None } else { self.timer.deadline() }
     }
 
     /// Lets the timer expire if its time has come.
-    pub fn advance(&mut self, now: Tsc) {
+    pub fn advance(&mut self, now: Ticks) {
         if self.timer.expire(self.timer_mode(), now, self.rate) {
             self.local_interrupt(LVT_TIMER);
         }
     }
 
     /// Reads IA32_TSC_DEADLINE.
-    pub fn tsc_deadline(&self) -> u64 {
+    pub fn tsc_deadline(&self) -> Ticks {
         self.timer.tsc_deadline(self.timer_mode())
     }
 
     /// Writes IA32_TSC_DEADLINE.
-    pub fn set_tsc_deadline(&mut self, deadline: u64) {
+    pub fn set_tsc_deadline(&mut self, deadline: Ticks) {
         self.timer.set_tsc_deadline(deadline, self.timer_mode());
     }
 

@@ -1,8 +1,9 @@
 use super::register::*;
 use super::*;
+use crate::time::Ticks;
 
 const RATE: TscRate = TscRate::new(1_000_000_000);
-const NOW: Tsc = Tsc(0);
+const NOW: Ticks = Ticks::ZERO;
 
 fn x2apic() -> LocalApic {
     let mut apic = LocalApic::new(RATE, ApicMode::X2Apic);
@@ -160,11 +161,11 @@ fn a_disabled_apic_takes_nothing_and_masks_its_table() {
 fn the_timer_interrupts_at_its_deadline() {
     let mut apic = x2apic();
     assert_eq!(apic.msr_write(LOCAL_VECTOR, 2 << 17 | 0xec, NOW), Ok(ApicOutcome::None));
-    apic.set_tsc_deadline(5000);
-    assert_eq!((apic.deadline(), apic.tsc_deadline()), (Some(Tsc(5000)), 5000));
-    apic.advance(Tsc(4999));
+    apic.set_tsc_deadline(Ticks::new(5000));
+    assert_eq!((apic.deadline(), apic.tsc_deadline()), (Some(Ticks::new(5000)), Ticks::new(5000)));
+    apic.advance(Ticks::new(4999));
     assert_eq!(apic.interrupt(), None);
-    apic.advance(Tsc(5000));
+    apic.advance(Ticks::new(5000));
     assert_eq!((apic.interrupt(), apic.deadline()), (Some(0xec), None));
 }
 
@@ -174,8 +175,8 @@ fn the_xapic_timer_counts_down_in_its_page() {
     for (offset, value) in [(0x3e0, 0b1011), (0x320, 0x20), (0x380, 10_000)] {
         assert_eq!(apic.mmio_write(offset, value, NOW), ApicOutcome::None);
     }
-    assert_eq!(apic.mmio_read(0x390, Tsc(4000)), 6000);
-    apic.advance(Tsc(10_000));
+    assert_eq!(apic.mmio_read(0x390, Ticks::new(4000)), 6000);
+    apic.advance(Ticks::new(10_000));
     assert_eq!(apic.interrupt(), Some(0x20));
 }
 
@@ -186,10 +187,10 @@ fn no_write_to_any_register_panics() {
             let (mut a, mut b) = (xapic(), x2apic());
             let _ = a.mmio_write(offset, value, NOW);
             let _ = a.mmio_read(offset, NOW);
-            a.advance(Tsc(u64::MAX));
+            a.advance(Ticks::MAX);
             let _ = b.msr_write((offset >> 4) as u8, u64::from(value), NOW);
             let _ = b.msr_read((offset >> 4) as u8, NOW);
-            b.advance(Tsc(u64::MAX));
+            b.advance(Ticks::MAX);
         }
     }
 }

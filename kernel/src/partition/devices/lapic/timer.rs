@@ -7,14 +7,15 @@
 //! ```
 //!
 //! The count runs at 1 GHz (one tick a nanosecond) before the divider. Only the moment of the next
-//! expiry is kept, in guest TSC ticks; the current count is computed from it.
+//! expiry is kept, in [`Ticks`]; the current count is computed from it.
 
 use crate::arch::apic_words::timer_mode;
-use crate::partition::devices::clock::{Tsc, TscRate};
+use crate::partition::devices::clock::TscRate;
+use crate::time::{Ns, Ticks};
 
 /// Shortest period. A shorter one is stretched to it: else the guest's ticks would take the whole
 /// CPU.
-const MIN_PERIOD_NS: u64 = 20_000;
+const MIN_PERIOD_NS: Ns = Ns::from_us(20);
 
 /// The timer's mode. LVT timer register, bits 18:17.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,12 +45,12 @@ pub struct ApicTimer {
     initial: u32,
     divide_config: u32,
     /// The moment of the next expiry.
-    next: Option<Tsc>,
+    next: Option<Ticks>,
 }
 
 impl ApicTimer {
     /// Returns when the timer expires.
-    pub const fn deadline(&self) -> Option<Tsc> {
+    pub const fn deadline(&self) -> Option<Ticks> {
         self.next
     }
     /// Stops the timer, as a change of mode does.
@@ -70,57 +71,57 @@ impl ApicTimer {
     }
 
     /// Writes the initial count: starts the count, or stops it with zero.
-    pub fn set_initial(&mut self, count: u32, mode: TimerMode, now: Tsc, rate: TscRate) {
+    pub fn set_initial(&mut self, count: u32, mode: TimerMode, now: Ticks, rate: TscRate) {
         if mode == TimerMode::TscDeadline {
             return;
         }
         self.initial = count;
-        self.next = (count != 0).then(|| now.after(self.span(mode, rate)));
+        self.next = (count != 0).then(|| now.saturating_add(self.span(mode, rate)));
     }
 
     /// Returns the current count.
-    pub fn current(&self, mode: TimerMode, now: Tsc, rate: TscRate) -> u32 {
+    pub fn current(&self, mode: TimerMode, now: Ticks, rate: TscRate) -> u32 {
         match (mode, self.next) {
             (TimerMode::TscDeadline, _) | (_, None) => 0,
             (_, Some(next)) => {
-                let left = rate.ns_of(next.since(now)) / self.divisor();
+                let left = rate.ns_of(next.saturating_sub(now)).as_u64() / self.divisor();
                 left.min(u64::from(self.initial)) as u32
             }
         }
     }
 
     /// Writes the TSC-deadline register; zero disarms. Ignored in the other modes.
-    pub fn set_tsc_deadline(&mut self, deadline: u64, mode: TimerMode) {
+    pub fn set_tsc_deadline(&mut self, deadline: Ticks, mode: TimerMode) {
         if mode == TimerMode::TscDeadline {
-            self.next = (deadline != 0).then_some(Tsc(deadline));
+            self.next = (deadline != Ticks::ZERO).then_some(deadline);
         }
     }
 
     /// Reads the TSC-deadline register.
-    pub fn tsc_deadline(&self, mode: TimerMode) -> u64 {
+    pub fn tsc_deadline(&self, mode: TimerMode) -> Ticks {
         match (mode, self.next) {
-            (TimerMode::TscDeadline, Some(next)) => next.0,
-            _ => 0,
+            (TimerMode::TscDeadline, Some(next)) => next,
+            _ => Ticks::ZERO,
         }
     }
 
     /// Tells whether the timer has expired by `now`, and if so starts the next period. Missed
     /// periods count once.
-    pub fn expire(&mut self, mode: TimerMode, now: Tsc, rate: TscRate) -> bool {
+    pub fn expire(&mut self, mode: TimerMode, now: Ticks, rate: TscRate) -> bool {
         let Some(next) = self.next.filter(|&next| next <= now) else { return false };
         self.next = match mode {
             TimerMode::Periodic => {
-                let span = self.span(mode, rate).max(1);
-                let behind = now.since(next) / span;
-                Some(next.after(span.saturating_mul(behind.saturating_add(1))))
+                let span = self.span(mode, rate).max(Ticks::new(1));
+                let behind = now.saturating_sub(next).as_u64() / span.as_u64();
+                Some(next.saturating_add(span.saturating_mul(behind.saturating_add(1))))
             }
             TimerMode::OneShot | TimerMode::TscDeadline => None,
         };
         true
     }
 
-    fn span(&self, mode: TimerMode, rate: TscRate) -> u64 {
-        let ns = u64::from(self.initial) * self.divisor();
+    fn span(&self, mode: TimerMode, rate: TscRate) -> Ticks {
+        let ns = Ns::new(u64::from(self.initial) * self.divisor());
         rate.ticks_of(if mode == TimerMode::Periodic { ns.max(MIN_PERIOD_NS) } else { ns })
     }
 
@@ -140,7 +141,7 @@ mod tests {
     fn running(count: u32, divide_config: u32, mode: TimerMode) -> ApicTimer {
         let mut timer = ApicTimer::default();
         timer.set_divide_config(divide_config);
-        timer.set_initial(count, mode, Tsc(0), RATE);
+        timer.set_initial(count, mode, Ticks::ZERO, RATE);
         timer
     }
 
@@ -162,38 +163,38 @@ mod tests {
     #[test]
     fn one_shot_expires_once_at_its_count() {
         let mut timer = running(1000, 0b1011, TimerMode::OneShot);
-        assert_eq!(timer.deadline(), Some(Tsc(2000)));
-        assert_eq!(timer.current(TimerMode::OneShot, Tsc(500), RATE), 750);
-        assert!(!timer.expire(TimerMode::OneShot, Tsc(1999), RATE));
-        assert!(timer.expire(TimerMode::OneShot, Tsc(2000), RATE));
-        assert!(!timer.expire(TimerMode::OneShot, Tsc(9000), RATE));
-        assert_eq!(timer.current(TimerMode::OneShot, Tsc(9000), RATE), 0);
+        assert_eq!(timer.deadline(), Some(Ticks::new(2000)));
+        assert_eq!(timer.current(TimerMode::OneShot, Ticks::new(500), RATE), 750);
+        assert!(!timer.expire(TimerMode::OneShot, Ticks::new(1999), RATE));
+        assert!(timer.expire(TimerMode::OneShot, Ticks::new(2000), RATE));
+        assert!(!timer.expire(TimerMode::OneShot, Ticks::new(9000), RATE));
+        assert_eq!(timer.current(TimerMode::OneShot, Ticks::new(9000), RATE), 0);
     }
 
     #[test]
     fn missed_periods_are_one_tick_and_keep_the_phase() {
         let mut timer = running(100_000, 0b1011, TimerMode::Periodic);
-        assert!(timer.expire(TimerMode::Periodic, Tsc(200_000 * 5 + 7), RATE));
-        assert_eq!(timer.deadline(), Some(Tsc(200_000 * 6)));
+        assert!(timer.expire(TimerMode::Periodic, Ticks::new(200_000 * 5 + 7), RATE));
+        assert_eq!(timer.deadline(), Some(Ticks::new(200_000 * 6)));
     }
 
     #[test]
     fn a_hostile_period_is_stretched() {
         let timer = running(1, 0b1011, TimerMode::Periodic);
-        assert_eq!(timer.deadline(), Some(Tsc(RATE.ticks_of(MIN_PERIOD_NS))));
+        assert_eq!(timer.deadline(), Some(RATE.ticks_of(MIN_PERIOD_NS)));
     }
 
     #[test]
     fn tsc_deadline_works_only_in_its_mode() {
         let mut timer = ApicTimer::default();
-        timer.set_tsc_deadline(77, TimerMode::OneShot);
+        timer.set_tsc_deadline(Ticks::new(77), TimerMode::OneShot);
         assert_eq!(timer.deadline(), None);
-        timer.set_tsc_deadline(77, TimerMode::TscDeadline);
+        timer.set_tsc_deadline(Ticks::new(77), TimerMode::TscDeadline);
         assert_eq!(
             (timer.tsc_deadline(TimerMode::TscDeadline), timer.tsc_deadline(TimerMode::OneShot)),
-            (77, 0)
+            (Ticks::new(77), Ticks::ZERO)
         );
-        assert!(timer.expire(TimerMode::TscDeadline, Tsc(77), RATE));
-        assert_eq!(timer.tsc_deadline(TimerMode::TscDeadline), 0);
+        assert!(timer.expire(TimerMode::TscDeadline, Ticks::new(77), RATE));
+        assert_eq!(timer.tsc_deadline(TimerMode::TscDeadline), Ticks::ZERO);
     }
 }
