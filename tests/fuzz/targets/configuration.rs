@@ -3,7 +3,8 @@
 #![no_main]
 
 use boot::bed::Bed;
-use boot::config::{check_text, format_size, parse_size};
+use boot::config::check_text;
+use boot::size;
 use kernel::config::Config;
 use libfuzzer_sys::fuzz_target;
 use std::path::PathBuf;
@@ -29,7 +30,7 @@ fuzz_target!(|text: &str| {
             }
         }
     }
-    if let Ok(bytes) = parse_size(text) {
-        assert_eq!(parse_size(&format_size(bytes)), Ok(bytes));
+    if let Ok(bytes) = size::parse(text) {
+        assert_eq!(size::parse(&size::format(bytes)), Ok(bytes));
     }
 });
