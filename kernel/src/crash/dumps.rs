@@ -64,6 +64,17 @@ const PROGRESS_NS: Ns = Ns::from_secs(1);
 /// Pages whose checksums fill a sector: progress is recorded in multiples of it.
 const PAGES_PER_SECTOR: u32 = 128;
 
+/// The state of a drain at a moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DrainStatus {
+    /// Frames freed from the image.
+    pub freed: u64,
+    /// Pages left to drain.
+    pub remaining: u64,
+    /// Whether the drain has ended.
+    pub has_ended: bool,
+}
+
 /// State of a drain, for the restart gate and the statistics.
 #[derive(Debug, Default)]
 pub struct DumpProgress {
@@ -73,14 +84,13 @@ pub struct DumpProgress {
 }
 
 impl DumpProgress {
-    /// Returns the frames freed from the image, the pages left to drain, and whether the drain has
-    /// ended.
-    pub fn read(&self) -> (u64, u64, bool) {
-        (
-            self.freed.load(Ordering::Acquire),
-            self.remaining.load(Ordering::Acquire),
-            self.ended.load(Ordering::Acquire),
-        )
+    /// Returns its state.
+    pub fn read(&self) -> DrainStatus {
+        DrainStatus {
+            freed: self.freed.load(Ordering::Acquire),
+            remaining: self.remaining.load(Ordering::Acquire),
+            has_ended: self.ended.load(Ordering::Acquire),
+        }
     }
 }
 
@@ -366,7 +376,7 @@ impl DumpJob {
     }
 
     fn announce_progress(&self, done: u32) {
-        let (freed, remaining, _) = self.status.read();
+        let DrainStatus { freed, remaining, .. } = self.status.read();
         let (partition, incarnation) = (&*self.partition, self.crash.incarnation);
         report(&ConsoleEvent::Drain {
             partition,

@@ -22,7 +22,7 @@ mod tests;
 
 use super::decode::{
     Alu, BitOp, Factor, Instruction, InstructionKind, OperandExtension, RegisterOperand,
-    RegisterPart, ShiftCount, SourceOperand,
+    RegisterPart, ShiftCount, ShiftOperation, SourceOperand, Unary,
 };
 use super::devices::{DeviceEffect, Platform};
 use super::walk::WalkError;
@@ -145,54 +145,22 @@ fn carry_out(
             context.set_register(register, to, value);
             DeviceEffect::None
         }
-        InstructionKind::Exchange(register) => {
-            let old = context.device_read(gpa, width);
-            let effect = context.device_write(gpa, width, context.register(register, width))?;
-            context.set_register(register, width, old);
-            effect
-        }
+        InstructionKind::Exchange(register) => context.exchange(register, gpa, width)?,
         InstructionKind::AluMemory(Alu::Cmp, source) => {
             context.flags_only(Alu::Sub, gpa, width, source)
         }
         InstructionKind::Test(source) => context.flags_only(Alu::And, gpa, width, source),
-        InstructionKind::AluMemory(op, source) => {
-            let (old, operand) = (context.device_read(gpa, width), context.source(source, width));
-            let (value, rflags) = alu::binary(op, old, operand, width, context.regs.rflags);
-            context.write_back(gpa, width, value, rflags)?
-        }
-        InstructionKind::Unary(op) => {
-            let old = context.device_read(gpa, width);
-            let (value, rflags) = alu::unary(op, old, width, context.regs.rflags);
-            context.write_back(gpa, width, value, rflags)?
-        }
+        InstructionKind::AluMemory(op, source) => context.alu_memory(op, source, gpa, width)?,
+        InstructionKind::Unary(op) => context.unary(op, gpa, width)?,
         InstructionKind::AluRegister(op, register) => {
-            let (operand, old) =
-                (context.device_read(gpa, width), context.register(register, width));
-            let (value, rflags) = alu::binary(op, old, operand, width, context.regs.rflags);
-            if op != Alu::Cmp {
-                context.set_register(register, width, value);
-            }
-            context.regs.rflags = rflags;
-            DeviceEffect::None
+            context.alu_register(op, register, gpa, width)
         }
         InstructionKind::Bit(op, number) => context.bit(op, number, gpa, width)?,
-        InstructionKind::Shift(op, count) => {
-            let old = context.device_read(gpa, width);
-            let count = context.shift_count(count);
-            let (value, rflags) = bits::shift(op, old, count, width, context.regs.rflags);
-            context.write_back(gpa, width, value, rflags)?
-        }
+        InstructionKind::Shift(op, count) => context.shift(op, count, gpa, width)?,
         InstructionKind::CompareExchange(register) => {
             context.compare_exchange(gpa, width, register)?
         }
-        InstructionKind::ExchangeAdd(register) => {
-            let (old, operand) =
-                (context.device_read(gpa, width), context.register(register, width));
-            let (value, rflags) = alu::binary(Alu::Add, old, operand, width, context.regs.rflags);
-            let effect = context.write_back(gpa, width, value, rflags)?;
-            context.set_register(register, width, old);
-            effect
-        }
+        InstructionKind::ExchangeAdd(register) => context.exchange_add(register, gpa, width)?,
         InstructionKind::SetByte(condition) => {
             let value = u64::from(bits::holds(condition, context.regs.rflags));
             context.device_write(gpa, AccessWidth::Byte, value)?
@@ -219,12 +187,10 @@ fn carry_out(
         InstructionKind::LoadString => return string::load_string(context, instruction),
         InstructionKind::System(_)
         | InstructionKind::ToControl(..)
-        | InstructionKind::LoadStatusWord(_) => {
-            return Err(EmulateError::NotEmulated);
-        }
-        InstructionKind::InString | InstructionKind::OutString | InstructionKind::Other => {
-            return Err(EmulateError::NotEmulated);
-        }
+        | InstructionKind::LoadStatusWord(_)
+        | InstructionKind::InString
+        | InstructionKind::OutString
+        | InstructionKind::Other => return Err(EmulateError::NotEmulated),
     };
     Ok(EmulationOutcome::advance(effect))
 }
@@ -281,6 +247,89 @@ impl EmulationContext<'_> {
             return Ok(DeviceEffect::None);
         }
         self.write_back(gpa, width, value, rflags)
+    }
+
+    /// XCHG.
+    fn exchange(
+        &mut self,
+        register: RegisterOperand,
+        gpa: Gpa,
+        width: AccessWidth,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
+        let old = self.device_read(gpa, width);
+        let effect = self.device_write(gpa, width, self.register(register, width))?;
+        self.set_register(register, width, old);
+        Ok(effect)
+    }
+
+    /// ADD, OR, ADC, SBB, AND, SUB and XOR with a destination in memory.
+    fn alu_memory(
+        &mut self,
+        op: Alu,
+        source: SourceOperand,
+        gpa: Gpa,
+        width: AccessWidth,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
+        let (old, operand) = (self.device_read(gpa, width), self.source(source, width));
+        let (value, rflags) = alu::binary(op, old, operand, width, self.regs.rflags);
+        self.write_back(gpa, width, value, rflags)
+    }
+
+    /// The same with a destination in a register, and CMP.
+    fn alu_register(
+        &mut self,
+        op: Alu,
+        register: RegisterOperand,
+        gpa: Gpa,
+        width: AccessWidth,
+    ) -> DeviceEffect {
+        let (operand, old) = (self.device_read(gpa, width), self.register(register, width));
+        let (value, rflags) = alu::binary(op, old, operand, width, self.regs.rflags);
+        if op != Alu::Cmp {
+            self.set_register(register, width, value);
+        }
+        self.regs.rflags = rflags;
+        DeviceEffect::None
+    }
+
+    /// INC, DEC, NEG and NOT.
+    fn unary(
+        &mut self,
+        op: Unary,
+        gpa: Gpa,
+        width: AccessWidth,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
+        let old = self.device_read(gpa, width);
+        let (value, rflags) = alu::unary(op, old, width, self.regs.rflags);
+        self.write_back(gpa, width, value, rflags)
+    }
+
+    /// Shifts and rotations.
+    fn shift(
+        &mut self,
+        op: ShiftOperation,
+        count: ShiftCount,
+        gpa: Gpa,
+        width: AccessWidth,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
+        let old = self.device_read(gpa, width);
+        let count = self.shift_count(count);
+        let (value, rflags) = bits::shift(op, old, count, width, self.regs.rflags);
+        self.write_back(gpa, width, value, rflags)
+    }
+
+    /// XADD.
+    fn exchange_add(
+        &mut self,
+        register: RegisterOperand,
+        gpa: Gpa,
+        width: AccessWidth,
+    ) -> Result<DeviceEffect, GuestMemoryError> {
+        let (old, operand) = (self.device_read(gpa, width), self.register(register, width));
+        let (value, rflags) = alu::binary(Alu::Add, old, operand, width, self.regs.rflags);
+        let effect = self.write_back(gpa, width, value, rflags)?;
+        self.set_register(register, width, old);
+        Ok(effect)
     }
 
     /// CMPXCHG. The CPU writes in any case: the old value where the comparison fails.

@@ -46,10 +46,10 @@ fn dumps_count_from_the_crash_on_and_for_their_own_partition_only() {
         DumpCensus { unpromised: 1, ..DumpCensus::default() }
     );
     machine.until("a promise", 60, |_| {
-        (spaces.dumps_of("p", None).promised == 1 || job.read().2).then_some(())
+        (spaces.dumps_of("p", None).promised == 1 || job.read().has_ended).then_some(())
     });
     start(&mut machine, &mut p);
-    machine.until("the end of the drain", 60, |_| job.read().2.then_some(()));
+    machine.until("the end of the drain", 60, |_| job.read().has_ended.then_some(()));
     assert_eq!(
         spaces.dumps_of("p", p.space),
         DumpCensus { kept: 1, droppable: 1, ..DumpCensus::default() }
@@ -61,7 +61,7 @@ fn dumps_count_from_the_crash_on_and_for_their_own_partition_only() {
 /// whether the guest runs again.
 fn crash_and_try(machine: &mut SimMachine, guest: &mut SimGuest, truth: &mut Truth) -> bool {
     let job = guest.crash(machine, truth);
-    machine.until("the end of the drain", 60, |_| job.read().2.then_some(()));
+    machine.until("the end of the drain", 60, |_| job.read().has_ended.then_some(()));
     for _ in 0..2000 {
         if guest.start(machine) {
             return true;
@@ -128,7 +128,7 @@ fn the_oldest_dump_goes_when_the_newer_one_is_promised_and_not_before() {
     let order = DumpOrder { drop_beyond: Some(2), ..DumpOrder::default() };
     for _ in 0..2 {
         let job = p.crash_with(&machine, &mut truth, order);
-        machine.until("a dump", 60, |_| job.read().2.then_some(()));
+        machine.until("a dump", 60, |_| job.read().has_ended.then_some(()));
         start(&mut machine, &mut p);
         assert!(!machine.has_told("DumpDropped"), "two may be kept");
     }
@@ -139,12 +139,12 @@ fn the_oldest_dump_goes_when_the_newer_one_is_promised_and_not_before() {
         let has_dropped = machine.has_told("DumpDropped");
         assert!(has_dropped || census.kept == 2, "it went before it was named");
         assert!(
-            !has_dropped || census.promised == 1 || job.read().2,
+            !has_dropped || census.promised == 1 || job.read().has_ended,
             "it went before the newer one was promised"
         );
         has_dropped.then_some(())
     });
-    machine.until("the third dump", 60, |_| job.read().2.then_some(()));
+    machine.until("the third dump", 60, |_| job.read().has_ended.then_some(()));
     let left: Vec<_> = spaces
         .kept_dumps()
         .into_iter()
@@ -214,7 +214,7 @@ fn with_dump() -> (Vec<u8>, SectorRange) {
     let mut p = SimGuest::new("p", 0, 1);
     start(&mut machine, &mut p);
     let job = p.crash(&machine, &mut truth);
-    machine.until("a dump", 60, |_| job.read().2.then_some(()));
+    machine.until("a dump", 60, |_| job.read().has_ended.then_some(()));
     let content = machine.disks[0].state().content.clone();
     (content, first)
 }

@@ -91,7 +91,7 @@ impl Cycle {
             return self.go_on(SPELL);
         }
         let job = self.guest.crash(&self.machine, &mut self.truth);
-        self.wait("the end of a drain", 120, |_| job.read().2);
+        self.wait("the end of a drain", 120, |_| job.read().has_ended);
         // A guest that finds no space does not start; a bad disk may have taken the spaces away.
         for _ in 0..400 {
             if self.guest.start(&self.machine) {

@@ -147,7 +147,7 @@ impl Successor<'_> {
             .until("DRAINING", 60, |_| (state() == Some(SpaceState::Draining)).then_some(()));
         self.check("while it drains", &self.truth)?;
         self.pass(Moment::Draining);
-        self.machine.until("the seal", 60, |_| job.read().2.then_some(()));
+        self.machine.until("the seal", 60, |_| job.read().has_ended.then_some(()));
         self.check("at the seal", &self.truth)?;
         self.pass(Moment::Sealed);
         (state() == Some(SpaceState::Complete))

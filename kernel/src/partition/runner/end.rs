@@ -7,7 +7,7 @@ use crate::arch::{instr, time};
 use crate::config::{DumpOverflow, DumpPolicy, RestartLimit, RestartPolicy};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
-use crate::crash::dumps::{self, DumpOrder};
+use crate::crash::dumps::{self, DrainStatus, DumpOrder};
 use crate::crash::gate::RestartGate;
 use crate::crash::record::{CrashCause, CrashRecord};
 use crate::dump::bound::{self, CrashDumpAction};
@@ -173,11 +173,11 @@ impl Runner {
         let Lifecycle::Crashed { gate, how, job, at_ns, given_before } = &self.state else {
             return StepOutcome::Again;
         };
-        let (freed, remaining, ended) = job.read();
-        let Some(opened) = gate.check(freed, ended) else {
+        let DrainStatus { freed, remaining, has_ended } = job.read();
+        let Some(opened) = gate.check(freed, has_ended) else {
             // A gate that the end of the drain does not open stays closed for good.
             let how = *how;
-            return if ended { self.stop(host, how, 0) } else { StepOutcome::look_again() };
+            return if has_ended { self.stop(host, how, 0) } else { StepOutcome::look_again() };
         };
         report(&ConsoleEvent::Restart {
             partition: self.shared.name(),
