@@ -114,8 +114,12 @@ pub fn node(
         (Backend::Vmx, AccessedDirty::Absent) => &TableFormat::EPT_WITHOUT_AD,
         (Backend::Svm, _) => &TableFormat::NPT,
     };
-    let partitions =
-        config.partitions.iter().map(|p| Arc::new(SharedPartition::new(p.clone()))).collect();
+    let partitions = config
+        .partitions
+        .iter()
+        .enumerate()
+        .map(|(number, p)| Arc::new(SharedPartition::new(number, p.clone())))
+        .collect();
     let mut run_queue = RunQueue::new();
     config.partitions.iter().for_each(|_| {
         run_queue.add();

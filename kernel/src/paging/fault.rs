@@ -5,6 +5,7 @@ use super::counters::bump;
 use super::state::{PagerNotice, PagerState};
 use crate::addr::{Gpa, PageIndex};
 use crate::block::{Disk, DiskError};
+use crate::log::history::HistoryKind;
 use crate::mm::guest_bytes::{FaultInError, Faulter};
 use crate::mm::leaf::LeafState;
 use crate::mm::object::{MemoryObject, ObjectId, WaitTicket};
@@ -223,7 +224,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         loss: PageLossError,
     ) {
         bump(&self.counters.lost_pages, 1);
-        state.slots.busy(id).note_loss(index, loss);
+        let slot = state.slots.busy(id);
+        slot.note_loss(index, loss);
+        slot.record_loss(HistoryKind::PageLost, index, loss, 0);
         state.notices.push(PagerNotice::PageLost { object: id, index, loss });
     }
 }

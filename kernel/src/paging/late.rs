@@ -14,6 +14,7 @@ use super::slots::PagedObject;
 use super::state::PagerState;
 use crate::addr::PageIndex;
 use crate::block::{Completion, Cookie, Disk};
+use crate::log::history::HistoryKind;
 use crate::mm::frames::FrameChain;
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
@@ -110,6 +111,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             if is_down {
                 super::reclaim::note_dead(slot, notices);
             } else {
+                slot.record_at_disk(HistoryKind::StoreUp);
                 slot.come_back();
             }
             slot.object.wake();

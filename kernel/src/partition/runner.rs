@@ -44,6 +44,7 @@ use crate::crash::gate::RestartGate;
 use crate::crash::record::CrashCause;
 use crate::host::Host;
 use crate::host::reaper::TeardownDone;
+use crate::log::history::{self, HistoryKind};
 use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
 pub use crate::sched::wait::WaitEvent;
@@ -265,6 +266,15 @@ impl Runner {
         let stop = is_taken(PartitionRequest::Stop);
         let crash = is_taken(PartitionRequest::Crash);
         let give_up = is_taken(PartitionRequest::GiveUp);
+        for (taken, request) in [
+            (stop, PartitionRequest::Stop),
+            (crash, PartitionRequest::Crash),
+            (give_up, PartitionRequest::GiveUp),
+        ] {
+            if taken {
+                self.record(HistoryKind::RequestTaken, request as u32, 0);
+            }
+        }
         if stop && answer(PartitionRequest::Stop, stage) == RequestTiming::Now {
             return Some(self.stop(host, "operator", 0));
         }
@@ -290,6 +300,12 @@ impl Runner {
                 LifecycleStage::Stopped
             }
         }
+    }
+
+    /// Records an event of the incarnation, with one more number.
+    #[inline(never)]
+    fn record(&self, kind: HistoryKind, code: u32, number: u64) {
+        history::record_partition(self.index, kind, code, [self.incarnation, number]);
     }
 
     /// Releases frames that were kept for this partition and that it has not needed.

@@ -64,6 +64,8 @@ const NO_OBJECT: u32 = u32::MAX;
 
 /// The shared part of a partition.
 pub struct SharedPartition {
+    /// Its number in the configuration, from 0.
+    pub number: usize,
     /// Its configuration.
     pub config: config::PartitionConfig,
     /// Exits of its vCPU so far, counted by the CPU that runs it.
@@ -82,9 +84,10 @@ pub struct SharedPartition {
 }
 
 impl SharedPartition {
-    /// Makes the shared part of a partition that has not started.
-    pub fn new(config: config::PartitionConfig) -> Self {
+    /// Makes the shared part of partition `number`, which has not started.
+    pub fn new(number: usize, config: config::PartitionConfig) -> Self {
         Self {
+            number,
             config,
             exits: ExitCounts::default(),
             dumps_skipped: AtomicU64::new(0),
@@ -198,7 +201,7 @@ mod tests {
     use crate::config::{DumpPolicy, KernelModules, PartitionConfig, RestartPolicy};
 
     fn shared() -> SharedPartition {
-        SharedPartition::new(PartitionConfig {
+        let config = PartitionConfig {
             name: "a".into(),
             memory_bytes: 4096,
             kernel: KernelModules { image: "k".into(), initrd: None },
@@ -210,7 +213,15 @@ mod tests {
             hang_timeout_ns: None,
             restart_limit: None,
             console: config::ConsoleRoute::Screen,
-        })
+        };
+        SharedPartition::new(0, config)
+    }
+
+    #[test]
+    fn requests_have_the_words_of_the_history() {
+        let requests = [PartitionRequest::Crash, PartitionRequest::Stop, PartitionRequest::GiveUp];
+        let words = crate::log::history::words::REQUESTS;
+        assert_eq!(requests.map(|request| words[request as usize]), ["crash", "stop", "give up"]);
     }
 
     #[test]

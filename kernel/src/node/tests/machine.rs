@@ -143,8 +143,11 @@ impl SimMachine {
             unix_ns_at_start: 0,
             ending: AtomicBool::new(false),
         });
-        let shared = |config: &PartitionConfig| Arc::new(SharedPartition::new(config.clone()));
-        let node = leak(Node { host, partitions: partitions.iter().map(shared).collect() });
+        let shared = |(number, config): (usize, &PartitionConfig)| {
+            Arc::new(SharedPartition::new(number, config.clone()))
+        };
+        let node =
+            leak(Node { host, partitions: partitions.iter().enumerate().map(shared).collect() });
         Self { node, disks, now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 
