@@ -8,6 +8,8 @@
 
 mod choice;
 pub mod gdb;
+pub mod history;
+pub mod notes;
 mod select;
 mod windows;
 

@@ -15,6 +15,7 @@ use crate::{
     archive::BootArchive,
     log::{
         exit::{self, ExitCode},
+        history::{self, HistoryKind},
         symbols,
     },
 };
@@ -54,6 +55,11 @@ pub fn kmain(handover: Handover) -> ! {
         "{} CPUs, time-stamp counter {} MHz",
         percpu::count(),
         (time::tsc_hz() + 500_000) / 1_000_000
+    );
+    history::record_machine(
+        HistoryKind::HypervisorStarted,
+        0,
+        [percpu::count() as u64, time::tsc_hz()],
     );
     if let Some(name) = option(handover.command_line, "selftest") {
         self_test(name, &handover, &mut memory);

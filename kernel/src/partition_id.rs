@@ -3,7 +3,7 @@
 /// A partition's number, counted from 0 in the order of the configuration.
 ///
 /// It names the partition to everything below it: the host, the run queue, the pool's accounts.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub struct PartitionId(u16);
 
 impl PartitionId {

@@ -10,7 +10,9 @@ use kernel::config::{
     Config, ConsoleRoute, DISK_TIMEOUT_NS, DumpBound, DumpOverflow, DumpPolicy, EndAction,
     KernelModules, PartitionConfig, RestartLimit, RestartPolicy, VERSION,
 };
+use kernel::dump::history_note::TYPE;
 use kernel::dump::notes::{VCPU_NOTES_SIZE, vmcoreinfo_note_size, write_vcpu, write_vmcoreinfo};
+use kernel::log::history::{HistoryEntry, HistoryKind, HistorySubject};
 use kernel::log::symbols;
 use kernel::space::Uuid;
 use kernel::space::claim::SpaceClaim;
@@ -50,6 +52,7 @@ fn main() {
     put("decode", "moves", &[0x48, 0xc7, 0x84, 0x8b, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0]);
     put("decode", "two_bytes", &[0xf0, 0x0f, 0xb1, 0x0d, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0]);
     put("devices", "uart", &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 5, b'x', 0, 0, 0]);
+    put("dump_notes", "history", &dump_notes());
     put("emulate", "store", &[0xc7, 0x44, 0x8b, 8, 5, 0, 0, 0]);
     put("erst", "panic", b"\x03\x01\x00\x02\x0fPanic#1 Part1\nx\x00\x00\x00\x00\x04\x00\x03");
     put("fw_cfg", "note", &[2, 0, 16, 0x20, 0, 0x18, 16, 0, 0, 32]);
@@ -183,6 +186,24 @@ fn gdb() -> Vec<u8> {
     write_vmcoreinfo(&mut notes[VCPU_NOTES_SIZE..], VMCOREINFO);
     let len = (notes.len() as u16).to_le_bytes();
     [&[0, 0, 0][..], &len, &notes, b"$g#67\nm1000,20\nqSupported\nvMustReplyEmpty\nD"].concat()
+}
+
+/// A vCPU's notes, the kernel's note, and a history of every kind of entry and an unknown one.
+fn dump_notes() -> Vec<u8> {
+    let mut notes = vec![0; VCPU_NOTES_SIZE + vmcoreinfo_note_size(VMCOREINFO.len())];
+    write_vcpu(&mut notes, 0, &Regs::default(), &CpuState::default());
+    write_vmcoreinfo(&mut notes[VCPU_NOTES_SIZE..], VMCOREINFO);
+    let kinds: Vec<u16> = HistoryKind::ALL.iter().map(|kind| *kind as u16).chain([9999]).collect();
+    let count = (kinds.len() as u32).to_le_bytes();
+    let mut history = [&[1, 0, 32, 0][..], &count, &[0; 16]].concat();
+    for kind in kinds {
+        let of = HistorySubject::Partition(1);
+        let entry = HistoryEntry { t_ns: 1 << 30, kind, of, cpu: 1, code: 2, numbers: [3, 4] };
+        history.extend(entry.encode());
+    }
+    let len = (history.len() as u32).to_le_bytes();
+    notes.extend([&[9, 0, 0, 0][..], &len, &TYPE.to_le_bytes(), b"TIDEPOOL\0\0\0\0"].concat());
+    [notes, history].concat()
 }
 
 fn kernel_note() -> Vec<u8> {

@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, ensure};
 use boot::bed::Bed;
 use boot::demo::readers::{Readers, Selection};
-use boot::dump::{BootLoader, select};
+use boot::dump::{BootLoader, Dump, history, select};
 use boot::events::Event;
 use boot::setup::{Permission, SetupJob, debian, python};
 use boot::volume::{VolumeAccess, VolumeDisk};
@@ -74,6 +74,14 @@ fn crash_both(bed: Bed, folder: &Path, kernel: &Path) -> Result<[(PathBuf, u32);
     Ok([(folder.join("whole.img"), 0), (folder.join("shared.img"), space)])
 }
 
+/// Returns the history in a dump, as the host command shows it.
+fn history_of(image: &Path, space: u32) -> Result<String> {
+    let disk = VolumeDisk::open(image, VolumeAccess::Read)?;
+    let notes = Dump::of(disk.space(Some(space).filter(|space| *space > 0))?)?.notes()?;
+    let history = history::find(&notes)?.context("no history in the notes")?;
+    Ok(history::lines(&history))
+}
+
 fn check(readers: &Readers, image: &Path, space: u32, release: &str) -> Result<()> {
     let log = readers.kernel_log(image)?;
     ensure!(log.contains(PANIC), "makedumpfile found another log: {log}");
@@ -91,9 +99,17 @@ fn check(readers: &Readers, image: &Path, space: u32, release: &str) -> Result<(
         &["print init_uts_ns.name.release", "backtrace"],
     )?;
     ensure!(said.contains(release) && said.contains("mount_block_root"), "gdb found {said}");
+    let history = history_of(image, space)?;
+    ensure!(
+        history.contains(" guest entered        incarnation=1\n")
+            && history.contains(" crashed              reason=\"panic log by ERST\" incarnation=1"),
+        "the history is {history}"
+    );
     let said = readers.elf(image)?;
     ensure!(
-        said.contains("CORE") && said.contains(&format!("OSRELEASE={release}")),
+        said.contains("CORE")
+            && said.contains("TIDEPOOL")
+            && said.contains(&format!("OSRELEASE={release}")),
         "readelf and eu-readelf found {said}"
     );
     Ok(())

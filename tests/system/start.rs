@@ -107,6 +107,9 @@ fn panic_backtrace(bed: Bed) -> Result<()> {
     running.console.wait_for(LIMIT, "TIDEPOOL PANIC")?;
     running.console.wait_for(LIMIT, "backtrace:")?;
     running.console.wait_for(LIMIT, " kernel::")?;
+    running.console.wait_for(LIMIT, "history, oldest first (0 older")?;
+    running.console.wait_for(LIMIT, " s  machine       CPU 0  hypervisor started   cpus=")?;
+    running.console.wait_for(LIMIT, " self-test asked      test=\"panic\"")?;
     running.console.wait_for(LIMIT, "=== end ===")?;
     ensure!(
         running.wait_for_end(LIMIT)? == MachineEnd::Failure,

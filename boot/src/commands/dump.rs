@@ -1,6 +1,7 @@
 //! `tidepool dump`: dumps on paging devices, with no hypervisor running.
 
 mod list;
+mod report;
 
 use crate::dump::{self, BootLoader, Dump, DumpChoice};
 use crate::volume::{VolumeAccess, VolumeDisk};
@@ -21,6 +22,14 @@ pub enum DumpAction {
     /// Check every block against its checksum, and the ELF header against the record; the status is
     /// 0 only if all is right
     Verify {
+        /// The image
+        file: PathBuf,
+        /// The dump's name, or its first eight digits, or the number of its space; may be left out
+        /// where there is one space
+        dump: Option<DumpChoice>,
+    },
+    /// Print the crash, and the last events of the partition and of the machine before it
+    Report {
         /// The image
         file: PathBuf,
         /// The dump's name, or its first eight digits, or the number of its space; may be left out
@@ -81,6 +90,7 @@ pub fn run(action: &DumpAction) -> Result<ExitCode> {
     match action {
         DumpAction::List { files } => return list::run(files),
         DumpAction::Verify { file, dump } => verify(&open(file, *dump, VolumeAccess::Read)?)?,
+        DumpAction::Report { file, dump } => report::run(&open(file, *dump, VolumeAccess::Read)?)?,
         DumpAction::Header { file, dump } => {
             let dump = open(file, *dump, VolumeAccess::Write)?;
             println!("{}: {}", dump.name(), dump.finish()?.name());

@@ -31,6 +31,22 @@ pub enum SpaceAccess {
     Deselect,
 }
 
+impl SpaceAccess {
+    /// Returns its number in the history.
+    pub const fn code(self) -> u32 {
+        match self {
+            Self::Read(..) => 0,
+            Self::Write(..) => 1,
+            Self::Record => 2,
+            Self::Flush => 3,
+            Self::Claim => 4,
+            Self::ClaimsEnd => 5,
+            Self::Selection => 6,
+            Self::Deselect => 7,
+        }
+    }
+}
+
 impl core::fmt::Display for SpaceAccess {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
@@ -102,6 +118,22 @@ mod tests {
     fn a_dead_disk_is_not_asked_again() {
         assert_eq!(RetryCount::default().refused(DiskError::Dead), AfterRefusal::Hopeless);
         assert_eq!(RetryCount::default().refused(DiskError::Unsupported), AfterRefusal::Hopeless);
+    }
+
+    #[test]
+    fn codes_have_the_words_of_the_history() {
+        let accesses = [
+            (SpaceAccess::Read(0, 0), "read"),
+            (SpaceAccess::Write(0, 0), "write"),
+            (SpaceAccess::Record, "record"),
+            (SpaceAccess::Flush, "flush"),
+            (SpaceAccess::Claim, "claim"),
+            (SpaceAccess::ClaimsEnd, "end of claims"),
+            (SpaceAccess::Selection, "selection"),
+            (SpaceAccess::Deselect, "deselection"),
+        ];
+        let words = crate::log::history::words::ACCESSES;
+        assert!(accesses.iter().all(|(access, word)| words[access.code() as usize] == *word));
     }
 
     #[test]

@@ -28,15 +28,18 @@ mod writer;
 
 use super::note_search::NoteSearch;
 use crate::addr::{PAGE_SIZE, PageIndex};
-use crate::arch::{heap, percpu, time};
+use crate::arch::heap::{self, HeapError};
+use crate::arch::{percpu, time};
 use crate::block::DiskError;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::crash::record::CrashRecord;
-use crate::dump::notes;
+use crate::dump::{history_note, notes};
 use crate::host::Host;
+use crate::log::history::{self, HistoryKind};
 use crate::mm::object::MemoryObject;
 use crate::paging::{DrainProgress, ImageDrain};
+use crate::partition_id::PartitionId;
 use crate::space::record::SpaceContents;
 use crate::space::{PartialCause, RecordedCrash, SpaceLayout, Uuid};
 use crate::storage::spaces::{SpaceId, SpaceLocation};
@@ -97,6 +100,8 @@ impl DumpProgress {
 /// The partition's part of the order to dump.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DumpOrder {
+    /// The partition.
+    pub id: PartitionId,
     /// The page that holds the VMCOREINFO note, according to the guest.
     pub note_page: Option<PageIndex>,
     /// How many dumps the partition may have. When this dump is promised, the oldest beyond this
@@ -117,10 +122,10 @@ pub fn begin(
     let counts = object.counts();
     object.become_image();
     let drain = ImageDrain::new(&host.pager, object);
+    let resident = u64::from(counts.resident + counts.going_out + counts.coming_in);
+    history::record_partition(order.id, HistoryKind::DrainBegun, 0, [crash.incarnation, resident]);
     let status = Arc::new(DumpProgress::default());
-    status
-        .remaining
-        .store(u64::from(counts.resident + counts.going_out + counts.coming_in), Ordering::Release);
+    status.remaining.store(resident, Ordering::Release);
     let job = DumpJob {
         host,
         partition: ArrayString::from(partition).unwrap_or_default(),
@@ -131,6 +136,8 @@ pub fn begin(
         paged_before: u64::from(counts.paged),
         order,
         name: host.spaces.name_dump(space, host.unix_ns_at(crash.at_ns)),
+        // Without heap memory the dump goes without it.
+        history: note_of_history(order.id, crash.at_ns).unwrap_or_default(),
         metadata_bytes: AtomicU64::new(0),
     };
     host.tasks.start(job.run());
@@ -148,6 +155,8 @@ struct DumpJob {
     order: DumpOrder,
     /// Name of the dump.
     name: Uuid,
+    /// The note with the partition's history up to the crash.
+    history: Vec<u8>,
     /// Bytes written outside the blocks, records included.
     metadata_bytes: AtomicU64,
 }
@@ -157,6 +166,14 @@ struct DumpJob {
 struct Described {
     program_headers: u32,
     notes_len: u32,
+}
+
+/// Makes the note with the last entries of a partition that crashed at `crash_ns`.
+fn note_of_history(id: PartitionId, crash_ns: Ns) -> Result<Vec<u8>, HeapError> {
+    let entries = history::of_partition(id);
+    let mut note = heap::zeroed(history_note::note_size(entries.iter().len()))?;
+    history_note::write(&mut note, crash_ns.as_u64(), &entries);
+    Ok(note)
 }
 
 /// Milestones of a dump, in nanoseconds since the start; the last is a duration.
@@ -210,6 +227,8 @@ impl DumpJob {
                 match &result {
                     // A part of the dump is on the disk. It is sealed when the disk is tried again.
                     Err(IncompleteDumpError::Unsealed(error)) => {
+                        let numbers = [self.crash.incarnation, 0];
+                        self.record(HistoryKind::DumpUnsealed, *error as u32, numbers);
                         self.host.spaces.set_aside(self.space, *error)
                     }
                     Ok(()) | Err(IncompleteDumpError::Sealed(..)) => {
@@ -260,18 +279,26 @@ impl DumpJob {
         writer.begin().await?;
         drop(describing);
         let started_ns = time::now_ns();
+        self.record(HistoryKind::DumpPromised, 0, [self.crash.incarnation, 0]);
         if let Some(most) = self.order.drop_beyond {
             // Runs beside the sweep, which waits for no other space.
             self.host.tasks.start(self.host.spaces.drop_oldest(self.partition, self.name, most));
         }
         let last = self.sweep(writer).await?;
+        self.record(HistoryKind::DrainEnded, 0, [last.written, last.remaining.into()]);
         let drain_ns = time::now_ns().saturating_sub(started_ns);
         let cause =
             if last.failed.is_some() { PartialCause::WRITE_FAILED } else { PartialCause::NONE };
         let (described, missing) = writer.seal(cause).await?;
         let times = DumpTimes { crashed_ns, started_ns, drain_ns };
+        let is_partial = last.failed.is_some() || !missing.is_empty();
+        self.record(
+            HistoryKind::DumpSealed,
+            is_partial.into(),
+            [self.crash.incarnation, missing.count().into()],
+        );
         let first = missing.ranges().first().map_or(0, |range| range.first);
-        if last.failed.is_some() || !missing.is_empty() {
+        if is_partial {
             return Err(IncompleteDumpError::Sealed(
                 last.failed.unwrap_or(DiskError::Io),
                 missing.count(),
@@ -352,11 +379,21 @@ impl DumpJob {
         }
     }
 
-    /// Makes the notes of the vCPU.
+    /// Makes the notes of the vCPU and of the history.
     fn notes(&self) -> Result<Vec<u8>, DiskError> {
-        let mut notes = heap::zeroed(notes::VCPU_NOTES_SIZE)?;
+        let mut notes = heap::zeroed(self.own_notes_len())?;
         notes::write_vcpu(&mut notes, 0, &self.crash.regs, &self.crash.state);
+        notes[notes::VCPU_NOTES_SIZE..].copy_from_slice(&self.history);
         Ok(notes)
+    }
+
+    /// Returns the length of the notes without the kernel's own.
+    fn own_notes_len(&self) -> usize {
+        notes::VCPU_NOTES_SIZE + self.history.len()
+    }
+
+    fn record(&self, kind: HistoryKind, code: u32, numbers: [u64; 2]) {
+        history::record_partition(self.order.id, kind, code, numbers);
     }
 
     /// Makes all notes. The kernel's own note is searched for in the blocks.
@@ -417,7 +454,7 @@ impl DumpJob {
             bytes_written: last.written * PAGE_SIZE,
             metadata_bytes: self.metadata_bytes.load(Ordering::Relaxed),
             program_headers: described.program_headers,
-            vmcoreinfo: described.notes_len as usize > notes::VCPU_NOTES_SIZE,
+            vmcoreinfo: described.notes_len as usize > self.own_notes_len(),
             drain_ns: times.drain_ns.as_u64(),
             crashed_ns: times.crashed_ns.saturating_sub(self.crash.at_ns).as_u64(),
             described_ns: times.started_ns.saturating_sub(times.crashed_ns).as_u64(),

@@ -8,13 +8,14 @@
 //!                                                     └ power cut before: PARTIAL, described by bitmap and progress
 //! ```
 //!
-//! [`elf`], [`notes`], [`selected`] and [`vmcoreinfo`] are pure formats, shared with the host
-//! command. The requirements of real tools were measured (`docs/on-disk-format.md`): program
-//! headers at 64, the note segment first, `p_align` 0.
+//! [`elf`], [`notes`], [`history_note`], [`selected`] and [`vmcoreinfo`] are pure formats, shared
+//! with the host command. The requirements of real tools were measured (`docs/on-disk-format.md`):
+//! program headers at 64, the note segment first, `p_align` 0.
 
 pub mod bound;
 pub mod describe;
 pub mod elf;
+pub mod history_note;
 pub mod kernel_note;
 pub mod notes;
 pub mod selected;

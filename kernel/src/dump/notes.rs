@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `CORE` | NT_PRSTATUS (1) | 336 bytes, one a vCPU (Linux `struct elf_prstatus`) |
 //! | `QEMU` | 0 | 440 bytes, one a vCPU: control registers, hidden segment parts (QEMU `QEMUCPUState`, version 1) |
+//! | `TIDEPOOL` | 0x54500001 | the partition's history ([`super::history_note`]) |
 //! | `VMCOREINFO` | 0 | the kernel's own text, verbatim |
 //!
 //! A note is a 12-byte header {name size, descriptor size, type}, then name and descriptor, each
@@ -15,7 +16,7 @@ use crate::virt::{CpuState, Gpr, Regs, SegmentRegister, state::DescriptorTable};
 const NT_PRSTATUS: u32 = 1;
 const PRSTATUS_SIZE: usize = 336;
 const QEMU_SIZE: usize = 440;
-const HEADER_SIZE: usize = 12;
+pub(super) const HEADER_SIZE: usize = 12;
 
 /// Bytes of the notes of one vCPU.
 pub const VCPU_NOTES_SIZE: usize = HEADER_SIZE + 8 + PRSTATUS_SIZE + HEADER_SIZE + 8 + QEMU_SIZE;
@@ -53,7 +54,7 @@ pub fn write_vmcoreinfo(out: &mut [u8], text: &[u8]) {
 }
 
 /// Writes header and name; returns the descriptor's part of `out`.
-fn header<'a>(out: &'a mut [u8], name: &[u8], kind: u32, len: usize) -> &'a mut [u8] {
+pub(super) fn header<'a>(out: &'a mut [u8], name: &[u8], kind: u32, len: usize) -> &'a mut [u8] {
     let mut put = FieldWriter { bytes: out, at: 0 };
     put.u32(name.len() as u32 + 1);
     put.u32(len as u32);

@@ -10,6 +10,7 @@ use crate::arch::{
     fpu::{self, GuestFpu},
     instr, interrupts, percpu, time,
 };
+use crate::log::history::{self, HistoryKind};
 use crate::time::Ns;
 use log::info;
 
@@ -50,7 +51,11 @@ fn await_kick(wait: impl Fn()) {
 
 /// Ends the hypervisor in the way that the command line asks for, if any.
 pub(super) fn end_as_asked(command_line: &str) {
-    match super::option(command_line, "selftest") {
+    let asked = super::option(command_line, "selftest");
+    let number = ["panic", "exception", "overflow"].iter().position(|name| asked == Some(*name));
+    let code = number.map_or(0, |number| number as u32 + 1);
+    history::record_machine(HistoryKind::SelfTestAsked, code, [0, 0]);
+    match asked {
         Some("panic") => panic!("asked for by the command line"),
         // SAFETY: none; page 0 is not mapped, and the exception is intended.
         Some("exception") => unsafe { (0x10 as *mut u64).write_volatile(0) },

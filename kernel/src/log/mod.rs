@@ -1,4 +1,4 @@
-//! Log output for people, and the hypervisor's panic.
+//! Log output for people, the history of events, and the hypervisor's panic.
 //!
 //! The `log` crate's macros write lines to COM1: time since start, level, text. Error: work was
 //! lost. Warn: a function is degraded. Info: life-cycle events. Debug: decisions. Trace: single
@@ -6,6 +6,7 @@
 
 pub mod backtrace;
 pub mod exit;
+pub mod history;
 pub mod json;
 #[cfg(target_os = "none")]
 mod panic;

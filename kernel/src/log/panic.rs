@@ -10,6 +10,7 @@
 use super::{
     backtrace::{Backtrace, read_stack},
     exit::{self, ExitCode},
+    history,
     serial::{self, SerialLine},
     symbols,
 };
@@ -78,6 +79,8 @@ fn write_epitaph(out: &mut Emergency, cpu: CpuId, t_ns: u64, info: &PanicInfo) -
             None => writeln!(out, "CPU {} did not stop", other.index())?,
         }
     }
+    // Last: an error in it would cost no more of the report.
+    history::print(out, t_ns)?;
     writeln!(out, "=== end ===")
 }
 

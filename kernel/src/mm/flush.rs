@@ -257,6 +257,11 @@ impl FlushTicket {
         (ticket, kicks)
     }
 
+    /// Returns the CPUs that it still waits for: bit n is CPU n.
+    pub const fn waiting(&self) -> u32 {
+        self.waiting
+    }
+
     /// Looks again; `Some` once every CPU has passed.
     pub fn poll<W: AtomicWord>(&mut self, words: &QuiescentStates<W>) -> Option<FlushProof> {
         for cpu in 0..words.online {

@@ -117,8 +117,12 @@ pub fn node(
         (Backend::Vmx, AccessedDirty::Absent) => &TableFormat::EPT_WITHOUT_AD,
         (Backend::Svm, _) => &TableFormat::NPT,
     };
-    let partitions =
-        config.partitions.iter().map(|p| Arc::new(SharedPartition::new(p.clone()))).collect();
+    let partitions = config
+        .partitions
+        .iter()
+        .zip(0..)
+        .map(|(p, number)| Arc::new(SharedPartition::new(PartitionId::new(number), p.clone())))
+        .collect();
     let mut run_queue = RunQueue::new();
     config.partitions.iter().for_each(|_| {
         run_queue.add();
@@ -273,7 +277,7 @@ pub fn runners(
 ) -> Result<Runners, NodeStartError> {
     let runners = node
         .partitions()
-        .map(|(id, shared)| runner(node, frames, id, shared))
+        .map(|(_, shared)| runner(node, frames, shared))
         .collect::<Result<Vec<_>, _>>()?;
     Ok(Runners::new(runners))
 }
@@ -408,7 +412,6 @@ fn reserve(node: &Node) {
 fn runner(
     node: &'static Node,
     frames: &mut Vec<ControlFrame>,
-    id: PartitionId,
     shared: &Arc<SharedPartition>,
 ) -> Result<Runner, NodeStartError> {
     let layout = check(node, shared)?;
@@ -421,7 +424,7 @@ fn runner(
     vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
     let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
     let tag = node.host.tags.lock().allocate();
-    let mut runner = Runner::new(id, shared.clone(), layout, machine, tag, needs_space);
+    let mut runner = Runner::new(shared.clone(), layout, machine, tag, needs_space);
     if node.partitions.len() > 1 {
         runner.share_console();
     }

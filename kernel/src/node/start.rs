@@ -17,6 +17,7 @@ use crate::config::{self, Config};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::log::exit::ExitCode;
+use crate::log::history::{self, HistoryKind};
 use crate::mm::crc;
 use crate::sync::{Once, RankedLock, rank};
 use crate::virt::face::EnabledCpu;
@@ -94,6 +95,8 @@ fn start(
         pool_pages: u64::from(node.host.frames.total()),
         tsc_hz: time::tsc_hz(),
     });
+    let pool = u64::from(node.host.frames.total());
+    history::record_machine(HistoryKind::NodeStarted, 0, [config.partitions.len() as u64, pool]);
     build::report_disks(node);
     build::check_heap(node)?;
     block_on(node, node.host.spaces.open());

@@ -76,6 +76,10 @@ pub(super) struct Batch {
     pub object: Option<ObjectId>,
     /// Launch order: lower turns were launched earlier.
     pub turn: u64,
+    /// Time of its launch, as of the last poll.
+    pub launched_at: Ns,
+    /// Its flush is late, and this is recorded.
+    pub is_late: bool,
     pub ticket: Option<FlushTicket>,
     /// The pages to be scanned and written.
     pub lines: PageGroup,
@@ -103,6 +107,8 @@ impl Batch {
             purpose: BatchPurpose::Evict,
             object: None,
             turn: 0,
+            launched_at: Ns::ZERO,
+            is_late: false,
             ticket: None,
             lines: PageGroup::with_capacity(BATCH_PAGES),
             unmapped: Vec::with_capacity(BATCH_PAGES),

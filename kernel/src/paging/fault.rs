@@ -6,6 +6,7 @@ use super::loss::PageLossError;
 use super::state::{PagerNotice, PagerState};
 use crate::addr::{Gpa, PageIndex};
 use crate::block::Disk;
+use crate::log::history::HistoryKind;
 use crate::mm::guest_bytes::{FaultInError, Faulter};
 use crate::mm::leaf::LeafState;
 use crate::mm::object::{MemoryObject, ObjectId, WaitTicket};
@@ -198,7 +199,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         loss: PageLossError,
     ) {
         bump(&self.counters.lost_pages, 1);
-        state.slots.busy(id).note_loss(index, loss);
+        let slot = state.slots.busy(id);
+        slot.note_loss(index, loss);
+        slot.record_loss(HistoryKind::PageLost, index, loss, 0);
         state.notices.push(PagerNotice::PageLost { object: id, index, loss });
     }
 }

@@ -17,6 +17,7 @@ use super::slots::GuardCause;
 use super::slots::PagedObject;
 use super::state::{PagerNotice, PagerState};
 use crate::block::Disk;
+use crate::log::history::HistoryKind;
 use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
@@ -128,6 +129,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         for batch in batches.iter().filter(|batch| batches.is_stalled(batch, SILENT_NS, now)) {
             let slot = batch.object.and_then(|id| slots.get_mut(id));
             if let Some(slot) = slot.filter(|slot| slot.guard.is_none()) {
+                slot.record_at_disk(HistoryKind::WritesStuck);
                 slot.guard = Some(GuardCause::Stuck);
                 changed = true;
             }
@@ -165,6 +167,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let (object, Some(GuardCause::Failing(error))) = (slot.object.id(), slot.guard) else {
             return false;
         };
+        let number = u64::from(object.as_u16());
+        slot.record(HistoryKind::Unwritable, error as u32, [number, 0]);
         state.notices.push(PagerNotice::Unwritable { object, error });
         true
     }

@@ -15,6 +15,7 @@ use super::slots::PagedObject;
 use super::state::PagerState;
 use crate::addr::PageIndex;
 use crate::block::{Completion, Disk};
+use crate::log::history::HistoryKind;
 use crate::mm::object::ObjectId;
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
@@ -51,6 +52,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             if is_down {
                 super::reclaim::note_dead(slot, notices);
             } else {
+                slot.record_at_disk(HistoryKind::StoreUp);
                 slot.come_back();
             }
             slot.object.wake();

@@ -46,6 +46,7 @@ pub mod drain;
 mod drain_state;
 mod fault;
 mod guard;
+mod history;
 mod late;
 mod late_requests;
 mod lock_use;
@@ -70,6 +71,7 @@ mod write_out;
 
 use crate::addr::{Hfn, PageIndex};
 use crate::block::{Completion, Disk, MAX_DISKS};
+use crate::log::history::HistoryKind;
 use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::{Frame, FrameTable};
 use crate::mm::object::{MemoryObject, ObjectId};
@@ -247,6 +249,7 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
         let mut state = self.locked();
         let state = &mut *state;
         if let Some(slot) = state.slots.get_mut(id) {
+            slot.record(HistoryKind::EvictionAsked, 0, [u64::from(pages), 0]);
             slot.asked = pages.min(slot.pages());
             // An earlier fruitless round says nothing about pages that have changed since.
             slot.fruitless = 0;

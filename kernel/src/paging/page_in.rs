@@ -24,6 +24,7 @@ use super::verify::ArrivedTransfers;
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::block::cookie::{CompletionOwner, CookieFields};
 use crate::block::{Disk, DiskError, DiskOperation, DiskRequest, QueueLane, SubmitError};
+use crate::log::history::HistoryKind;
 use crate::mm::frames::{Frame, FrameChain};
 use crate::mm::leaf::TransferIndex;
 use crate::mm::object::{LeafTablePages, MemoryObject, ObjectId, WaitTicket};
@@ -346,6 +347,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let id = transfer.object;
         let slot = state.slots.busy(id);
         let object = slot.object.clone();
+        let index = transfer.page(transfer.demand);
+        slot.record_loss(HistoryKind::ReadFailed, index, loss, transfer.failures);
         self.drop_neighbours(&object, transfer, number);
         let is_demanded = transfer.reason == InstallReason::Demand;
         if is_demanded && transfer.failures < READS {
@@ -354,7 +357,6 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             self.submit_transfer(state, number);
             return;
         }
-        let index = transfer.page(transfer.demand);
         if let Some(coming) = transfer.pages[transfer.demand as usize].take() {
             self.drop_page(&object, index, coming, number);
         }

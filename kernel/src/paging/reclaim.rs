@@ -22,6 +22,7 @@ use super::state::{NoticeQueue, PagerNotice, PagerState};
 use super::work::{PollBudget, PollTurn};
 use crate::addr::PageIndex;
 use crate::block::Disk;
+use crate::log::history::{self, HistoryKind};
 use crate::mm::leaf::{LeafState, PageMapping};
 use crate::mm::object::{ObjectId, ObjectTable};
 use crate::mm::page::{Page, PageAge};
@@ -53,7 +54,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         {
             return;
         }
-        state.reclaim.active = true;
+        if !core::mem::replace(&mut state.reclaim.active, true) {
+            self.record_scarcity(state);
+        }
         if now >= state.reclaim.look_again_at {
             state.reclaim.look_again_at = now + LOOK_AGAIN_NS;
             state.slots.iter_mut().for_each(|slot| slot.fruitless = 0);
@@ -73,6 +76,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             }
         }
         self.watch_for_starvation(state, now);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn record_scarcity(&self, state: &PagerState<P>) {
+        let (free, promised) = (self.env.frames.free_count(), state.credits.total());
+        history::record_machine(HistoryKind::PoolScarce, 0, [free.into(), promised.into()]);
     }
 
     /// Serves [`Pager::ask_evict`]. The hand ages a page at its first visit and takes it at the
@@ -178,6 +188,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 state.reclaim.starving_since = None;
                 return;
             } else {
+                let promised = u64::from(state.credits.total());
+                history::record_machine(HistoryKind::PoolExhausted, 0, [promised, 0]);
                 state.reclaim.exhausted = true;
             }
             self.wake_hungry(state, |_| true);
@@ -208,6 +220,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
 /// Notes that an object's disk is dead; queues one notice.
 pub(super) fn note_dead(slot: &mut PagedObject, notices: &mut NoticeQueue) {
     if slot.note_dead() {
+        slot.record_at_disk(HistoryKind::StoreDown);
         notices.push(PagerNotice::DiskDead { object: slot.object.id() });
     }
 }

@@ -15,6 +15,7 @@ use super::state::PagerState;
 use super::{PageStore, Pager};
 use crate::block::Disk;
 use crate::block::MAX_DISKS;
+use crate::log::history::{self, HistoryKind};
 use crate::mm::frames::FrameChain;
 use crate::mm::object::{MemoryObject, ObjectId};
 use crate::mm::phys::FrameMemory;
@@ -49,6 +50,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Promises the next `frames` frames freed from a dump image to the image's account.
     pub fn promise(&self, image: ObjectId, frames: u32) {
         if let Some(slot) = self.locked().slots.get_mut(image) {
+            slot.record(HistoryKind::FramesPromised, 0, [u64::from(frames), 0]);
             slot.promise = frames;
         }
     }
@@ -67,6 +69,15 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             .iter_mut()
             .filter(|slot| slot.terms.account == account)
             .for_each(|slot| slot.promise = 0);
+        let unused = state.credits.of(account);
+        if unused > 0 {
+            history::record_partition(
+                account.partition(),
+                HistoryKind::PromiseEnded,
+                0,
+                [unused.into(), 0],
+            );
+        }
         self.set_credit(state, account, 0);
     }
 
@@ -103,6 +114,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     pub(super) fn end_all_promises(&self, state: &mut PagerState<P>) {
+        let promised = u64::from(state.credits.total());
+        history::record_machine(HistoryKind::PromisesBroken, 0, [promised, 0]);
         state.slots.iter_mut().for_each(|slot| slot.promise = 0);
         state.credits = FrameCredits::new();
         self.promised.store(0, Release);

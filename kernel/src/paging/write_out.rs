@@ -28,6 +28,7 @@ use crate::pool::ReclaimPolicy;
 use crate::time::Ns;
 use alloc::sync::Arc;
 use core::ops::{ControlFlow, Range};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// Width of the count and of the first line in a cookie's detail.
 const COUNT_BITS: u32 = 14;
@@ -46,10 +47,13 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             return Kicks(0);
         }
         let (ticket, kicks) = object.flush(self.env.quiescent_states, me);
+        let pages = state.batches.get(number).len();
         let slot = state.slots.get(object.id());
+        slot.inspect(|slot| slot.record_launch(purpose, pages));
         let disk = slot.and_then(|slot| slot.store).map(|store| store.store.disk);
         let is_guarded = slot.is_some_and(|slot| slot.guard.is_some());
         let batch = state.batches.launch(number, (object.id(), disk), purpose, ticket);
+        (batch.launched_at, batch.is_late) = (self.clock.load(Relaxed), false);
         if is_guarded {
             batch.prospect = BatchProspect::Doubtful;
         }
@@ -68,8 +72,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             let Some(passed) =
                 batch.ticket.as_mut().and_then(|ticket| ticket.poll(self.env.quiescent_states))
             else {
+                slot.look_at_late_flush(batch, now);
                 return;
             };
+            if batch.is_late {
+                slot.record_late_pass(batch, now);
+            }
             self.free_unmapped(batch, &passed, freed);
             batch.lines.settle(&passed);
             (batch.ticket, batch.cursor, batch.phase) = (None, 0, BatchPhase::Scan);
@@ -136,8 +144,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                     Some(DiskError::Io)
                 }
                 Err(SubmitError::Full) => {
-                    if batch.outstanding == 0 {
-                        batch.refused_since.get_or_insert(now);
+                    if batch.outstanding == 0 && batch.refused_since.is_none() {
+                        slot.record_refusal(batch, first, store.store.disk);
+                        batch.refused_since = Some(now);
                     }
                     return;
                 }
@@ -258,6 +267,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         bump(&self.counters.write_errors, 1);
         let object = slot.object.id();
         if slot.drain.note_failure(first, error) {
+            slot.record_write_failed(first, count, error);
             notices.push(PagerNotice::WriteFailed { object, first, count, error });
         }
         slot.back_off(now);

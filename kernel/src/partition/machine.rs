@@ -31,6 +31,7 @@ use crate::arch::percpu::CpuId;
 use crate::arch::{instr, interrupts, time};
 use crate::crash::record::CrashCause;
 use crate::host::{Host, NodePager};
+use crate::log::history::{self, HistoryKind};
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::layout::RamLayout;
 use crate::mm::object::{MemoryObject, WaitTicket};
@@ -38,7 +39,7 @@ use crate::mm::phys::DirectMap;
 use crate::mm::resident::ResidentBytes;
 use crate::paging::{AccessOutcome, PageLossError};
 use crate::time::{Ns, Ticks};
-use crate::virt::{PageAccess, Vcpu, VmExit};
+use crate::virt::{InjectedEvent, PageAccess, Vcpu, VmExit};
 
 /// Guest memory of a running incarnation.
 pub type PartitionMemory<'a> = GuestBytes<'a, DirectMap, NodePager>;
@@ -146,7 +147,7 @@ impl VirtualMachine {
                     // an exit.
                     self.platform.lapic_mut().set_cr8(self.vcpu.cr8());
                     let decision = self.handle(exit, &memory);
-                    self.apply(decision, ticket)
+                    self.apply(decision, ticket, shared)
                 }
                 ExitAnswer::Resident | ExitAnswer::Look => None,
                 ExitAnswer::Stop(stop) => Some(stop),
@@ -270,7 +271,12 @@ impl VirtualMachine {
     }
 
     /// Applies a decision; `Some` if the stay ends.
-    fn apply(&mut self, decision: ExitDecision, ticket: WaitTicket) -> Option<StopReason> {
+    fn apply(
+        &mut self,
+        decision: ExitDecision,
+        ticket: WaitTicket,
+        shared: &SharedPartition,
+    ) -> Option<StopReason> {
         match decision {
             ExitDecision::Resume => None,
             ExitDecision::SkipTo(rip) => {
@@ -288,6 +294,7 @@ impl VirtualMachine {
                 Some(StopReason::Device(effect))
             }
             ExitDecision::Inject(event) => {
+                record_injection(shared, self.vcpu.regs().rip, event);
                 self.vcpu.inject(event);
                 None
             }
@@ -325,6 +332,18 @@ enum ExitAnswer {
 fn leave_to_handler(exit: VmExit, shared: &SharedPartition) -> ExitAnswer {
     shared.exits.note(ExitKind::of(exit));
     ExitAnswer::Handle(exit)
+}
+
+/// Records an exception that the hypervisor injects on its own account.
+#[cold]
+#[inline(never)]
+fn record_injection(shared: &SharedPartition, rip: u64, event: InjectedEvent) {
+    history::record_partition(
+        shared.id,
+        HistoryKind::ExceptionInjected,
+        event.vector.into(),
+        [rip, event.error_code.unwrap_or(0).into()],
+    );
 }
 
 /// Gives the pager one turn at once: a fast disk has completed by then, and the guest need not

@@ -41,6 +41,7 @@ use crate::arch::{fpu, time};
 use crate::console::tagged::LineSplitter;
 use crate::crash::record::CrashCause;
 use crate::host::Host;
+use crate::log::history::{self, HistoryKind};
 use crate::mm::layout::RamLayout;
 use crate::mm::object::MemoryObject;
 use crate::partition_id::PartitionId;
@@ -128,7 +129,6 @@ pub struct HostCpu<'a> {
 impl Runner {
     /// Makes the runner of a partition that starts as soon as it gets a space.
     pub fn new(
-        id: PartitionId,
         shared: Arc<SharedPartition>,
         layout: RamLayout,
         machine: VirtualMachine,
@@ -138,7 +138,7 @@ impl Runner {
         let state = Lifecycle::NeedsSpace { told: false };
         let restarts = RestartCounter::new(shared.config.restart_limit);
         Self {
-            id,
+            id: shared.id,
             shared,
             layout,
             machine,
@@ -209,6 +209,15 @@ impl Runner {
         let stop = is_taken(PartitionRequest::Stop);
         let crash = is_taken(PartitionRequest::Crash);
         let give_up = is_taken(PartitionRequest::GiveUp);
+        for (taken, request) in [
+            (stop, PartitionRequest::Stop),
+            (crash, PartitionRequest::Crash),
+            (give_up, PartitionRequest::GiveUp),
+        ] {
+            if taken {
+                self.record(HistoryKind::RequestTaken, request as u32, 0);
+            }
+        }
         if stop && answer(PartitionRequest::Stop, view) == RequestTiming::Now {
             return Some(self.stop(host, "operator", 0));
         }
@@ -229,6 +238,12 @@ impl Runner {
         let view = state.view();
         self.state = state;
         self.shared.publish(view);
+    }
+
+    /// Records an event of the incarnation, with one more number.
+    #[inline(never)]
+    fn record(&self, kind: HistoryKind, code: u32, number: u64) {
+        history::record_partition(self.id, kind, code, [self.incarnation, number]);
     }
 
     /// Releases frames that were kept for this partition and that it has not needed.

@@ -8,6 +8,7 @@ use super::exit_counts::ExitCounts;
 use super::lifecycle::LifecycleView;
 use crate::config;
 use crate::console::ring::ByteRing;
+use crate::partition_id::PartitionId;
 use crate::sync::{RankedLock, rank};
 use crate::time::{AtomicNs, Ns};
 use arrayvec::ArrayVec;
@@ -34,6 +35,8 @@ const NO_OBJECT: u32 = u32::MAX;
 
 /// The shared part of a partition.
 pub struct SharedPartition {
+    /// Its number on the node.
+    pub id: PartitionId,
     /// Its configuration.
     pub config: config::PartitionConfig,
     /// Exits of its vCPU so far, counted by the CPU that runs it.
@@ -53,8 +56,9 @@ pub struct SharedPartition {
 
 impl SharedPartition {
     /// Makes the shared part of a partition that has not started.
-    pub fn new(config: config::PartitionConfig) -> Self {
+    pub fn new(id: PartitionId, config: config::PartitionConfig) -> Self {
         Self {
+            id,
             config,
             exits: ExitCounts::default(),
             dumps_skipped: AtomicU64::new(0),
@@ -168,7 +172,7 @@ mod tests {
     use crate::config::{DumpPolicy, KernelModules, PartitionConfig, RestartPolicy};
 
     fn shared() -> SharedPartition {
-        SharedPartition::new(PartitionConfig {
+        let config = PartitionConfig {
             name: "a".into(),
             memory_bytes: 4096,
             kernel: KernelModules { image: "k".into(), initrd: None },
@@ -180,7 +184,15 @@ mod tests {
             hang_timeout_ns: None,
             restart_limit: None,
             console: config::ConsoleRoute::Screen,
-        })
+        };
+        SharedPartition::new(PartitionId::FIRST, config)
+    }
+
+    #[test]
+    fn requests_have_the_words_of_the_history() {
+        let requests = [PartitionRequest::Crash, PartitionRequest::Stop, PartitionRequest::GiveUp];
+        let words = crate::log::history::words::REQUESTS;
+        assert_eq!(requests.map(|request| words[request as usize]), ["crash", "stop", "give up"]);
     }
 
     #[test]

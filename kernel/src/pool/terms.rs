@@ -31,6 +31,12 @@ impl AccountId {
         Self(partition.as_u16())
     }
 
+    /// Returns the partition that has this account.
+    #[inline]
+    pub const fn partition(self) -> PartitionId {
+        PartitionId::new(self.0)
+    }
+
     /// Returns its position in a list of all accounts.
     #[inline]
     pub const fn index(self) -> usize {

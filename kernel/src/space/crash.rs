@@ -127,4 +127,10 @@ mod tests {
         assert_eq!((CrashReason(0).name(), CrashReason(15).name()), ("none", "other"));
         assert_eq!(CrashReason(9).name(), "instruction not emulated");
     }
+
+    #[test]
+    fn the_history_has_the_same_words() {
+        let words: Vec<_> = (0..=14).map(|number| CrashReason(number).name()).collect();
+        assert_eq!(crate::log::history::words::CRASHES, words);
+    }
 }

@@ -108,6 +108,8 @@ mod tests {
     fn numbers_on_disk_are_stable() {
         assert_eq!(SpaceState::ALL.map(|s| s as u32), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
         assert!(SpaceState::ALL.into_iter().all(|s| SpaceState::from_number(s as u32) == Some(s)));
+        let words = crate::log::history::words::SPACES;
+        assert!(SpaceState::ALL.into_iter().all(|s| words[s as usize] == s.name()));
         assert_eq!((SpaceState::from_number(0), SpaceState::from_number(10)), (None, None));
     }
 

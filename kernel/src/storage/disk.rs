@@ -24,6 +24,7 @@ use crate::block::{
     Completion, Cookie, Disk, DiskError, DiskIncident, DiskInfo, DiskOperation, DiskRequest,
     QueueLane, SubmitError,
 };
+use crate::log::history::{self, HistoryKind};
 use crate::sync::{RankedLock, rank};
 use crate::time::{AtomicNs, Ns};
 use arrayvec::ArrayVec;
@@ -150,6 +151,7 @@ impl NodeDisk {
 
     /// Closes the gate for good: another node has taken the disk.
     pub fn give_up(&self) {
+        history::record_machine(HistoryKind::DiskGivenUp, self.info.index.into(), [0, 0]);
         self.gate.give_up();
     }
 

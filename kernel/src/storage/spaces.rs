@@ -35,6 +35,7 @@ use crate::addr::PAGE_SIZE;
 use crate::block::DiskError;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
+use crate::log::history::{self, HistoryKind};
 use crate::paging::PageStore;
 use crate::paging::blocks::BlockMap;
 use crate::pool::needs::SPACE_BUFFER;
@@ -296,6 +297,11 @@ impl Spaces {
     fn tell(&self, id: SpaceId, record: &SpaceRecord) {
         let (partition, epoch) = record.owner.as_ref().map_or(("", 0), |o| (&*o.name, o.epoch));
         let SpaceLocation { disk, number, .. } = self.place(id);
+        history::record_machine(
+            HistoryKind::SpaceChanged,
+            record.state as u32,
+            [disk as u64, number.into()],
+        );
         report(&ConsoleEvent::Space {
             disk: disk as u8,
             space: number,

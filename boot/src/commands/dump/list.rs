@@ -102,7 +102,7 @@ fn state(state: SpaceState) -> &'static str {
     }
 }
 
-fn words(crash: &RecordedCrash) -> String {
+pub(super) fn words(crash: &RecordedCrash) -> String {
     match (crash.reason.name(), &*crash.text) {
         (reason, "") => reason.to_owned(),
         (reason, text) => format!("{reason}: {text}"),

@@ -40,10 +40,7 @@ impl protocol::DebugTarget for Crashed<'_> {
 }
 
 fn notes(dump: &Dump) -> Result<Notes> {
-    let extent = dump.contents.layout.notes();
-    let mut bytes = vec![0; u64::from(dump.record.drain.notes_len).min(extent.len) as usize];
-    dump.image.read(extent.start, &mut bytes)?;
-    Ok(Notes::parse(&bytes))
+    Ok(Notes::parse(&dump.notes()?))
 }
 
 /// Answers a gdb on standard input and output until gdb disconnects.

@@ -1,10 +1,9 @@
 //! The notes of a dump, read back: the registers of its vCPU, and the kernel's VMCOREINFO.
 
 use super::memory::PagingRegisters;
+use crate::dump::notes::ElfNote;
 use kernel::dump::vmcoreinfo;
 
-/// A note's header: sizes of name and descriptor, type.
-const HEADER: usize = 12;
 /// Offsets of the registers in the descriptors of [`kernel::dump::notes`].
 const PRSTATUS_REGISTERS: usize = 112;
 const QEMU_CONTROL_REGISTERS: usize = 8 + 18 * 8 + 10 * 24;
@@ -33,7 +32,7 @@ impl Notes {
     /// Parses the notes' segment. Of several vCPUs the first counts.
     pub fn parse(mut bytes: &[u8]) -> Self {
         let (mut notes, mut text) = (Self::default(), [].as_slice());
-        while let Some((name, descriptor, rest)) = split(bytes) {
+        while let Some((ElfNote { name, descriptor, .. }, rest)) = ElfNote::split(bytes) {
             match name {
                 b"CORE\0" if notes.registers.is_empty() => {
                     notes.registers = registers(descriptor).unwrap_or_default()
@@ -52,16 +51,6 @@ impl Notes {
         }
         notes
     }
-}
-
-/// Splits off the first note: name, descriptor, rest.
-fn split(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let word = |at: usize| Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?) as usize);
-    let (name, descriptor) = (word(0)?, word(4)?);
-    let start = HEADER.checked_add(name.checked_next_multiple_of(4)?)?;
-    let end = start.checked_add(descriptor)?;
-    let rest = bytes.get(end.checked_next_multiple_of(4)?..).unwrap_or_default();
-    Some((bytes.get(HEADER..HEADER + name)?, bytes.get(start..end)?, rest))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {

@@ -403,6 +403,7 @@ impl<P: VirtioPort> VirtioDriver<P> {
         assert!(self.slots.count() == 0, "a device is reset with nothing in flight");
         stats.reset();
         self.resets += 1;
+        self.incidents.record_reset(self.resets);
         self.port.set_status(DeviceStatus::empty());
         self.phase = DevicePhase::Resetting { since_ns: now_ns };
         self.await_reset(now_ns, now_ns);

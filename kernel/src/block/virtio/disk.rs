@@ -38,7 +38,8 @@ impl<P: VirtioPort> VirtioDisk<P> {
         limits: DriverTimeouts,
         clock: impl Fn() -> Ns,
     ) -> Result<Self, VirtioInitError> {
-        let core = VirtioDriver::new(port, region, limits)?;
+        let mut core = VirtioDriver::new(port, region, limits)?;
+        core.incidents().set_disk(index);
         let mut disk = Self {
             info: describe(index, &core),
             stats: DiskStats::default(),

@@ -166,7 +166,7 @@ impl Life {
         let shared = machine.node.partitions.iter().cloned().enumerate();
         let is_shared = partitions.len() > 1;
         let runner = |(index, shared): (usize, _)| {
-            let mut runner = runner(host, PartitionId::new(index as u16), &shared, &scripts[index]);
+            let mut runner = runner(host, &shared, &scripts[index]);
             if is_shared {
                 runner.share_console();
             }
@@ -279,12 +279,7 @@ impl Life {
     }
 }
 
-fn runner(
-    host: &'static Host,
-    id: PartitionId,
-    shared: &Arc<SharedPartition>,
-    script: &GuestScript,
-) -> Runner {
+fn runner(host: &'static Host, shared: &Arc<SharedPartition>, script: &GuestScript) -> Runner {
     let layout = RamLayout::new(shared.config.memory_bytes).expect("whole pages");
     let memory = NodeMemory { host, shared: shared.clone() };
     let vcpu = Vcpu::Fake(ScriptedVcpu::new(script.clone(), Box::new(memory)));
@@ -292,5 +287,5 @@ fn runner(
     let clock = GuestClock { rate, start: instr::rdtsc(), unix_ns_at_start: 0 };
     let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
     let tag = host.tags.lock().allocate();
-    Runner::new(id, shared.clone(), layout, machine, tag, host.spaces.has_devices())
+    Runner::new(shared.clone(), layout, machine, tag, host.spaces.has_devices())
 }

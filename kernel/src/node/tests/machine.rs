@@ -23,6 +23,7 @@ use crate::node::monitor::notices;
 use crate::node::{Node, services};
 use crate::paging::{Landmark, Pager, PagerEnv};
 use crate::partition::shared::SharedPartition;
+use crate::partition_id::PartitionId;
 use crate::pool::SharesPolicy;
 use crate::sched::queue::RunQueue;
 use crate::space::Uuid;
@@ -144,8 +145,11 @@ impl SimMachine {
             unix_ns_at_start: 0,
             ending: AtomicBool::new(false),
         });
-        let shared = |config: &PartitionConfig| Arc::new(SharedPartition::new(config.clone()));
-        let node = leak(Node { host, partitions: partitions.iter().map(shared).collect() });
+        let shared = |(config, number): (&PartitionConfig, u16)| {
+            Arc::new(SharedPartition::new(PartitionId::new(number), config.clone()))
+        };
+        let node =
+            leak(Node { host, partitions: partitions.iter().zip(0..).map(shared).collect() });
         Self { node, disks, now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 

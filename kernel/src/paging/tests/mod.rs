@@ -7,6 +7,7 @@ mod drains;
 mod fallback;
 mod faults;
 mod guard;
+mod history;
 mod late;
 mod lengths;
 mod lock_use;

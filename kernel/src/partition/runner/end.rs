@@ -12,6 +12,7 @@ use crate::crash::gate::RestartGate;
 use crate::crash::record::{CrashCause, CrashRecord};
 use crate::dump::bound::{self, CrashDumpAction};
 use crate::host::Host;
+use crate::log::history::{self, HistoryKind};
 use crate::mm::object::MemoryObject;
 use crate::partition::ending::{GuestEnd, true_end};
 use crate::partition::lifecycle::{AfterTeardown, BackingState, Lifecycle};
@@ -33,6 +34,7 @@ impl Runner {
             GuestEnd::Reset => {
                 let (partition, incarnation) = (self.shared.name(), self.incarnation);
                 report(&ConsoleEvent::Stopped { partition, incarnation, how: "reset", code: 0 });
+                self.record(HistoryKind::MachineReset, 0, 0);
                 self.retire(host, AfterTeardown::Begin)
             }
         }
@@ -45,6 +47,7 @@ impl Runner {
         let Some(object) = self.object.take() else {
             return self.stop(host, "crashed without memory", 0);
         };
+        self.record(HistoryKind::Crashed, reason.recorded().0, reason.detail());
         let text = reason.in_words(self.machine.platform.panic_text());
         self.announce_crash(&object, reason, &text);
         self.drain_console(host);
@@ -94,7 +97,11 @@ impl Runner {
             .config
             .dump_bound
             .filter(|bound| bound.when_full == DumpOverflow::DropOldest);
-        DumpOrder { note_page: self.note_page(), drop_beyond: bound.map(|bound| bound.most) }
+        DumpOrder {
+            id: self.id,
+            note_page: self.note_page(),
+            drop_beyond: bound.map(|bound| bound.most),
+        }
     }
 
     /// Returns whether the crash leads to a dump. If the bound of dumps forbids one, that is
@@ -111,6 +118,7 @@ impl Runner {
             CrashDumpAction::Dump => DumpPolicy::Aided,
             CrashDumpAction::Skip => {
                 self.shared.dumps_skipped.fetch_add(1, Ordering::Relaxed);
+                self.record(HistoryKind::DumpSkipped, 0, census.all().into());
                 let (partition, incarnation) = (self.shared.name(), self.incarnation);
                 report(&ConsoleEvent::DumpSkipped {
                     partition,
@@ -134,6 +142,7 @@ impl Runner {
                     RestartVerdict::Allowed => (restart, "crashed"),
                     RestartVerdict::Exhausted(RestartLimit { restarts, time_ns }) => {
                         let (partition, incarnation) = (self.shared.name(), self.incarnation);
+                        self.record(HistoryKind::RestartsExhausted, 0, restarts.into());
                         report(&ConsoleEvent::RestartLimit {
                             partition,
                             incarnation,
@@ -179,6 +188,12 @@ impl Runner {
             let how = *how;
             return if has_ended { self.stop(host, how, 0) } else { StepOutcome::look_again() };
         };
+        history::record_partition(
+            self.id,
+            HistoryKind::RestartAllowed,
+            0,
+            [self.incarnation + 1, remaining],
+        );
         report(&ConsoleEvent::Restart {
             partition: self.shared.name(),
             incarnation: self.incarnation + 1,
@@ -203,6 +218,7 @@ impl Runner {
     fn retire(&mut self, host: &'static Host, then: AfterTeardown) -> StepOutcome {
         match self.object.take() {
             Some(object) => {
+                self.record(HistoryKind::TeardownBegun, 0, object.id().as_u16().into());
                 self.set_state(Lifecycle::Retiring { gone: host.reaper.reap(object), then });
             }
             // The memory is being taken apart already: only the following step changes.
@@ -222,6 +238,7 @@ impl Runner {
         if then == AfterTeardown::Stop && !self.console_is_out(host) {
             return StepOutcome::look_again();
         }
+        self.record(HistoryKind::TeardownEnded, 0, 0);
         match (then, self.space) {
             (AfterTeardown::Begin, Some(space)) => {
                 host.spaces.renew(space, self.shared.name(), &self.layout, self.incarnation + 1);
@@ -270,6 +287,7 @@ impl Runner {
         self.end_promise(host);
         self.taken_ns = time::now_ns();
         self.give_line_back(host);
+        self.record(HistoryKind::PartitionStopped, 0, code);
         report(&ConsoleEvent::Stopped {
             partition: self.shared.name(),
             incarnation: self.incarnation,

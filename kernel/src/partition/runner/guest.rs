@@ -12,6 +12,7 @@ use crate::console::report;
 use crate::console::tagged::LineSplitter;
 use crate::crash::record::CrashCause;
 use crate::host::Host;
+use crate::log::history::{self, HistoryKind};
 use crate::partition::devices::{DeviceEffect, PanicKind};
 use crate::partition::ending::GuestEnd;
 use crate::partition::hang::HangFinding;
@@ -23,6 +24,8 @@ use alloc::format;
 
 /// Bytes around a line with its partition's name: brackets, blank, end, and a name of 31 letters.
 const TAG: usize = 36;
+/// A halt of a guest that is longer than a turn beside others is recorded.
+const LONG_HALT_NS: Ns = Ns::from_ms(10);
 /// Twice an unfinished line: it is shown again behind another line.
 const LONGEST_LINE: usize = 2 * 600;
 
@@ -111,6 +114,7 @@ impl Runner {
     fn announce_entry(&mut self) {
         if !self.entered {
             self.entered = true;
+            self.record(HistoryKind::GuestEntered, 0, 0);
             self.promise_ends =
                 self.promise_ends.map(|_| time::now_ns().saturating_add(PROMISE_NS));
             let (partition, incarnation) = (self.shared.name(), self.incarnation);
@@ -159,25 +163,50 @@ impl Runner {
             StopReason::Halted if self.machine.can_wake() => {
                 self.park(ParkReason::Halted);
                 self.halted_ns = time::now_ns();
+                self.record_long_halt();
             }
             StopReason::Halted => return self.end(host, GuestEnd::Stop("halted for good", 0)),
-            StopReason::Crash(reason) => return self.end(host, GuestEnd::Crash(reason)),
+            StopReason::Crash(reason) => {
+                self.record_end_of_guest(reason);
+                return self.end(host, GuestEnd::Crash(reason));
+            }
             StopReason::Device(effect) => return self.device(host, effect),
         }
         StepOutcome::Again
+    }
+
+    /// Records a halt from which no timer wakes the guest within a turn.
+    fn record_long_halt(&self) {
+        let timer = self.machine.wake_up().map(time::ns_at);
+        if timer.is_none_or(|at| at.saturating_sub(self.halted_ns) > LONG_HALT_NS) {
+            let numbers = [self.machine.vcpu.regs().rip, timer.unwrap_or(Ns::ZERO).as_u64()];
+            history::record_partition(self.id, HistoryKind::HaltedLong, 0, numbers);
+        }
+    }
+
+    /// Records an exit after which the guest cannot go on, with the place in the guest.
+    #[cold]
+    #[inline(never)]
+    fn record_end_of_guest(&self, reason: CrashCause) {
+        let numbers = [self.machine.vcpu.regs().rip, reason.detail()];
+        let code = reason.recorded().0;
+        history::record_partition(self.id, HistoryKind::GuestEnded, code, numbers);
     }
 
     fn device(&mut self, host: &'static Host, effect: DeviceEffect) -> StepOutcome {
         let clock_offs = self.machine.msrs.kvmclock().offs();
         match effect {
             DeviceEffect::Panicked(PanicKind::Panicked) => {
+                self.record(HistoryKind::PanicReported, 0, 0);
                 self.last_words = self.last_words.hear(PanicSignal::Panicked, clock_offs)
             }
             DeviceEffect::PanicRecorded => {
+                self.record(HistoryKind::PanicReported, 1, 0);
                 self.last_words = self.last_words.hear(PanicSignal::Recorded, clock_offs)
             }
             DeviceEffect::Panicked(PanicKind::CrashKernel) => {
                 self.last_words = PanicGrace::CrashKernel { clock_offs };
+                self.record(HistoryKind::CrashKernelStarted, 0, 0);
                 self.tell("crash_kernel", "");
             }
             // The line takes no more at the moment.

@@ -6,6 +6,7 @@ use crate::arch::time;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::host::Host;
+use crate::log::history::HistoryKind;
 use crate::mm::guest::GuestMemoryError;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::object::MemoryObject;
@@ -92,6 +93,7 @@ impl Runner {
             return HangFinding::Alive;
         }
         if finding == HangFinding::Silent {
+            self.record(HistoryKind::HangSuspected, 0, rip);
             report(&ConsoleEvent::Hang {
                 partition: self.shared.name(),
                 incarnation: self.incarnation,

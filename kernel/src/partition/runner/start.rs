@@ -8,6 +8,7 @@ use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::crash::record::CrashCause;
 use crate::host::Host;
+use crate::log::history::{self, HistoryKind};
 use crate::mm::guest::GuestMemoryError;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::partition::acpi::AcpiTables;
@@ -45,6 +46,12 @@ impl Runner {
             None => {
                 if let Lifecycle::NeedsSpace { told: told @ false } = &mut self.state {
                     *told = true;
+                    history::record_partition(
+                        self.id,
+                        HistoryKind::SpaceAwaited,
+                        0,
+                        [self.incarnation + 1, 0],
+                    );
                     report(&ConsoleEvent::Waiting {
                         partition: self.shared.name(),
                         what: "a free paging space",
@@ -115,6 +122,9 @@ impl Runner {
             Ok(object) => object,
             // Tables are freed when memory that is being taken apart or drained is gone.
             Err(_) if !host.reaper.is_empty() || !host.tasks.is_empty() => {
+                if !matches!(self.state, Lifecycle::NeedsTables(_)) {
+                    self.record(HistoryKind::TablesAwaited, 0, 0);
+                }
                 self.set_state(Lifecycle::NeedsTables(self.backing));
                 return StepOutcome::look_again();
             }
@@ -122,6 +132,7 @@ impl Runner {
         };
         self.object = Some(object.clone());
         self.incarnation += 1;
+        self.record(HistoryKind::IncarnationStarted, 0, object.id().as_u16().into());
         report(&ConsoleEvent::Start {
             partition: self.shared.name(),
             incarnation: self.incarnation,

@@ -1,9 +1,10 @@
 //! Applies [`crate::block::patience`] to I/O outside the blocks. The first and the last refusal are
 //! reported as events that name device and bytes.
 
-use super::{SpaceId, Spaces, sleep};
+use super::{SpaceId, SpaceLocation, Spaces, sleep};
 use crate::block::DiskError;
 use crate::block::patience::{AfterRefusal, PAUSE_NS, RetryCount, SpaceAccess};
+use crate::log::history::{self, HistoryKind};
 use alloc::format;
 
 /// Makes a request of a space, and repeats it if the disk refuses; the value is the last result.
@@ -37,16 +38,27 @@ impl Spaces {
         match tries.refused(error) {
             AfterRefusal::Again => {
                 if tries.is_first() {
+                    self.record_refusal(id, access);
                     self.trouble(id, &format!("{access} ({error}): it is tried again"));
                 }
                 sleep(PAUSE_NS).await;
                 true
             }
             AfterRefusal::GivenUp(count) => {
+                self.record_refusal(id, access);
                 self.trouble(id, &format!("{access} ({error}), {count} times in a row"));
                 false
             }
             AfterRefusal::Hopeless => false,
         }
+    }
+
+    fn record_refusal(&self, id: SpaceId, access: SpaceAccess) {
+        let SpaceLocation { disk, number, .. } = self.place(id);
+        history::record_machine(
+            HistoryKind::SpaceRefused,
+            access.code(),
+            [disk as u64, number.into()],
+        );
     }
 }

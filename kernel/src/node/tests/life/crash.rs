@@ -3,6 +3,8 @@
 use super::*;
 use crate::addr::PageIndex;
 use crate::config::{DumpBound, DumpOverflow, RestartLimit};
+use crate::dump::history_note::{self, HistoryNote};
+use crate::log::history::{HistoryEntry, HistoryKind, HistorySubject};
 use crate::node::tests::image;
 use crate::node::tests::machine::number;
 use crate::virt::{InjectedEvent, TaskSource, TaskSwitch};
@@ -56,6 +58,55 @@ fn the_dump_has_what_the_guest_has_written() {
         let at = layout.blocks().start as usize + index.0 as usize * PAGE_SIZE as usize;
         assert_eq!(content[at..][..8], (100 + n).to_le_bytes());
     }
+}
+
+/// Returns the history in the notes of the dump on a disk.
+fn history_on(life: &Life, disk: usize) -> Vec<HistoryEntry> {
+    let content = life.machine.disks[disk].state().content.clone();
+    let record = image::record(&content).expect("a record");
+    let start = record.contents.expect("a dump").layout.notes().start as usize;
+    let notes = &content[start..][..record.drain.notes_len as usize];
+    let name = [history_note::NAME, &[0; 4]].concat();
+    let at = notes.windows(name.len()).position(|bytes| bytes == name).expect("the history's note");
+    let history = HistoryNote::read(&notes[at + name.len()..]).expect("a history");
+    history.entries().collect()
+}
+
+#[test]
+fn the_note_of_a_dump_has_the_events_up_to_the_crash() {
+    let script = GuestScript::of(&[&[Write(page(0), 7), TRIPLE_FAULT], &[TRIPLE_FAULT]]);
+    let idle = GuestScript::of(&[&[]]);
+    let small = PartitionConfig { boot_memory_bytes: Some(16 * PAGE_SIZE), ..config("p") };
+    let mut life = Life::new(4, &[(config("other"), &idle), (small, &script)]);
+    let mut disks = Vec::new();
+    for incarnation in [1, 2] {
+        let told = life.hear("DumpComplete", &[&format!("incarnation: {incarnation},")]);
+        disks.push(number(&told, "disk: ").expect("a disk") as usize);
+    }
+    let told = |disk: usize| -> Vec<_> {
+        let own = history_on(&life, disk).into_iter();
+        let own = own.filter(|entry| entry.of != HistorySubject::Machine);
+        let own: Vec<_> = own.inspect(|e| assert_eq!(e.of, HistorySubject::Partition(1))).collect();
+        own.iter().map(|entry| (HistoryKind::of(entry.kind).unwrap(), entry.numbers[0])).collect()
+    };
+    let first = told(disks[0]);
+    let expected = [
+        (HistoryKind::IncarnationStarted, 1),
+        (HistoryKind::GuestEntered, 1),
+        (HistoryKind::GuestEnded, ENTRY),
+        (HistoryKind::Crashed, 1),
+        (HistoryKind::FramesPromised, 16),
+        (HistoryKind::DrainBegun, 1),
+    ];
+    assert_eq!(first, expected);
+    let second = told(disks[1]);
+    assert_eq!(second[..first.len()], first);
+    for kind in [HistoryKind::RestartAllowed, HistoryKind::GuestEntered, HistoryKind::GuestEnded] {
+        assert!(second[first.len()..].iter().any(|(found, _)| *found == kind), "{second:?}");
+    }
+    let machine = history_on(&life, disks[1]);
+    assert!(machine.iter().any(|entry| entry.kind == HistoryKind::SpaceChanged as u16));
+    assert!(machine.windows(2).all(|pair| pair[0].t_ns <= pair[1].t_ns));
 }
 
 #[test]
