@@ -33,5 +33,6 @@ pub mod screen;
 pub mod serial;
 pub mod setup;
 pub mod sockets;
+pub mod store;
 pub mod terminal;
 pub mod volume;

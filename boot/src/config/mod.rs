@@ -17,7 +17,7 @@ mod partition;
 mod quantity;
 mod size;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use devices::{DeviceBacking, PagingDevice};
 pub use document::ConfigError;
@@ -29,6 +29,7 @@ use anyhow::Result;
 use document::{Document, Section};
 use kernel::arch::heap;
 use kernel::config::{Config, DISK_TIMEOUT_NS, EndAction, VERSION};
+use kernel::images::ImageKind;
 use kernel::pool::MemoryNeeds;
 use std::io::Read;
 use std::ops::RangeInclusive;
@@ -133,6 +134,15 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<BootPlan> {
         device.make_if_missing().map_err(|error| section.error("image", &format!("{error:#}")))?;
     }
     Ok(plan)
+}
+
+/// Recognises a file that a partition can start from: a kernel, or an initrd for Linux.
+///
+/// # Errors
+/// Names the file, which is neither.
+pub fn image_kind(path: &Path) -> Result<ImageKind> {
+    crate::regular::check(path)?;
+    image::kind(path).map_err(anyhow::Error::msg)
 }
 
 /// Reads the text of a configuration, which may come from a pipe, up to a size limit.
