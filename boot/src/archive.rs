@@ -64,6 +64,15 @@ impl ModuleArchive {
         name
     }
 
+    /// Returns the file of a module; `None` if there is no such module, or its bytes are in memory.
+    pub fn file(&self, name: &str) -> Option<&Path> {
+        let (_, source) = self.modules.iter().find(|(other, _)| other == name)?;
+        match source {
+            ModuleSource::File(path) => Some(path),
+            ModuleSource::Bytes(_) => None,
+        }
+    }
+
     /// Replaces the bytes of a module.
     pub fn replace(&mut self, name: &str, source: ModuleSource) {
         self.modules.retain(|(other, _)| other != name);
@@ -158,6 +167,8 @@ mod tests {
         assert!(names.iter().all(|name| name.len() < 100 && name != "config"));
         assert_eq!(archive.add_file(files[1].clone()), names[1], "one file is one module");
         assert_eq!(archive.modules.len(), files.len());
+        assert_eq!(archive.file(&names[2]), Some(files[2].as_path()));
+        assert_eq!(archive.file("config"), None);
     }
 
     #[test]

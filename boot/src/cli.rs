@@ -53,6 +53,9 @@ pub enum CliCommand {
     /// Make and look at the image files of paging devices
     #[command(subcommand)]
     Volume(commands::volume::VolumeAction),
+    /// Make image stores, and put kernels, initrds and partitions into them
+    #[command(subcommand)]
+    Store(commands::store::StoreAction),
     /// List, verify and release crash dumps on paging devices
     #[command(subcommand)]
     Dump(commands::dump::DumpAction),
@@ -129,6 +132,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.command {
         Some(CliCommand::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
         Some(CliCommand::Volume(action)) => commands::volume::run(action),
+        Some(CliCommand::Store(action)) => commands::store::run(action),
         Some(CliCommand::Dump(action)) => commands::dump::run(action),
         Some(CliCommand::Image(arguments)) => commands::image::run(&cli.common, arguments),
         Some(CliCommand::Bench(arguments)) => commands::bench::run(&cli.common, arguments),

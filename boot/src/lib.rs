@@ -35,5 +35,6 @@ pub mod serial;
 pub mod setup;
 pub mod size;
 pub mod sockets;
+pub mod store;
 pub mod terminal;
 pub mod volume;

@@ -62,13 +62,25 @@ pub fn create(path: &Path, bytes: u64) -> Result<()> {
 /// # Errors
 /// As [`create`], or where the spaces do not fit or one is too small.
 pub fn create_spaces(path: &Path, bytes: u64, sizes: &[u64]) -> Result<()> {
+    create_parts(path, bytes, sizes, None)
+}
+
+/// As [`create_spaces`], with a last partition of size `store` for an image store, which stays
+/// blank: [`crate::store::create`] makes the store.
+///
+/// # Errors
+/// As [`create_spaces`].
+pub fn create_parts(path: &Path, bytes: u64, sizes: &[u64], store: Option<u64>) -> Result<()> {
     refuse_existing(path)?;
     let bytes = whole_blocks(bytes)?;
-    let placed = placed(bytes, sizes)?;
+    let sizes = [sizes, store.as_slice()].concat();
+    let placed = placed(bytes, &sizes)?;
+    let spaces_count = placed.len() - store.iter().count();
     let guid = || Ok::<_, anyhow::Error>(gpt_guid(new_uuid()?));
     let spaces = placed
         .into_iter()
-        .map(|sectors| Ok(NewSpace { sectors, guid: guid()? }))
+        .enumerate()
+        .map(|(n, sectors)| Ok(NewSpace { sectors, guid: guid()?, is_store: n >= spaces_count }))
         .collect::<Result<Vec<_>>>()?;
     let table = make::table(bytes, guid()?, &spaces);
     crate::atomic::write(path, |file| {

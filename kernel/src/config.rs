@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub const MAGIC: [u8; 4] = *b"TPCF";
 /// Version of the encoding, first field of the configuration.
 pub const VERSION: u32 = 1;
+/// Version of a partition's encoding in an image store, which outlives this build: the bytes of
+/// [`PartitionConfig::to_definition`]. It changes with every change of [`PartitionConfig`].
+pub const DEFINITION_VERSION: u32 = 1;
 /// Name of the module in the boot archive.
 pub const MODULE: &str = "config";
 
@@ -223,10 +226,72 @@ impl Config {
     }
 }
 
+impl PartitionConfig {
+    /// Encodes it for an image store, as version [`DEFINITION_VERSION`]. Its kernel and initrd are
+    /// then named by the digits of their digests.
+    pub fn to_definition(&self) -> Vec<u8> {
+        postcard::to_allocvec(self).expect("a configuration has no unencodable part")
+    }
+
+    /// Decodes what an image store has.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the fault. No field is used before all checks have passed.
+    pub fn from_definition(version: u32, bytes: &[u8]) -> Result<Self, ConfigError> {
+        if version != DEFINITION_VERSION {
+            return Err(ConfigError::Version(version));
+        }
+        match postcard::take_from_bytes::<Self>(bytes) {
+            Ok((partition, [])) if partition.has_name() => Ok(partition),
+            Ok((_, [])) => Err(ConfigError::Name),
+            Ok(_) | Err(_) => Err(ConfigError::Encoding),
+        }
+    }
+
+    fn has_name(&self) -> bool {
+        (1..=MAX_NAME).contains(&self.name.len())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use alloc::vec;
+
+    /// A definition stays on a disk and is read by later builds: a change of these bytes needs
+    /// another [`DEFINITION_VERSION`], and the old version stays readable.
+    #[test]
+    fn the_encoding_of_a_definition_belongs_to_its_version() {
+        let partition = PartitionConfig {
+            name: "web".into(),
+            memory_bytes: 4096,
+            kernel: KernelModules { image: "k".into(), initrd: Some("i".into()) },
+            cmdline: "c".into(),
+            dump: DumpPolicy::Off,
+            dump_bound: Some(DumpBound { most: 2, when_full: DumpOverflow::DropOldest }),
+            restart: RestartPolicy::Never,
+            hang_timeout_ns: Some(300),
+            restart_limit: Some(RestartLimit { restarts: 5, time_ns: 6 }),
+            boot_memory_bytes: Some(7),
+            console: ConsoleRoute::Programs,
+        };
+        let bytes = partition.to_definition();
+        assert_eq!(
+            (DEFINITION_VERSION, bytes.as_slice()),
+            (
+                1,
+                &b"\x03web\x80\x20\x01k\x01\x01i\x01c\x01\x01\x02\x01\x02\x01\xac\x02\
+                   \x01\x05\x06\x01\x07\x01"[..]
+            )
+        );
+        assert_eq!(PartitionConfig::from_definition(1, &bytes), Ok(partition));
+        for len in 0..bytes.len() {
+            assert!(PartitionConfig::from_definition(1, &bytes[..len]).is_err(), "{len}");
+        }
+        let longer = [&bytes[..], &[0]].concat();
+        assert_eq!(PartitionConfig::from_definition(1, &longer), Err(ConfigError::Encoding));
+        assert_eq!(PartitionConfig::from_definition(2, &bytes), Err(ConfigError::Version(2)));
+    }
 
     fn sample() -> Config {
         Config {

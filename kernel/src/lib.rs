@@ -22,6 +22,7 @@ pub mod console;
 pub mod crash;
 pub mod dump;
 pub mod host;
+pub mod images;
 #[cfg(target_os = "none")]
 pub mod init;
 pub mod log;

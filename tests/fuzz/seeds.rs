@@ -58,6 +58,11 @@ fn main() {
     put("fw_cfg", "note", &[2, 0, 16, 0x20, 0, 0x18, 16, 0, 0, 32]);
     put("gdb", "notes", &gdb());
     put("gpt", "entry", &[0, 1, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 0x82, 32, 0, 8, 36, 0, 0, 0]);
+    put("image_store", "whole", &[]);
+    put("image_store", "length", &[0x46, 32, 0, 2, 0, 0x20, 0x47, 32, 0, 2, 0, 0x20]);
+    put("image_store", "extents", &[0x47, 58, 0, 1, 17, 0x07, 56, 0, 4, 17, 0, 0, 0]);
+    put("image_store", "slot", &[0x44, 76, 0, 1, 2, 0x45, 80, 0, 3, b'a', b'b', 0]);
+    put("image_store", "newer", &[0x43, 8, 0, 1, 2]);
     put("kernel_note", "note", &kernel_note());
     put("kernel_note", "text", VMCOREINFO);
     put("keys", "history", b"list\rstop web\r\x1b[A\x1b[A\x1b[3~\x01x\x1bOB\x17\x0b\x1b]0;a\x07\r");

@@ -20,6 +20,7 @@ pub const ROOMS: &[&str] = &[
     "pool",
     "dump",
     "console",
+    "images",
     "space",
     "sched",
     "block",

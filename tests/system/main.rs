@@ -34,6 +34,7 @@ mod sizes;
 mod soak;
 mod spaces;
 mod start;
+mod store;
 mod story;
 mod two_nodes;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
             interrupt::CASES,
             reach::CASES,
             start::CASES,
+            store::CASES,
             selftests::CASES,
             partition::CASES,
             cpu::CASES,

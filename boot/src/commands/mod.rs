@@ -8,4 +8,5 @@ pub mod dump;
 pub mod image;
 pub mod readme;
 pub mod setup;
+pub mod store;
 pub mod volume;

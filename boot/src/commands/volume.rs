@@ -24,6 +24,9 @@ pub enum VolumeAction {
         /// Size of a space; each makes a GPT partition
         #[arg(long = "space", value_parser = crate::size::parse, num_args = 1..)]
         spaces: Vec<u64>,
+        /// Size of a GPT partition for an image store, which `tidepool store create` then makes
+        #[arg(long, value_parser = crate::size::parse)]
+        store: Option<u64>,
     },
     /// Make a free paging space of an image or of one of its spaces, whatever it holds
     Format {
@@ -56,7 +59,7 @@ pub enum VolumeAction {
 /// Names the image.
 pub fn run(action: &VolumeAction) -> Result<ExitCode> {
     match action {
-        VolumeAction::Create { file, size, spaces } => create(file, *size, spaces)?,
+        VolumeAction::Create { file, size, spaces, store } => create(file, *size, spaces, *store)?,
         VolumeAction::Format { file, space, force } => format(file, *space, *force)?,
         VolumeAction::List { files } => list(files)?,
         VolumeAction::Check { files } => return check(files),
@@ -64,15 +67,16 @@ pub fn run(action: &VolumeAction) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn create(file: &Path, size: Option<u64>, spaces: &[u64]) -> Result<()> {
-    if spaces.is_empty() {
+fn create(file: &Path, size: Option<u64>, spaces: &[u64], store: Option<u64>) -> Result<()> {
+    if spaces.is_empty() && store.is_none() {
         return volume::create(
             file,
             size.context("say how large the image is to be: --size SIZE")?,
         );
     }
-    let size = size.map_or_else(|| volume::least_size(spaces), Ok)?;
-    volume::create_spaces(file, size, spaces)
+    let all = [spaces, store.as_slice()].concat();
+    let size = size.map_or_else(|| volume::least_size(&all), Ok)?;
+    volume::create_parts(file, size, spaces, store)
 }
 
 fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {

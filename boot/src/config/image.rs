@@ -1,5 +1,6 @@
 //! Kernels and initrds are checked by their content before they go into an archive.
 
+use kernel::images::ImageKind;
 use object::Endianness;
 use object::elf::{FileHeader32, FileHeader64, NoteType, PT_NOTE};
 use object::read::elf::{ElfFile, FileHeader, ProgramHeader};
@@ -62,6 +63,18 @@ pub(super) fn check_kernel(path: &Path) -> Result<KernelFormat, String> {
         return Ok(KernelFormat::Pvh);
     }
     Err(format!("{}: neither a bzImage nor an ELF file with a PVH note", path.display()))
+}
+
+/// Recognises a file that a partition can start from: a kernel, or an initrd for Linux.
+///
+/// # Errors
+/// The fault as text.
+pub(super) fn kind(path: &Path) -> Result<ImageKind, String> {
+    check_kernel(path).map(|_| ImageKind::Kernel).or_else(|_| {
+        check_initrd(path, KernelFormat::BzImage).map(|()| ImageKind::Initrd).map_err(|_| {
+            format!("{}: neither a kernel nor an initrd that is known", path.display())
+        })
+    })
 }
 
 /// Checks that `path` is an initrd that Linux accepts. For an ELF kernel any content is accepted:

@@ -15,7 +15,7 @@ mod image;
 mod limits;
 mod partition;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use devices::{DeviceBacking, PagingDevice};
 pub use document::ConfigError;
@@ -27,6 +27,7 @@ use anyhow::Result;
 use document::{Document, Section};
 use kernel::arch::heap;
 use kernel::config::{Config, DISK_TIMEOUT_NS, EndAction, VERSION};
+use kernel::images::ImageKind;
 use kernel::pool::MemoryNeeds;
 use std::io::Read;
 use std::ops::RangeInclusive;
@@ -131,6 +132,15 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<BootPlan> {
         device.make_if_missing().map_err(|error| section.error("image", &format!("{error:#}")))?;
     }
     Ok(plan)
+}
+
+/// Recognises a file that a partition can start from: a kernel, or an initrd for Linux.
+///
+/// # Errors
+/// Names the file, which is neither.
+pub fn image_kind(path: &Path) -> Result<ImageKind> {
+    crate::regular::check(path)?;
+    image::kind(path).map_err(anyhow::Error::msg)
 }
 
 /// Reads the text of a configuration, which may come from a pipe, up to a size limit.

@@ -27,7 +27,7 @@ impl ConfigFolder {
 
 /// A bzImage with a payload of 4 KiB. It prefers to be loaded at 16 MiB, needs 4 MiB there, and
 /// takes 2047 bytes of command line.
-fn bzimage() -> Vec<u8> {
+pub(crate) fn bzimage() -> Vec<u8> {
     let mut image = vec![0; 1024 + 4096];
     let mut put = |at: usize, bytes: &[u8]| image[at..at + bytes.len()].copy_from_slice(bytes);
     put(0x1f1, &[1]);

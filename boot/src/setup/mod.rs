@@ -13,7 +13,7 @@
 pub mod debian;
 mod download;
 pub(crate) mod packages;
-mod progress;
+pub(crate) mod progress;
 pub mod python;
 mod toolchain;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The progress of an operation with a known total of bytes.
-pub(super) struct ByteProgress {
+pub(crate) struct ByteProgress {
     what: String,
     total: u64,
     bar: Option<ProgressBar>,
@@ -17,7 +17,7 @@ pub(super) struct ByteProgress {
 
 impl ByteProgress {
     /// Starts to show the progress of `what`.
-    pub(super) fn new(what: &str, total: u64) -> Self {
+    pub(crate) fn new(what: &str, total: u64) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| bar(what, total));
         if bar.is_none() {
             eprintln!("tidepool: {what}, {} MiB", total >> 20);
@@ -26,7 +26,7 @@ impl ByteProgress {
     }
 
     /// Shows that `done` bytes are complete.
-    pub(super) fn set(&mut self, done: u64) {
+    pub(crate) fn set(&mut self, done: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
         } else if Instant::now() >= self.next_line {

@@ -12,16 +12,33 @@ use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::AsRawFd;
 
+/// A byte beyond every image, and beyond those that QEMU locks.
+const STORE_BYTE: i64 = 1 << 62;
+
 /// Locks the whole file until it is closed; returns whether the lock was free.
 ///
 /// # Errors
 /// Where the file system does not support such locks.
 pub fn try_exclusive(file: &File) -> Result<bool> {
+    try_lock(file, libc::F_WRLCK, 0, 0)
+}
+
+/// Locks the image store in the file against other commands until it is closed, not against QEMU;
+/// returns whether the lock was free.
+///
+/// # Errors
+/// Where the file system does not support such locks.
+pub fn try_store(file: &File) -> Result<bool> {
+    try_lock(file, libc::F_WRLCK, STORE_BYTE, 1)
+}
+
+/// Locks `len` bytes from `start` on, as `kind`; a length of 0 means all.
+fn try_lock(file: &File, kind: libc::c_int, start: i64, len: i64) -> Result<bool> {
     let lock = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
+        l_type: kind as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
+        l_start: start,
+        l_len: len,
         l_pid: 0,
     };
     // SAFETY: the kernel reads one `flock` and keeps no pointer to it; the descriptor is open.
@@ -36,4 +53,10 @@ pub fn try_exclusive(file: &File) -> Result<bool> {
         }
         error => Err(error),
     }
+}
+
+/// Takes the locks that QEMU has on an open image.
+#[cfg(test)]
+pub(crate) fn as_emulator(file: &File) -> Result<bool> {
+    try_lock(file, libc::F_RDLCK, 100, 200)
 }

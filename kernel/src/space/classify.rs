@@ -91,6 +91,7 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
     (0, b"hsqs", "a SquashFS file system"),
     (0, b"KDUMP   ", "a kdump-compressed dump"),
     (0, b"makedumpfile\0", "a flattened makedumpfile dump"),
+    (0, b"TIDEIMGS", "a Tidepool image store"),
     (3, b"NTFS    ", "an NTFS file system"),
     (512, b"EFI PART", "a GPT partition table"),
     (536, b"LVM2 001", "an LVM physical volume"),

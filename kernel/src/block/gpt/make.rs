@@ -1,6 +1,6 @@
-//! Makes a new table: the bytes for both ends of a disk whose partitions are all paging spaces.
+//! Makes a new table: the bytes for both ends of a disk with paging spaces and image stores.
 
-use super::{BOOT_CODE_LEN, SPACE_TYPE};
+use super::{BOOT_CODE_LEN, SPACE_TYPE, STORE_TYPE};
 use crate::block::SectorRange;
 use crate::block::request::SECTOR_SIZE;
 use alloc::vec;
@@ -21,13 +21,15 @@ const ALIGN: u64 = (1 << 20) / SECTOR_SIZE;
 /// Sectors at the end of the disk for the backup.
 const TAIL: u64 = ENTRY_SECTORS + 1;
 
-/// A space of a new table.
+/// A space, or a store, of a new table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewSpace {
     /// Its sectors.
     pub sectors: SectorRange,
     /// Its permanent name.
     pub guid: Guid,
+    /// Whether it is for an image store.
+    pub is_store: bool,
 }
 
 /// Why spaces do not fit on a disk.
@@ -124,11 +126,11 @@ fn entries(spaces: &[NewSpace]) -> Vec<u8> {
     let mut bytes = vec![0; (ENTRIES * ENTRY_SIZE) as usize];
     for (space, slot) in spaces.iter().zip(bytes.as_chunks_mut::<{ ENTRY_SIZE as usize }>().0) {
         let entry = GptPartitionEntry {
-            partition_type_guid: SPACE_TYPE,
+            partition_type_guid: if space.is_store { STORE_TYPE } else { SPACE_TYPE },
             unique_partition_guid: space.guid,
             starting_lba: LbaLe::from_u64(space.sectors.first),
             ending_lba: LbaLe::from_u64(space.sectors.first + space.sectors.count - 1),
-            name: name(),
+            name: name(space.is_store),
             ..GptPartitionEntry::default()
         };
         slot.copy_from_slice(bytes_of(&entry));
@@ -136,8 +138,9 @@ fn entries(spaces: &[NewSpace]) -> Vec<u8> {
     bytes
 }
 
-fn name() -> GptPartitionName {
-    "tidepool space".parse().unwrap_or_default()
+fn name(is_store: bool) -> GptPartitionName {
+    let name = if is_store { "tidepool store" } else { "tidepool space" };
+    name.parse().unwrap_or_default()
 }
 
 fn sector_of(header: &GptHeader) -> [u8; SECTOR_SIZE as usize] {

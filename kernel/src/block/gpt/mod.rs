@@ -32,6 +32,9 @@ pub use table::{read, read_copy};
 /// The partition type of a paging space.
 pub const SPACE_TYPE: GptPartitionType =
     GptPartitionType(guid!("ab64868d-fb53-4a69-b3c2-43d96540f9a6"));
+/// The partition type of an image store.
+pub const STORE_TYPE: GptPartitionType =
+    GptPartitionType(guid!("be889539-157e-44f9-b4a7-871b51cec173"));
 /// Boot-code bytes of the MBR.
 pub const BOOT_CODE_LEN: usize = 440;
 /// Most bytes of entries that are read: four times the usual 128 entries of 128 bytes.
@@ -124,6 +127,11 @@ impl GptEntry {
     /// Returns whether its type is that of a paging space.
     pub fn is_space(&self) -> bool {
         self.kind == SPACE_TYPE
+    }
+
+    /// Returns whether its type is that of an image store.
+    pub fn is_store(&self) -> bool {
+        self.kind == STORE_TYPE
     }
 
     /// Returns its sectors, if it can be used.

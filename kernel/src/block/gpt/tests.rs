@@ -17,7 +17,7 @@ impl GptTestDisk {
         let spaces: Vec<_> = place(BYTES, sizes)
             .unwrap()
             .into_iter()
-            .map(|sectors| NewSpace { sectors, guid: SPACE_TYPE.0 })
+            .map(|sectors| NewSpace { sectors, guid: SPACE_TYPE.0, is_store: false })
             .collect();
         let mut bytes = vec![0; BYTES as usize];
         for piece in table(BYTES, SPACE_TYPE.0, &spaces) {

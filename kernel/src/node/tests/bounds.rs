@@ -165,6 +165,7 @@ pub(super) fn with_table() -> (Vec<u8>, SectorRange) {
     let guid = |n: u8| NewSpace {
         sectors: placed[usize::from(n)],
         guid: gpt_disk_types::Guid::from_bytes([n + 1; 16]),
+        is_store: false,
     };
     let mut content = vec![0; TABLE_DISK_BYTES];
     for piece in table(
