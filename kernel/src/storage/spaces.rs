@@ -44,7 +44,7 @@ use crate::space::layout::RECORD_SIZE;
 use crate::space::record::SpaceContents;
 use crate::space::succession::Succession;
 use crate::space::{SpaceLayout, SpaceRecord, Uuid};
-use crate::sync::{Once, RankedLock, rank};
+use crate::sync::{RankedLock, rank};
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
 use crate::time::{AtomicNs, Ns};
@@ -55,6 +55,7 @@ pub use claims::sleep;
 pub use discover::{PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
+use reserve::SpaceTenants;
 
 /// Bytes of the buffer that the tasks of a device's spaces use.
 pub const BUFFER: usize = SPACE_BUFFER;
@@ -118,8 +119,7 @@ pub struct Spaces {
     io: &'static AsyncIo,
     tasks: &'static Tasks,
     node: Uuid,
-    /// The partitions for which spaces are reserved, if spaces are reserved.
-    tenants: Once<Vec<SpaceTenant>>,
+    tenants: RankedLock<SpaceTenants, { rank::SPACE }>,
     /// Held while a free space is chosen, so that two partitions cannot take the same one.
     choosing: RankedLock<(), { rank::OBJECT }>,
     beats: beats::Beats,
@@ -170,7 +170,7 @@ impl Spaces {
             io,
             tasks,
             node,
-            tenants: Once::new(),
+            tenants: RankedLock::default(),
             choosing: RankedLock::new(()),
             beats: beats::Beats::new(),
             mend_due_ns: AtomicNs::new(Ns::MAX),
