@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of the module.
 pub const MAGIC: [u8; 4] = *b"TPCF";
 /// Version of the encoding, first field of the configuration.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Version of a partition's encoding in an image store, which outlives this build: the bytes of
 /// [`PartitionConfig::to_definition`]. It changes with every change of [`PartitionConfig`].
 pub const DEFINITION_VERSION: u32 = 1;
@@ -37,11 +37,22 @@ pub struct Config {
     pub disk_timeout_ns: u64,
     /// The partitions to run.
     pub partitions: Vec<PartitionConfig>,
+    /// Room for partitions that are defined while the node runs.
+    pub spare: SpareRoom,
     /// What to do after the last partition has stopped.
     pub at_end: EndAction,
     /// Names and arguments of built-in measurements to run instead of partitions (`tidepool bench`,
     /// tests).
     pub self_tests: Vec<String>,
+}
+
+/// Room for partitions that are defined while the node runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct SpareRoom {
+    /// Number of partitions besides those of the configuration.
+    pub partitions: u32,
+    /// Bytes of logical memory of all of them together, for their second-level tables.
+    pub memory_bytes: u64,
 }
 
 /// Default of [`Config::disk_timeout_ns`].
@@ -84,8 +95,16 @@ pub struct PartitionConfig {
     pub console: ConsoleRoute,
 }
 
+/// Returns whether a partition may have this name, which is typed at the console and appears in
+/// events and records.
+pub fn is_valid_name(name: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
+    (1..=MAX_NAME).contains(&name.len()) && name.bytes().all(is_plain)
+}
+
 /// Destination of a partition's console output besides the first serial line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ConsoleRoute {
     /// None.
     #[default]
@@ -106,6 +125,7 @@ pub struct KernelModules {
 
 /// The indication of a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum DumpPolicy {
     /// A crash drains the memory to the paging space, which becomes the dump.
     Aided,
@@ -124,6 +144,7 @@ pub struct DumpBound {
 
 /// Consequence of a crash when the limit of dumps is reached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum DumpOverflow {
     /// The partition restarts without a dump.
     Skip,
@@ -133,6 +154,7 @@ pub enum DumpOverflow {
 
 /// When a crashed partition runs again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum RestartPolicy {
     /// When frames freed from the crashed image reach the boot memory.
     Threshold,
@@ -299,6 +321,7 @@ mod tests {
             pool_bytes: 1 << 27,
             memory_disks: vec![1 << 20],
             partitions: vec![],
+            spare: SpareRoom::default(),
             at_end: EndAction::Stay,
             disk_timeout_ns: DISK_TIMEOUT_NS,
             self_tests: vec![],

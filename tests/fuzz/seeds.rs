@@ -8,7 +8,7 @@
 use fuzz::{kernels, seal};
 use kernel::config::{
     Config, ConsoleRoute, DISK_TIMEOUT_NS, DumpBound, DumpOverflow, DumpPolicy, EndAction,
-    KernelModules, PartitionConfig, RestartLimit, RestartPolicy, VERSION,
+    KernelModules, PartitionConfig, RestartLimit, RestartPolicy, SpareRoom, VERSION,
 };
 use kernel::dump::history_note::TYPE;
 use kernel::dump::notes::{VCPU_NOTES_SIZE, vmcoreinfo_note_size, write_vcpu, write_vmcoreinfo};
@@ -168,6 +168,7 @@ fn config() -> Config {
         disk_timeout_ns: DISK_TIMEOUT_NS,
         at_end: EndAction::Stay,
         self_tests: vec!["pager".into()],
+        spare: SpareRoom { partitions: 4, memory_bytes: 1 << 27 },
         partitions: vec![PartitionConfig {
             name: "web".into(),
             memory_bytes: 1 << 27,

@@ -10,6 +10,7 @@ mod console;
 mod cpu;
 mod cuts;
 mod debian;
+mod definitions;
 mod dumps;
 mod faults;
 mod firmware;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
             two_nodes::CASES,
             console::CASES,
             debian::CASES,
+            definitions::CASES,
             dumps::CASES,
             readers::CASES,
             spaces::CASES,

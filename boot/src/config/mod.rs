@@ -13,7 +13,9 @@ mod document;
 mod duration;
 mod image;
 mod limits;
+mod named;
 mod partition;
+mod spare;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -175,6 +177,8 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
         "machine",
         "paging_device",
         "partition",
+        "image",
+        "spare",
         "at_end",
         "disk_timeout",
         "self_tests",
@@ -183,16 +187,19 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
     let mut archive = ModuleArchive::default();
     let partition::Partitions { all: partitions, warnings } =
         partition::read(&root, base, &devices, &mut archive)?;
+    named::read(&root, base, &mut archive)?;
     if let Some(first) = partitions.first().filter(|_| devices.is_empty()) {
         return Err(root
             .error("paging_device", &format!("none, but partition “{}” needs one", first.name))
             .into());
     }
+    let pool_bytes = pool(&root)?;
     let config = Config {
         version: VERSION,
-        pool_bytes: pool(&root)?,
+        pool_bytes,
         memory_disks: devices.iter().filter_map(PagingDevice::memory).collect(),
         disk_timeout_ns: root.duration("disk_timeout", DISK_TIMEOUTS)?.unwrap_or(DISK_TIMEOUT_NS),
+        spare: spare::read(&root, partitions.len(), pool_bytes)?,
         partitions,
         at_end: root
             .choice("at_end", &[("stay", EndAction::Stay), ("power-off", EndAction::PowerOff)])?
@@ -279,7 +286,7 @@ fn machine(
 fn needs(config: &Config, devices: &[PagingDevice]) -> MemoryNeeds {
     let partitions: Vec<u64> = config.partitions.iter().map(|p| p.memory_bytes).collect();
     let spaces: Vec<u64> = devices.iter().flat_map(PagingDevice::partition_sizes).collect();
-    MemoryNeeds::of(config.pool_bytes, &partitions, &spaces)
+    MemoryNeeds::of(config.pool_bytes, &partitions, &spaces, config.spare)
 }
 
 /// Returns the machine's memory besides the pool. The heap is a fraction of the whole, so it grows

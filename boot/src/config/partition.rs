@@ -122,7 +122,7 @@ fn too_few_to_keep(
         devices.iter().flat_map(PagingDevice::partition_sizes).map(pages).collect();
     let need = |partition: &PartitionConfig| SpaceNeed {
         pages: pages(partition.memory_bytes),
-        count: own_spaces(partition),
+        count: own_spaces(partition.dump, partition.restart),
     };
     let needs: Vec<_> = partitions.iter().map(need).collect();
     let least = shortfall(&needs, &spaces)?;

@@ -669,3 +669,50 @@ fn too_few_spaces_to_keep_one_for_each_next_incarnation_are_a_warning() {
     assert_eq!(warnings(&GOOD.replace("\"immediate\"", "\"never\"")), [""; 0]);
     assert_eq!(warnings(&GOOD.replace("\"aided\"", "\"off\"")), [""; 0]);
 }
+
+#[test]
+fn images_are_modules_of_their_names() {
+    let folder = ConfigFolder::new();
+    let image = |lines: &str| folder.read(&format!("{GOOD}\n[[image]]\n{lines}"));
+    let plan = image("name = \"web.kernel\"\nfile = \"vmlinuz\"").unwrap();
+    let path = folder.join("archive.tar");
+    plan.archive.write(&path).unwrap();
+    let mut archive = tar::Archive::new(fs::File::open(&path).unwrap());
+    let mut names = archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().into_owned());
+    assert!(names.any(|name| name == Path::new("web.kernel")));
+    for (lines, wanted) in [
+        ("name = \"a b\"\nfile = \"vmlinuz\"", "name: must be 1 to 63"),
+        ("name = \"\"\nfile = \"vmlinuz\"", "name: must not be empty"),
+        ("name = \"config\"\nfile = \"vmlinuz\"", "“config” is a module of the hypervisor"),
+        ("name = \"a\"\nfile = \"none\"", "file: "),
+        ("name = \"a\"", "file: "),
+        ("file = \"vmlinuz\"", "name: "),
+        ("name = \"a\"\nfile = \"vmlinuz\"\nsize = 3", "size"),
+    ] {
+        let error = image(lines).unwrap_err();
+        assert!(error.contains(wanted), "{lines}: {error}");
+    }
+    let twice = "name = \"a\"\nfile = \"vmlinuz\"\n[[image]]\nname = \"a\"\nfile = \"initrd\"";
+    assert!(image(twice).unwrap_err().contains("“a” is another image already"));
+}
+
+#[test]
+fn there_is_room_for_spare_partitions() {
+    let folder = ConfigFolder::new();
+    let spare = |lines: &str| {
+        let plan = folder.read(&format!("{GOOD}\n{lines}"))?;
+        Ok::<_, String>((plan.config.spare.partitions, plan.config.spare.memory_bytes >> 20))
+    };
+    assert_eq!(spare(""), Ok((4, 128)));
+    assert_eq!(spare("[spare]\npartitions = 9\nmemory = \"1 GiB\""), Ok((9, 1024)));
+    assert_eq!(spare("[spare]\npartitions = 0"), Ok((0, 128)));
+    let most = kernel::mm::object::ObjectTable::CAPACITY;
+    for (lines, wanted) in [
+        (format!("partitions = {most}"), "partitions: must be 0 to "),
+        ("memory = \"17 TiB\"".into(), "memory: is not between"),
+        ("disks = 3".into(), "disks"),
+    ] {
+        let error = spare(&format!("[spare]\n{lines}")).unwrap_err();
+        assert!(error.contains(wanted), "{lines}: {error}");
+    }
+}

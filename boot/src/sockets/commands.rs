@@ -8,7 +8,7 @@ use std::net::TcpStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Longest line that the hypervisor accepts (`kernel/src/console/input.rs`).
-const LONGEST: usize = 512;
+const LONGEST: usize = 2048;
 /// Maximum number of commands that wait until the hypervisor listens.
 const EARLY: usize = 64;
 
@@ -158,7 +158,7 @@ mod tests {
     fn a_command_that_the_hypervisor_could_not_take_is_refused_here() {
         let (commands, _machine) = pair();
         let long = json!({"command": "crash", "partition": "x".repeat(LONGEST)});
-        assert!(commands.send(asker(1, json!(1)), &long).unwrap_err().contains("at most 512"));
+        assert!(commands.send(asker(1, json!(1)), &long).unwrap_err().contains("at most 2048"));
         for _ in 0..EARLY {
             commands.send(asker(1, json!(1)), &json!({"command": "list"})).unwrap();
         }

@@ -85,6 +85,11 @@ pub fn has_room(len: usize) -> bool {
     leaves_reserve(usage(), len)
 }
 
+/// Returns whether the heap has a piece of `len` bytes, and [`RESERVE`] bytes beside it.
+pub fn has_piece(len: usize) -> bool {
+    zeroed(len).is_ok()
+}
+
 const fn leaves_reserve(heap: HeapUse, len: usize) -> bool {
     // On the host the heap is not ours, and has size 0 here.
     heap.size == 0

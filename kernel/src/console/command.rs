@@ -1,5 +1,7 @@
 //! Commands of an operator or a harness: one parser for the monitor's text and one for JSON lines.
 
+pub use super::command_error::CommandError;
+use super::definition::{self, Definition, PolicyOptions};
 use crate::space::DumpSelector;
 use serde::Deserialize;
 
@@ -18,8 +20,16 @@ pub enum MonitorCommand<'a> {
     Raw(&'a str),
     /// Release a dump, or all dumps of a partition.
     Release(DumpChoice<'a>),
-    /// Stop a partition for good.
+    /// Define a partition, stopped.
+    Define(Definition<'a>),
+    /// Start a partition that has stopped.
+    Start(&'a str),
+    /// Stop a partition.
     Stop(&'a str),
+    /// Change what the next crash of a partition leads to.
+    Set(&'a str, PolicyOptions),
+    /// Remove the definition of a partition that has stopped.
+    Undefine(&'a str),
     /// Type bytes at a partition's console: two hexadecimal digits each.
     Type(&'a str, &'a str),
     /// Evict up to this many pages of a partition now (tests, `bench`).
@@ -41,37 +51,6 @@ pub enum DumpChoice<'a> {
     Named(DumpSelector),
 }
 
-/// Why a line is not a command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CommandError<'a> {
-    /// Not JSON, or not of the form `{"id":1,"command":"..."}`.
-    Malformed,
-    /// No such command.
-    Unknown(&'a str),
-    /// The command needs a further argument: a partition's name or a number.
-    MissingArgument(&'static str),
-    /// Neither a dump's name (at least its first eight digits) nor an incarnation.
-    NoDump(&'a str),
-}
-
-impl core::fmt::Display for CommandError<'_> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::Malformed => {
-                f.write_str("not a command: {\"id\":N,\"command\":\"...\",\"partition\":\"...\"}")
-            }
-            Self::Unknown(word) => write!(f, "unknown command '{word}'; 'help' lists them"),
-            Self::MissingArgument(what) => write!(f, "needs {what}"),
-            Self::NoDump(word) => {
-                write!(
-                    f,
-                    "'{word}' is no dump: give eight digits or more of its name, or an incarnation"
-                )
-            }
-        }
-    }
-}
-
 /// One line each for `help`.
 pub const HELP: &str = "\
 list               partitions, paging spaces and dumps
@@ -80,7 +59,11 @@ crash PARTITION    crash it, as if it had panicked
 console PARTITION  type at its console from now on
 raw PARTITION      the same for programs that use the whole screen: others' lines are held back \
                         until Ctrl-]
-stop PARTITION     stop it for good
+stop PARTITION     stop it at once, without asking the guest; kill is the same
+start PARTITION    start it again after a stop
+set PARTITION [dump=aided|off] [restart=threshold|immediate|never]  from its next crash on
+define PARTITION memory=64M kernel=MODULE [initrd=MODULE] [cmdline=\"...\"] [dump=] [restart=]
+undefine PARTITION remove it after a stop; its dumps stay
 release DUMP       give a dump's paging space back: the first eight digits of its name, or more
 release PARTITION [N]  give all its dumps' paging spaces back, or only that of incarnation N
 evict PARTITION N  evict up to N of its pages now
@@ -96,6 +79,9 @@ struct JsonCommand<'a> {
     count: Option<u64>,
     dump: Option<&'a str>,
     bytes: Option<&'a str>,
+    #[serde(borrow)]
+    definition: Option<Definition<'a>>,
+    restart: Option<&'a str>,
 }
 
 /// The arguments after a command's word.
@@ -138,7 +124,9 @@ fn build<'a>(
         "crash" => MonitorCommand::Crash(name?),
         "console" => MonitorCommand::Console(name?),
         "raw" => MonitorCommand::Raw(name?),
-        "stop" => MonitorCommand::Stop(name?),
+        "stop" | "kill" => MonitorCommand::Stop(name?),
+        "start" => MonitorCommand::Start(name?),
+        "undefine" => MonitorCommand::Undefine(name?),
         "release" => release(arguments)?,
         "type" => {
             let bytes =
@@ -159,6 +147,15 @@ fn build<'a>(
 pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<'_>>> {
     let mut words = line.split_ascii_whitespace();
     let word = words.next()?;
+    let rest = line.trim_start().strip_prefix(word).unwrap_or("");
+    match word {
+        "define" => return Some(definition::definition(rest).map(MonitorCommand::Define)),
+        "set" => {
+            let parsed = definition::policy(rest);
+            return Some(parsed.map(|(name, options)| MonitorCommand::Set(name, options)));
+        }
+        _ => {}
+    }
     let name = words.next();
     let last = words.next();
     let mut arguments =
@@ -182,12 +179,35 @@ fn release_words<'a>(first: Option<&'a str>, second: Option<&'a str>) -> Argumen
 /// Parses a JSON line; also returns its id, if it has one, even with an error.
 pub fn parse_json(line: &[u8]) -> (Option<u64>, Result<MonitorCommand<'_>, CommandError<'_>>) {
     match serde_json_core::from_slice::<JsonCommand<'_>>(line) {
-        Ok((line, _)) => {
-            let JsonCommand { partition, count, dump, bytes, .. } = line;
-            let arguments = Arguments { name: partition, count, dump, bytes };
-            (Some(line.id), build(line.command, arguments))
-        }
+        Ok((line, _)) => (Some(line.id), of_json(line)),
         Err(_) => (id_of(line), Err(CommandError::Malformed)),
+    }
+}
+
+fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>> {
+    let JsonCommand { partition, count, dump, bytes, .. } = line;
+    match line.command {
+        "define" => {
+            let found = line.definition.ok_or(CommandError::MissingArgument("a definition"))?;
+            // The parser leaves escapes in texts as they are.
+            let texts = [found.name, found.kernel.image, found.cmdline];
+            match texts.into_iter().chain(found.kernel.initrd).find(|text| text.contains('\\')) {
+                Some(text) => Err(CommandError::NoOption(text)),
+                None => Ok(MonitorCommand::Define(found)),
+            }
+        }
+        "set" => {
+            let name = partition.ok_or(CommandError::MissingArgument("a partition's name"))?;
+            let wrong = CommandError::NoOption;
+            let dump = dump.map(|word| definition::dump(word).ok_or(wrong(word))).transpose()?;
+            let restart = line
+                .restart
+                .map(|word| definition::restart(word).ok_or(wrong(word)))
+                .transpose()?;
+            let (name, options) = definition::some(name, PolicyOptions { dump, restart })?;
+            Ok(MonitorCommand::Set(name, options))
+        }
+        word => build(word, Arguments { name: partition, count, dump, bytes }),
     }
 }
 
@@ -203,6 +223,7 @@ fn id_of(line: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::{ConsoleRoute, DumpBound, DumpOverflow, DumpPolicy, RestartPolicy};
 
     #[test]
     fn text_and_json_mean_the_same() {
@@ -241,6 +262,67 @@ mod tests {
         );
         of(r#""dump":"3f2a90c1""#, release(DumpChoice::Named(name)));
         of(r#""dump":"2""#, Err(CommandError::MissingArgument("a partition's name")));
+    }
+
+    #[test]
+    fn a_definition_in_json_has_the_members_of_a_configuration() {
+        let line =
+            br#"{"id":9,"command":"define","definition":{"name":"web","memory_bytes":8388608,
+            "kernel":{"image":"k","initrd":"i"},"cmdline":"a b","dump":"off","restart":"immediate",
+            "dump_bound":{"most":2,"when_full":"drop-oldest"},"hang_timeout_ns":5000000000,
+            "restart_limit":{"restarts":3,"time_ns":60000000000},"boot_memory_bytes":4096,
+            "console":"programs"}}"#;
+        let (id, Ok(MonitorCommand::Define(web))) = parse_json(line) else { panic!() };
+        let config = web.to_config();
+        assert_eq!((id, &*config.name, config.memory_bytes), (Some(9), "web", 8 << 20));
+        assert_eq!((&*config.kernel.image, config.kernel.initrd.as_deref()), ("k", Some("i")));
+        assert_eq!((config.dump, config.restart), (DumpPolicy::Off, RestartPolicy::Immediate));
+        let bound = DumpBound { most: 2, when_full: DumpOverflow::DropOldest };
+        assert_eq!((config.dump_bound, config.console), (Some(bound), ConsoleRoute::Programs));
+        assert_eq!(
+            (config.restart_limit.unwrap().restarts, config.boot_memory_bytes),
+            (3, Some(4096))
+        );
+        let short = br#"{"id":1,"command":"define",
+            "definition":{"name":"w","memory_bytes":4096,"kernel":{"image":"k"}}}"#;
+        let (_, Ok(MonitorCommand::Define(short))) = parse_json(short) else { panic!() };
+        assert_eq!(Ok(short), definition::definition("w memory=4096 kernel=k"));
+    }
+
+    #[test]
+    fn a_definition_in_json_with_a_mistake_is_refused() {
+        let of = |definition: &str| {
+            let line = format!(r#"{{"id":4,"command":"define","definition":{definition}}}"#);
+            let (id, parsed) = parse_json(line.as_bytes());
+            assert_eq!(id, Some(4));
+            parsed.unwrap_err().to_string()
+        };
+        for malformed in [
+            "{}",
+            r#"{"name":"w","memory_bytes":4096}"#,
+            r#"{"name":"w","memory_bytes":-1,"kernel":{"image":"k"}}"#,
+            r#"{"name":"w","memory_bytes":4096,"kernel":{"image":"k"},"colour":"red"}"#,
+            r#"{"name":"w","memory_bytes":4096,"kernel":{"image":"k"},"dump":"maybe"}"#,
+        ] {
+            assert!(of(malformed).starts_with("not a command"), "{malformed}");
+        }
+        let escaped = r#"{"name":"w","memory_bytes":4096,"kernel":{"image":"k"},"cmdline":"a\"b"}"#;
+        assert!(of(escaped).contains("no option"), "{}", of(escaped));
+        let none = parse_json(br#"{"id":5,"command":"define","partition":"w"}"#);
+        assert_eq!(none, (Some(5), Err(CommandError::MissingArgument("a definition"))));
+    }
+
+    #[test]
+    fn partitions_are_started_stopped_and_changed() {
+        assert_eq!(parse_text("start web"), Some(Ok(MonitorCommand::Start("web"))));
+        assert_eq!(parse_text("kill web"), Some(Ok(MonitorCommand::Stop("web"))));
+        assert_eq!(parse_text("undefine web"), Some(Ok(MonitorCommand::Undefine("web"))));
+        let off = PolicyOptions { dump: Some(DumpPolicy::Off), restart: None };
+        assert_eq!(parse_text("set web dump=off"), Some(Ok(MonitorCommand::Set("web", off))));
+        let json = br#"{"id":1,"command":"set","partition":"web","dump":"off"}"#;
+        assert_eq!(parse_json(json), (Some(1), Ok(MonitorCommand::Set("web", off))));
+        let json = br#"{"id":1,"command":"set","partition":"web","restart":"soon"}"#;
+        assert_eq!(parse_json(json), (Some(1), Err(CommandError::NoOption("soon"))));
     }
 
     #[test]

@@ -53,6 +53,10 @@ pub enum ConsoleEvent<'a> {
     },
     /// Another node has claimed a space; the claim is watched before the space is used.
     Watching { disk: u8, space: u32, node: &'a str },
+    /// A partition is defined; it starts when it is told to.
+    Defined { partition: &'a str },
+    /// A definition is gone: its name and its place can be used again.
+    Undefined { partition: &'a str },
     /// A partition starts an incarnation.
     Start { partition: &'a str, incarnation: u64 },
     /// The incarnation's first entry into the guest.

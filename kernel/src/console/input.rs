@@ -14,7 +14,7 @@ use arrayvec::ArrayVec;
 /// Switches between the partition's console and the monitor: Ctrl-].
 const ESCAPE: u8 = 0x1d;
 /// Longest JSON line.
-const JSON_LINE: usize = 512;
+const JSON_LINE: usize = 2048;
 
 /// Where keys go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

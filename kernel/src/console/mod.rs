@@ -13,6 +13,8 @@
 //! here and carried out by the partition layer.
 
 pub mod command;
+pub mod command_error;
+pub mod definition;
 pub mod editor;
 pub mod event;
 #[cfg(test)]

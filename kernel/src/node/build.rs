@@ -6,7 +6,8 @@
 #![expect(unsafe_code)]
 
 use super::Node;
-use super::cpu::Runners;
+use super::registry::{Registry, VcpuSource};
+use super::{capacity, define};
 use crate::addr::{Hpa, PAGE_SIZE};
 use crate::arch::heap::{self, HeapUse};
 use crate::arch::percpu::CpuId;
@@ -31,19 +32,13 @@ use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::mm::zeros;
 use crate::paging::{Landmark, Pager, PagerEnv};
-use crate::partition::cpuid;
-use crate::partition::devices::clock::{GuestClock, TscRate};
-use crate::partition::machine::VirtualMachine;
-use crate::partition::runner::Runner;
 use crate::partition::shared::SharedPartition;
-use crate::partition_id::PartitionId;
+use crate::pool::SharesPolicy;
 use crate::pool::needs::{FRAME_BYTES, dump_buffers, table_pages};
-use crate::pool::{SharesPolicy, terms};
 use crate::sched::queue::RunQueue;
 use crate::space::Uuid;
-use crate::space::reserve::{SpaceNeed, own_spaces};
 use crate::storage::NodeDisk;
-use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, SpaceTenant, Spaces};
+use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, Spaces};
 use crate::sync::RankedLock;
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
@@ -58,6 +53,9 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use core::sync::atomic::AtomicBool;
+
+/// The host command refuses such a configuration.
+const TOO_MANY: &str = "has more partitions than the hypervisor can run";
 
 /// Why the node cannot be built.
 pub struct NodeStartError {
@@ -117,16 +115,12 @@ pub fn node(
         (Backend::Vmx, AccessedDirty::Absent) => &TableFormat::EPT_WITHOUT_AD,
         (Backend::Svm, _) => &TableFormat::NPT,
     };
-    let partitions = config
-        .partitions
-        .iter()
-        .zip(0..)
-        .map(|(p, number)| Arc::new(SharedPartition::new(PartitionId::new(number), p.clone())))
-        .collect();
-    let mut run_queue = RunQueue::new();
-    config.partitions.iter().for_each(|_| {
-        run_queue.add();
-    });
+    let registry = Registry::new(slots(config));
+    for partition in &config.partitions {
+        let shared = Arc::new(SharedPartition::new(partition.clone()));
+        registry.claim(&shared).ok_or_else(|| trouble("configuration", TOO_MANY.into()))?;
+    }
+    let mut run_queue = RunQueue::with_room(registry.slots());
     if backend == Backend::Svm && percpu::count() > 1 && quirks::boot_cpu_loses_flags() {
         run_queue.reserve(CpuId::BOOT);
     }
@@ -149,7 +143,7 @@ pub fn node(
         unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns().as_u64()),
         ending: AtomicBool::new(config.at_end == EndAction::PowerOff),
     }));
-    Ok(Box::leak(Box::new(Node { host, partitions })))
+    Ok(Box::leak(Box::new(Node { host, registry })))
 }
 
 /// Makes a name that no other start has, even on a clone of the machine or with a clock that counts
@@ -216,7 +210,7 @@ fn table_frames(
     spaces: &Spaces,
 ) -> Result<FrameTable, NodeStartError> {
     let partitions: Vec<u64> = config.partitions.iter().map(|p| p.memory_bytes).collect();
-    let pages = table_pages(&partitions, &spaces.rooms());
+    let pages = table_pages(&partitions, &spaces.rooms(), config.spare);
     let there = memory.usable_left() >> 20;
     let none = || {
         let needed = (pages * PAGE_SIZE) >> 20;
@@ -267,19 +261,25 @@ fn region(range: &core::ops::Range<Hpa>) -> FrameRegion {
     }
 }
 
+/// Returns how many partitions there can be at the same time.
+pub fn slots(config: &Config) -> usize {
+    config.partitions.len() + config.spare.partitions as usize
+}
+
 /// Makes the runners of all partitions. The CPU that calls must have virtualisation enabled.
 ///
 /// # Errors
 /// [`NodeStartError`] if a partition cannot be made.
-pub fn runners(
-    node: &'static Node,
-    frames: &mut Vec<ControlFrame>,
-) -> Result<Runners, NodeStartError> {
-    let runners = node
-        .partitions()
-        .map(|(_, shared)| runner(node, frames, shared))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Runners::new(runners))
+pub fn runners(node: &'static Node, source: &dyn VcpuSource) -> Result<(), NodeStartError> {
+    for (id, shared) in node.partitions() {
+        let layout = check(node, &shared)?;
+        let missing =
+            || trouble(&format!("partition {}", shared.name()), "no memory for its vCPU".into());
+        let vcpu = source.make(&shared).ok_or_else(missing)?;
+        let runner = define::runner(node.host, &shared, layout, vcpu);
+        node.registry.install(node.host, id, runner);
+    }
+    Ok(())
 }
 
 /// Checks that a partition can run at all.
@@ -287,38 +287,9 @@ pub fn runners(
 /// # Errors
 /// [`NodeStartError`] names the key and the problem.
 pub fn check(node: &Node, shared: &SharedPartition) -> Result<RamLayout, NodeStartError> {
-    let place = format!("partition {}", shared.name());
-    let bytes = shared.config.memory_bytes;
-    let layout =
-        RamLayout::new(bytes).ok_or_else(|| trouble(&place, format!("memory of {bytes} bytes")))?;
-    let bits = cpuid::physical_bits(&cpuid::host);
-    if layout.ranges().any(|ram| (ram.first.as_u64() + ram.count) > (1 << bits) / PAGE_SIZE) {
-        return Err(trouble(
-            &place,
-            format!(
-                "memory of {} MiB ends beyond the {bits} address bits of this CPU",
-                bytes >> 20
-            ),
-        ));
-    }
-    let largest = node.host.spaces.largest();
-    let needs_space = node.host.spaces.has_devices();
-    if needs_space && layout.pages() > largest {
-        let (memory, largest) = (bytes >> 20, (u64::from(largest) * PAGE_SIZE) >> 20);
-        return Err(trouble(
-            &place,
-            format!(
-                "memory of {memory} MiB is larger than every paging space (largest: {largest} MiB)"
-            ),
-        ));
-    }
-    if !needs_space && u64::from(layout.pages()) > u64::from(node.host.frames.total()) {
-        return Err(trouble(
-            &place,
-            "memory is larger than the pool, and there is no paging device".into(),
-        ));
-    }
-    Ok(layout)
+    let name = shared.name();
+    capacity::check(node.host, &shared.config)
+        .map_err(|error| trouble(&error.place(name), format!("{error}")))
 }
 
 /// Checks that the heap has room for a dump in every space at the same time, so that no dump waits
@@ -342,93 +313,17 @@ pub fn check_heap(node: &Node) -> Result<(), NodeStartError> {
     Err(trouble("machine", message))
 }
 
-/// Checks that all partitions can run at the same time.
+/// Checks that all partitions can run at the same time, and reserves spaces for them.
 ///
 /// # Errors
 /// [`NodeStartError`] names the resource that is too small.
 pub fn check_together(node: &Node) -> Result<(), NodeStartError> {
-    let partitions = node.partitions.len();
-    let least = terms::least_pool(partitions as u32, node.host.pager.watermarks().high);
-    if node.host.frames.total() < least {
-        let (pool, least) = (node.host.frames.total() / 256, least.div_ceil(256));
-        return Err(trouble(
-            "pool",
-            format!(
-                "{pool} MiB are too few for {partitions} partitions: they need at least {least} \
-                 MiB"
-            ),
-        ));
-    }
-    if !node.host.spaces.has_devices() {
-        return Ok(());
-    }
-    // Largest first: if each memory fits the space at the same position of the list, they all fit
-    // together.
-    let mut wanted: Vec<_> =
-        node.partitions.iter().map(|p| (p.config.memory_bytes, p.name())).collect();
-    wanted.sort_unstable_by_key(|&(bytes, _)| core::cmp::Reverse(bytes));
-    let mut spaces = node.host.spaces.sizes();
-    spaces.sort_unstable_by_key(|&pages| core::cmp::Reverse(pages));
-    if spaces.len() < partitions {
-        let message = format!(
-            "{partitions} partitions, but only {} paging spaces that can be used: each needs one",
-            spaces.len()
-        );
-        return Err(trouble("paging devices", message));
-    }
-    let fits =
-        |((bytes, _), pages): &(&(u64, &str), &u32)| *bytes <= u64::from(**pages) * PAGE_SIZE;
-    reserve(node);
-    match wanted.iter().zip(&spaces).find(|pair| !fits(pair)) {
-        Some(((bytes, name), _)) => {
-            let message = format!(
-                "memory of {} MiB: the spaces that are large enough are needed by others",
-                bytes >> 20
-            );
-            Err(trouble(&format!("partition {name}"), message))
-        }
-        None => Ok(()),
-    }
-}
-
-/// Reserves a space for each partition's next incarnation, if there are enough spaces.
-fn reserve(node: &Node) {
-    let tenant = |shared: &Arc<SharedPartition>| {
-        let (config, pages) = (&shared.config, shared.config.memory_bytes / PAGE_SIZE);
-        let need = SpaceNeed {
-            pages: u32::try_from(pages).unwrap_or(u32::MAX),
-            count: own_spaces(config),
-        };
-        SpaceTenant::new(shared.name(), need)
-    };
-    if !node.host.spaces.reserve(node.partitions.iter().map(tenant).collect()) {
-        log::warn!(
-            "too few paging spaces to keep one for each partition's next incarnation: a crashed \
-             partition may wait"
-        );
-    }
-}
-
-fn runner(
-    node: &'static Node,
-    frames: &mut Vec<ControlFrame>,
-    shared: &Arc<SharedPartition>,
-) -> Result<Runner, NodeStartError> {
-    let layout = check(node, shared)?;
-    let place = format!("partition {}", shared.name());
-    let needs_space = node.host.spaces.has_devices();
-    let frame = frames.pop().ok_or_else(|| trouble(&place, "no memory for its vCPU".into()))?;
-    let rate = TscRate::new(time::tsc_hz());
-    let clock = GuestClock { rate, start: instr::rdtsc(), unix_ns_at_start: node.host.unix_ns() };
-    let mut vcpu = node.host.backend.new_vcpu(frame);
-    vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
-    let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
-    let tag = node.host.tags.lock().allocate();
-    let mut runner = Runner::new(shared.clone(), layout, machine, tag, needs_space);
-    if node.partitions.len() > 1 {
-        runner.share_console();
-    }
-    Ok(runner)
+    let all: Vec<_> = node.partitions().map(|(_, shared)| shared).collect();
+    let all: Vec<_> = all.iter().map(|p| (p.name(), p.config.memory_bytes)).collect();
+    capacity::check_together(node.host, &all)
+        .map_err(|error| trouble(&error.place(""), format!("{error}")))?;
+    define::reserve(node);
+    Ok(())
 }
 
 /// Takes a page for a control structure of the back end.

@@ -4,39 +4,18 @@ use super::Node;
 use super::services::{self, IdleLimit};
 use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, time};
-use crate::host::Host;
-use crate::partition::runner::{HostCpu, Runner, StepOutcome};
-use crate::sched::queue::{IdleAnswer, VcpuId, VcpuTurn, VcpuWish};
-use crate::sync::{RankedGuard, RankedLock, rank};
+use crate::partition::runner::{HostCpu, StepOutcome};
+use crate::sched::queue::{IdleAnswer, VcpuTurn, VcpuWish};
 use crate::time::Ns;
 use crate::virt::face::EnabledCpu;
-use alloc::vec::Vec;
 
 /// Longest turn while services have more work, so that they run in between.
 const BUSY_TURN_NS: Ns = Ns::from_ms(1);
-
-/// All runners, by vCPU number. These locks are never contended: the queue gives a vCPU to one CPU.
-pub struct Runners(Vec<RankedLock<Runner, { rank::PARTITION }>>);
-
-impl Runners {
-    /// Takes the runners in the order of their vCPU numbers.
-    pub fn new(runners: impl IntoIterator<Item = Runner>) -> Self {
-        Self(runners.into_iter().map(RankedLock::new).collect())
-    }
-
-    fn of(&self, vcpu: VcpuId) -> RankedGuard<'_, Runner, { rank::PARTITION }> {
-        self.0[vcpu.index()].try_lock().expect("the run queue gives a vCPU to one CPU")
-    }
-}
+/// A vCPU is added to the queue with its runner, and leaves both in its last turn.
+const HAS_RUNNER: &str = "a vCPU of the queue has a runner";
 
 /// Runs vCPUs on this CPU until `ended` returns true.
-pub fn run(
-    node: &'static Node,
-    cpu: CpuId,
-    enabled: &EnabledCpu,
-    runners: &Runners,
-    ended: impl Fn() -> bool,
-) {
+pub fn run(node: &'static Node, cpu: CpuId, enabled: &EnabledCpu, ended: impl Fn() -> bool) {
     let on = HostCpu { cpu, enabled };
     node.host.words.leave(cpu);
     loop {
@@ -45,7 +24,7 @@ pub fn run(
         if ended() {
             return;
         }
-        if give_turn(node.host, &on, runners, rest) {
+        if give_turn(node, &on, rest) {
             continue;
         }
         match rest {
@@ -58,36 +37,37 @@ pub fn run(
 
 /// Gives the next vCPU of the queue its turn, a short one if the services have more work. Returns
 /// whether a vCPU was ready.
-pub(super) fn give_turn(
-    host: &'static Host,
-    on: &HostCpu<'_>,
-    runners: &Runners,
-    rest: IdleLimit,
-) -> bool {
+pub(super) fn give_turn(node: &'static Node, on: &HostCpu<'_>, rest: IdleLimit) -> bool {
     let now = time::now_ns();
-    let next = host.run_queue.lock().next(on.cpu, now);
+    let next = node.host.run_queue.lock().next(on.cpu, now);
     let Some(turn) = next else { return false };
     let until = match rest {
         IdleLimit::None | IdleLimit::Short => turn.until.min(now + BUSY_TURN_NS),
         IdleLimit::Long => turn.until,
     };
-    take(host, on, runners, VcpuTurn { until, ..turn });
+    take(node, on, VcpuTurn { until, ..turn });
     true
 }
 
 /// Gives a vCPU its turn.
-fn take(host: &'static Host, on: &HostCpu<'_>, runners: &Runners, turn: VcpuTurn) {
+///
+/// # Panics
+/// If a vCPU of the queue has no runner (our bug).
+fn take(node: &'static Node, on: &HostCpu<'_>, turn: VcpuTurn) {
+    let host = node.host;
     if let Some(held) = turn.evict {
-        runners.of(held).move_out(on);
+        node.registry.runner(held).as_mut().expect(HAS_RUNNER).move_out(on);
         let kicks = host.run_queue.lock().given_away(held);
         host.kick(kicks);
     }
-    let mut runner = runners.of(turn.vcpu);
+    let mut slot = node.registry.runner(turn.vcpu);
+    let runner = slot.as_mut().expect(HAS_RUNNER);
     let next = core::iter::repeat_with(|| runner.step(host, on, turn.until))
         .find(|next| !matches!(next, StepOutcome::Onward));
     let resident = runner.resident();
-    drop(runner);
+    drop(slot);
     let wish = match next {
+        Some(StepOutcome::Gone) => return node.registry.vacate(host, turn.vcpu),
         Some(StepOutcome::Wait(on, until)) => VcpuWish::Wait { on, until },
         _ => VcpuWish::Again,
     };

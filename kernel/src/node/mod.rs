@@ -3,16 +3,19 @@
 //!
 //! ```text
 //!   Node ── host            what the partitions share
-//!        ── partitions      the part of their state that others may read
+//!        ── registry        the partitions, which come and go
 //! ```
 //!
 //! Everything here lives as long as the machine runs, so references are `'static`.
 
 #[cfg(target_os = "none")]
 pub mod build;
+pub mod capacity;
 pub mod cpu;
+pub mod define;
 pub mod measure;
 pub mod monitor;
+pub mod registry;
 pub mod services;
 #[cfg(target_os = "none")]
 pub mod start;
@@ -20,37 +23,35 @@ pub mod start;
 mod tests;
 
 use crate::host::Host;
-use crate::partition::lifecycle::LifecycleView;
 use crate::partition::shared::SharedPartition;
 use crate::partition_id::PartitionId;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use registry::Registry;
 
 /// A running hypervisor.
 pub struct Node {
     /// What the partitions share.
     pub host: &'static Host,
-    /// The partitions, in the order of the configuration; the run queue uses the same order.
-    pub partitions: Vec<Arc<SharedPartition>>,
+    /// The partitions. Those of the configuration have the first numbers, in its order.
+    pub registry: Registry,
 }
 
 impl Node {
     /// Returns all partitions.
-    pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, &Arc<SharedPartition>)> {
-        (0..).map(PartitionId::new).zip(&self.partitions)
+    pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, Arc<SharedPartition>)> {
+        self.registry.partitions()
     }
 
     /// Returns a partition by its id; `None` if there is none.
-    pub fn partition(&self, id: PartitionId) -> Option<&Arc<SharedPartition>> {
-        self.partitions.get(id.index())
+    pub fn partition(&self, id: PartitionId) -> Option<Arc<SharedPartition>> {
+        self.registry.partition(id)
     }
 
     /// Returns whether the machine is to stop, no partition runs and no work is in flight.
     pub fn has_ended(&self) -> bool {
-        let stopped = |shared: &Arc<SharedPartition>| shared.view() == LifecycleView::Stopped;
         self.host.ending.load(Ordering::Acquire)
-            && self.partitions.iter().all(stopped)
+            && self.registry.is_at_rest()
             && self.host.tasks.is_empty()
             && self.host.reaper.is_quiet()
     }

@@ -6,9 +6,9 @@
 //! ```
 
 use super::build::{self, NodeStartError};
-use super::cpu::{self, Runners};
 use super::measure::{self, bench};
-use super::{Node, services};
+use super::registry::VcpuSource;
+use super::{Node, cpu, services};
 use crate::arch::percpu::CpuId;
 use crate::arch::physmem::PhysicalMemory;
 use crate::arch::{instr, percpu, smp, time};
@@ -19,25 +19,37 @@ use crate::console::report;
 use crate::log::exit::ExitCode;
 use crate::log::history::{self, HistoryKind};
 use crate::mm::crc;
+use crate::partition::shared::SharedPartition;
 use crate::sync::{Once, RankedLock, rank};
-use crate::virt::face::EnabledCpu;
+use crate::virt::face::{EnabledCpu, Vcpu};
 use crate::virt::frame::ControlFrame;
 use crate::virt::{AccessedDirty, Backend};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::pin::pin;
 use core::task::{Context, Waker};
 
-/// The data that the other CPUs find when they are released.
-static STARTED: Once<Started> = Once::new();
+/// The node that the other CPUs find when they are released.
+static STARTED: Once<&'static Node> = Once::new();
 /// Pages for the control structures of CPUs and vCPUs.
 static FRAMES: RankedLock<Vec<ControlFrame>, { rank::FRAMES }> = RankedLock::new(Vec::new());
 
-/// Everything that a CPU needs for its loop.
-struct Started {
-    node: &'static Node,
-    runners: Runners,
+/// Makes vCPUs in pages of [`FRAMES`].
+struct MachineVcpus(Backend);
+
+impl VcpuSource for MachineVcpus {
+    fn make(&self, _: &Arc<SharedPartition>) -> Option<Vcpu> {
+        let frame = FRAMES.lock().pop()?;
+        Some(self.0.new_vcpu(frame))
+    }
+
+    fn take_back(&self, vcpu: Vcpu) {
+        // The list had room for this page at the start.
+        FRAMES.lock().extend(vcpu.into_frame());
+    }
 }
 
 /// Runs the partitions of the boot archive; returns when everything has ended.
@@ -77,7 +89,7 @@ fn start(
              writes instead"
         );
     }
-    let frames = percpu::count() * Backend::FRAMES_PER_CPU + config.partitions.len();
+    let frames = percpu::count() * Backend::FRAMES_PER_CPU + build::slots(&config);
     for _ in 0..frames {
         let frame = build::control_frame(memory)
             .ok_or_else(|| trouble("machine", "no memory for the back end".into()))?;
@@ -113,7 +125,7 @@ fn start(
 /// Runs the measurements, and checks that the partitions can run, each alone and all together.
 fn prepare(node: &'static Node, config: &Config) -> Result<(), NodeStartError> {
     measure(node, config)?;
-    node.partitions.iter().try_for_each(|shared| build::check(node, shared).map(|_| ()))?;
+    node.partitions().try_for_each(|(_, shared)| build::check(node, &shared).map(|_| ()))?;
     build::check_together(node)
 }
 
@@ -154,20 +166,21 @@ fn block_on(node: &'static Node, future: impl Future<Output = ()>) {
 /// Makes the runners, releases the other CPUs and runs until everything has ended.
 fn on_boot_cpu(node: &'static Node) -> Result<(), NodeStartError> {
     let enabled = enable(node, CpuId::BOOT)?;
-    let mut frames = node.partitions.iter().map(|_| frame()).collect::<Result<Vec<_>, _>>()?;
-    let runners = build::runners(node, &mut frames)?;
-    let started = STARTED.call_once(|| Started { node, runners });
+    let source: &'static MachineVcpus = Box::leak(Box::new(MachineVcpus(node.host.backend)));
+    build::runners(node, source)?;
+    node.registry.open(source);
+    STARTED.call_once(|| node);
     smp::release(other_cpu);
-    cpu::run(node, CpuId::BOOT, &enabled, &started.runners, || node.has_ended());
+    cpu::run(node, CpuId::BOOT, &enabled, || node.has_ended());
     Ok(())
 }
 
 /// Runs another CPU's loop. A CPU that cannot run guests is reported, and the others go on without
 /// it.
 fn other_cpu(cpu: CpuId) -> ! {
-    if let Some(Started { node, runners }) = STARTED.get() {
+    if let Some(node) = STARTED.get() {
         match enable(node, cpu) {
-            Ok(enabled) => cpu::run(node, cpu, &enabled, runners, || false),
+            Ok(enabled) => cpu::run(node, cpu, &enabled, || false),
             Err(trouble) => {
                 report(&ConsoleEvent::Error { place: &trouble.place, message: &trouble.message })
             }

@@ -34,6 +34,11 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
             RequestTiming::Now
         }
         (PartitionRequest::Stop, View::Activating) => RequestTiming::Later,
+        (PartitionRequest::Start | PartitionRequest::Leave, View::Stopped)
+        | (PartitionRequest::ShareLine, _) => RequestTiming::Now,
+        // Its memory must be gone first.
+        (PartitionRequest::Start | PartitionRequest::Leave, View::Stopping) => RequestTiming::Later,
+        (PartitionRequest::Start | PartitionRequest::Leave, _) => RequestTiming::Never,
         (PartitionRequest::Stop, View::Stopping | View::Stopped) => RequestTiming::Never,
         // The request meant the incarnation before; the next one is not hit.
         (PartitionRequest::Crash | PartitionRequest::GiveUp, _) => RequestTiming::Never,
@@ -76,6 +81,20 @@ mod tests {
                 _ => RequestTiming::Now,
             };
             assert_eq!(answer(PartitionRequest::Stop, view), timing, "{view:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_has_stopped_starts_or_leaves() {
+        for request in [PartitionRequest::Start, PartitionRequest::Leave] {
+            for view in LifecycleView::ALL {
+                let timing = match view {
+                    LifecycleView::Stopped => RequestTiming::Now,
+                    LifecycleView::Stopping => RequestTiming::Later,
+                    _ => RequestTiming::Never,
+                };
+                assert_eq!(answer(request, view), timing, "{view:?}");
+            }
         }
     }
 

@@ -5,7 +5,8 @@
 //!        ^             ^  └ NeedsTables ┘       │ reset, stop       │
 //!        │             │                        v                   │
 //!        │             └─────────────────── Retiring ──> Stopped    │
-//!        └──────────────────────────────────────────────────────────┘
+//!        ├──────────────────────────────────────────────────────────┘
+//!        └── start ── Stopped ── leave ──> gone
 //! ```
 //!
 //! The runner (`partition::runner`) owns the state. [`LifecycleView`] is its projection for other
@@ -112,9 +113,9 @@ pub enum LifecycleView {
     Crashed,
     /// The memory of its last incarnation is being taken apart; it will run again.
     Restarting,
-    /// Its memory is being taken apart for good.
+    /// Its memory is being taken apart, and it stops then.
     Stopping,
-    /// It will not run again.
+    /// It runs again only when the operator starts it.
     Stopped,
 }
 

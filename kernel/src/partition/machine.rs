@@ -339,7 +339,7 @@ fn leave_to_handler(exit: VmExit, shared: &SharedPartition) -> ExitAnswer {
 #[inline(never)]
 fn record_injection(shared: &SharedPartition, rip: u64, event: InjectedEvent) {
     history::record_partition(
-        shared.id,
+        shared.id(),
         HistoryKind::ExceptionInjected,
         event.vector.into(),
         [rip, event.error_code.unwrap_or(0).into()],

@@ -7,7 +7,8 @@
 //!      │                                         │ reset, power off      │
 //!      │     old memory gone, space renewed      v                       │
 //!      ├<──────────────────────────────────── retiring ──> stopped       │
-//!      └<────────────────────────────────────────────────────────────────┘
+//!      ├<────────────────────────────────────────────────────────────────┘
+//!      └<── start ── stopped ── leave ──> gone
 //! ```
 //!
 //! With `restart = "immediate"` an incarnation does not wait for its space. It begins with memory
@@ -31,13 +32,14 @@ mod start;
 use super::ending::{RequestTiming, answer};
 use super::hang::HangWatch;
 use super::last_words::PanicGrace;
-use super::lifecycle::{AfterTeardown, BackingState, Lifecycle, ParkReason};
+use super::lifecycle::{AfterTeardown, BackingState, Lifecycle, LifecycleView, ParkReason};
 use super::machine::VirtualMachine;
 use super::restarts::RestartCounter;
 use super::shared::{PartitionRequest, SharedPartition};
 use super::stall::StallWatch;
 use crate::arch::percpu::CpuId;
 use crate::arch::{fpu, time};
+use crate::console::output;
 use crate::console::tagged::LineSplitter;
 use crate::crash::record::CrashCause;
 use crate::host::Host;
@@ -49,8 +51,9 @@ use crate::pool::AccountId;
 pub use crate::sched::wait::WaitEvent;
 use crate::storage::spaces::SpaceId;
 use crate::time::Ns;
-use crate::virt::face::EnabledCpu;
+use crate::virt::face::{EnabledCpu, Vcpu};
 use crate::virt::tag::TlbTag;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 
 /// Frames are kept this long for a partition that may run again.
@@ -68,6 +71,8 @@ pub enum StepOutcome {
     Again,
     /// Do not step before this time, unless the wait is over or a request comes.
     Wait(WaitEvent, Option<Ns>),
+    /// Its definition is gone, and its registers are in memory: do not step again.
+    Gone,
 }
 
 impl StepOutcome {
@@ -127,7 +132,8 @@ pub struct HostCpu<'a> {
 }
 
 impl Runner {
-    /// Makes the runner of a partition that starts as soon as it gets a space.
+    /// Makes the runner of a partition. It starts as soon as it gets a space, unless it is defined
+    /// as stopped.
     pub fn new(
         shared: Arc<SharedPartition>,
         layout: RamLayout,
@@ -135,10 +141,13 @@ impl Runner {
         tag: TlbTag,
         needs_space: bool,
     ) -> Self {
-        let state = Lifecycle::NeedsSpace { told: false };
+        let state = match shared.view() {
+            LifecycleView::Stopped => Lifecycle::Stopped,
+            _ => Lifecycle::NeedsSpace { told: false },
+        };
         let restarts = RestartCounter::new(shared.config.restart_limit);
         Self {
-            id: shared.id,
+            id: shared.id(),
             shared,
             layout,
             machine,
@@ -166,13 +175,21 @@ impl Runner {
 
     /// Lets the partition's console share its serial line with others.
     pub fn share_console(&mut self) {
-        self.lines = Some(LineSplitter::new());
+        self.lines.get_or_insert_default();
+    }
+
+    /// Takes the runner apart after [`StepOutcome::Gone`]: releases its tag and its promised
+    /// frames, and returns its vCPU.
+    pub fn into_vcpu(mut self: Box<Self>, host: &'static Host) -> Vcpu {
+        self.end_promise(host);
+        host.tags.lock().release(self.tag);
+        self.machine.vcpu
     }
 
     /// Does a bounded piece of work; the guest is left at `until` at the latest.
     pub fn step(&mut self, host: &'static Host, on: &HostCpu<'_>, until: Ns) -> StepOutcome {
         if self.shared.is_asked()
-            && let Some(next) = self.requests(host)
+            && let Some(next) = self.requests(host, on)
         {
             return next;
         }
@@ -202,10 +219,31 @@ impl Runner {
         }
     }
 
-    fn requests(&mut self, host: &'static Host) -> Option<StepOutcome> {
+    fn requests(&mut self, host: &'static Host, on: &HostCpu<'_>) -> Option<StepOutcome> {
         let view = self.state.view();
+        if self.shared.take(PartitionRequest::ShareLine) && self.lines.is_none() {
+            // Its unfinished line has no name before it.
+            output::print(b"\r\n");
+            self.share_console();
+        }
+        let shared = self.shared.clone();
         let is_taken =
-            |request| answer(request, view) != RequestTiming::Later && self.shared.take(request);
+            |request| answer(request, view) != RequestTiming::Later && shared.take(request);
+        let leave = is_taken(PartitionRequest::Leave);
+        if leave && answer(PartitionRequest::Leave, view) == RequestTiming::Now {
+            self.move_out(on);
+            return Some(StepOutcome::Gone);
+        }
+        if self.shared.is_asked_to(PartitionRequest::Start) {
+            if answer(PartitionRequest::Start, view) == RequestTiming::Now {
+                // The operator begins anew, so earlier crashes do not count.
+                self.restarts = RestartCounter::new(self.shared.config.restart_limit);
+                host.spaces.resume_reserve(self.shared.name());
+                self.set_state(Lifecycle::NeedsSpace { told: false });
+            }
+            // Last: a partition that is asked to start is not at rest.
+            is_taken(PartitionRequest::Start);
+        }
         let stop = is_taken(PartitionRequest::Stop);
         let crash = is_taken(PartitionRequest::Crash);
         let give_up = is_taken(PartitionRequest::GiveUp);

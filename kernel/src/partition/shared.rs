@@ -6,13 +6,13 @@
 
 use super::exit_counts::ExitCounts;
 use super::lifecycle::LifecycleView;
-use crate::config;
+use crate::config::{self, DumpPolicy, RestartPolicy};
 use crate::console::ring::ByteRing;
 use crate::partition_id::PartitionId;
 use crate::sync::{RankedLock, rank};
 use crate::time::{AtomicNs, Ns};
 use arrayvec::ArrayVec;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 
 /// A request to a partition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,10 +20,50 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 pub enum PartitionRequest {
     /// Crash, as if the guest had panicked.
     Crash = 1 << 0,
-    /// Stop for good.
+    /// Stop until the operator starts it again.
     Stop = 1 << 1,
     /// Crash, because its pages cannot be written and other partitions starve for its frames.
     GiveUp = 1 << 2,
+    /// Start again after a stop.
+    Start = 1 << 3,
+    /// Share the serial line with other partitions from now on.
+    ShareLine = 1 << 4,
+    /// Leave the node: its definition is gone.
+    Leave = 1 << 5,
+}
+
+/// What a crash leads to: the operator may change it while the partition runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CrashPolicy {
+    /// The indication.
+    pub dump: DumpPolicy,
+    /// When it runs again.
+    pub restart: RestartPolicy,
+}
+
+impl CrashPolicy {
+    const DUMPS: [DumpPolicy; 2] = [DumpPolicy::Aided, DumpPolicy::Off];
+    const RESTARTS: [RestartPolicy; 3] =
+        [RestartPolicy::Threshold, RestartPolicy::Immediate, RestartPolicy::Never];
+
+    /// Packs the policy into a byte.
+    const fn pack(self) -> u8 {
+        let dump = match self.dump {
+            DumpPolicy::Aided => 0,
+            DumpPolicy::Off => 1,
+        };
+        let restart = match self.restart {
+            RestartPolicy::Threshold => 0,
+            RestartPolicy::Immediate => 1,
+            RestartPolicy::Never => 2,
+        };
+        restart << 1 | dump
+    }
+
+    fn unpack(byte: u8) -> Self {
+        let (dump, restart) = (usize::from(byte & 1), usize::from(byte >> 1));
+        Self { dump: Self::DUMPS[dump], restart: Self::RESTARTS[restart % Self::RESTARTS.len()] }
+    }
 }
 
 /// Bytes typed at a console that the guest has not taken yet.
@@ -35,10 +75,11 @@ const NO_OBJECT: u32 = u32::MAX;
 
 /// The shared part of a partition.
 pub struct SharedPartition {
-    /// Its number on the node.
-    pub id: PartitionId,
-    /// Its configuration.
+    /// Its number on the node, set by the registry.
+    number: AtomicU16,
+    /// Its configuration. [`Self::policy`] has the present values of `dump` and `restart`.
     pub config: config::PartitionConfig,
+    policy: AtomicU8,
     /// Exits of its vCPU so far, counted by the CPU that runs it.
     pub exits: ExitCounts,
     /// Crashes so far that left no dump, because the largest number of dumps was kept already.
@@ -55,21 +96,52 @@ pub struct SharedPartition {
 }
 
 impl SharedPartition {
-    /// Makes the shared part of a partition that has not started.
-    pub fn new(id: PartitionId, config: config::PartitionConfig) -> Self {
+    /// Makes the shared part of a partition that starts as soon as it can.
+    pub fn new(config: config::PartitionConfig) -> Self {
+        Self::with_view(config, LifecycleView::Waiting)
+    }
+
+    /// Makes the shared part of a partition that starts only when it is told to.
+    pub fn stopped(config: config::PartitionConfig) -> Self {
+        Self::with_view(config, LifecycleView::Stopped)
+    }
+
+    fn with_view(config: config::PartitionConfig, view: LifecycleView) -> Self {
+        let policy = CrashPolicy { dump: config.dump, restart: config.restart };
         Self {
-            id,
+            number: AtomicU16::new(0),
             config,
+            policy: AtomicU8::new(policy.pack()),
             exits: ExitCounts::default(),
             dumps_skipped: AtomicU64::new(0),
             requests: AtomicU32::new(0),
-            view: AtomicU8::new(LifecycleView::Waiting as u8),
+            view: AtomicU8::new(view as u8),
             incarnation: AtomicU64::new(0),
             object: AtomicU32::new(NO_OBJECT),
             typed: RankedLock::new(ByteRing::new()),
             has_typed: AtomicBool::new(false),
             held_ns: AtomicNs::new(Ns::ZERO),
         }
+    }
+
+    /// Returns what the next crash leads to.
+    pub fn policy(&self) -> CrashPolicy {
+        CrashPolicy::unpack(self.policy.load(Ordering::Relaxed))
+    }
+
+    /// Changes what the next crash leads to.
+    pub fn set_policy(&self, policy: CrashPolicy) {
+        self.policy.store(policy.pack(), Ordering::Relaxed);
+    }
+
+    /// Returns its number on the node.
+    pub fn id(&self) -> PartitionId {
+        PartitionId::new(self.number.load(Ordering::Relaxed))
+    }
+
+    /// Sets its number on the node, before any other CPU knows it.
+    pub fn set_id(&self, id: PartitionId) {
+        self.number.store(id.as_u16(), Ordering::Relaxed);
     }
 
     /// Returns the partition's name.
@@ -85,6 +157,11 @@ impl SharedPartition {
     /// Returns whether there is any request: cheap enough for every stop.
     pub fn is_asked(&self) -> bool {
         self.requests.load(Ordering::Relaxed) != 0
+    }
+
+    /// Returns whether `request` was asked and has not been taken.
+    pub fn is_asked_to(&self, request: PartitionRequest) -> bool {
+        self.requests.load(Ordering::Acquire) & request as u32 != 0
     }
 
     /// Takes `request` if it was asked.
@@ -169,7 +246,7 @@ impl SharedPartition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{DumpPolicy, KernelModules, PartitionConfig, RestartPolicy};
+    use crate::config::{KernelModules, PartitionConfig};
 
     fn shared() -> SharedPartition {
         let config = PartitionConfig {
@@ -185,7 +262,7 @@ mod tests {
             restart_limit: None,
             console: config::ConsoleRoute::Screen,
         };
-        SharedPartition::new(PartitionId::FIRST, config)
+        SharedPartition::new(config)
     }
 
     #[test]
@@ -193,6 +270,19 @@ mod tests {
         let requests = [PartitionRequest::Crash, PartitionRequest::Stop, PartitionRequest::GiveUp];
         let words = crate::log::history::words::REQUESTS;
         assert_eq!(requests.map(|request| words[request as usize]), ["crash", "stop", "give up"]);
+    }
+
+    #[test]
+    fn every_policy_is_kept_as_it_is_set() {
+        let shared = shared();
+        let first = CrashPolicy { dump: DumpPolicy::Aided, restart: RestartPolicy::Immediate };
+        assert_eq!(shared.policy(), first);
+        for dump in CrashPolicy::DUMPS {
+            for restart in CrashPolicy::RESTARTS {
+                shared.set_policy(CrashPolicy { dump, restart });
+                assert_eq!(shared.policy(), CrashPolicy { dump, restart });
+            }
+        }
     }
 
     #[test]

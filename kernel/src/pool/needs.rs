@@ -5,6 +5,7 @@
 //! exactly this at its start, and later no more memory that grows with a pool or a partition.
 
 use crate::addr::PAGE_SIZE;
+use crate::config::SpareRoom;
 use crate::dump::window::WINDOW_BYTES;
 use crate::mm::table::TableReserve;
 use alloc::vec::Vec;
@@ -34,10 +35,11 @@ pub struct MemoryNeeds {
 }
 
 impl MemoryNeeds {
-    /// Computes the needs of a pool of `pool` bytes, and of partitions and paging spaces of the
-    /// given sizes. A space's size is that of the largest partition that fits it.
-    pub fn of(pool: u64, partitions: &[u64], spaces: &[u64]) -> Self {
-        let tables = table_pages(partitions, spaces);
+    /// Computes the needs of a pool of `pool` bytes, of partitions and paging spaces of the given
+    /// sizes, and of spare partitions. A space's size is that of the largest partition that fits
+    /// it.
+    pub fn of(pool: u64, partitions: &[u64], spaces: &[u64], spare: SpareRoom) -> Self {
+        let tables = table_pages(partitions, spaces, spare);
         Self {
             frames: frame_table_bytes(pool / PAGE_SIZE) + frame_table_bytes(tables),
             tables: tables * PAGE_SIZE,
@@ -57,15 +59,20 @@ const fn frame_table_bytes(frames: u64) -> u64 {
 
 /// Returns the pages of second-level tables to reserve. They suffice for every partition's live
 /// memory, and for one memory (live, or draining as a dump) in each space, up to one space per
-/// partition and `MOST_IMAGES` more. One more memory may be in teardown.
-pub fn table_pages(partitions: &[u64], spaces: &[u64]) -> u64 {
+/// partition and `MOST_IMAGES` more. One more memory may be in teardown. Spare partitions have
+/// theirs twice: live, and as a dump or in teardown.
+pub fn table_pages(partitions: &[u64], spaces: &[u64], spare: SpareRoom) -> u64 {
     let pages = |bytes: u64| TableReserve::pages_for(bytes / PAGE_SIZE);
     let largest = partitions.iter().copied().max().unwrap_or(PAGE_SIZE);
     let mut held: Vec<u64> = spaces.iter().map(|room| (*room).min(largest)).collect();
     held.sort_unstable_by_key(|room| Reverse(*room));
     let live: u64 = partitions.iter().copied().map(pages).sum();
     let in_spaces: u64 = held.iter().take(partitions.len() + MOST_IMAGES).copied().map(pages).sum();
-    live.max(in_spaces) + pages(largest)
+    let in_spare = match u64::from(spare.partitions) {
+        0 => 0,
+        count => pages(spare.memory_bytes) + (count - 1) * pages(PAGE_SIZE),
+    };
+    live.max(in_spaces) + pages(largest) + 2 * in_spare
 }
 
 #[cfg(test)]
@@ -78,14 +85,16 @@ mod tests {
     #[test]
     fn a_frame_of_the_pool_needs_twelve_bytes() {
         for gib in [1, 16, 512] {
-            let with = |pool| MemoryNeeds::of(pool, &[], &[]).frames;
+            let with = |pool| MemoryNeeds::of(pool, &[], &[], SpareRoom::default()).frames;
             assert_eq!(with(gib * GIB) - with(0), gib * GIB / PAGE_SIZE * FRAME_BYTES);
         }
     }
 
     #[test]
     fn tables_follow_what_spaces_can_hold() {
-        let of = |partitions: &[u64], spaces: &[u64]| table_pages(partitions, spaces);
+        let of = |partitions: &[u64], spaces: &[u64]| {
+            table_pages(partitions, spaces, SpareRoom::default())
+        };
         let one = TableReserve::pages_for(128 * GIB / PAGE_SIZE);
         assert_eq!(of(&[128 * GIB], &[130 * GIB]), 2 * one);
         assert_eq!(
@@ -114,6 +123,19 @@ mod tests {
     fn live_memory_always_has_its_tables() {
         let live = [GIB, 2 * GIB, 3 * GIB];
         let least: u64 = live.iter().map(|bytes| TableReserve::pages_for(bytes / PAGE_SIZE)).sum();
-        assert!(table_pages(&live, &[]) > least && table_pages(&live, &[MIB]) > least);
+        let of = |spaces: &[u64]| table_pages(&live, spaces, SpareRoom::default());
+        assert!(of(&[]) > least && of(&[MIB]) > least);
+    }
+
+    #[test]
+    fn spare_partitions_have_tables_for_their_memory_however_it_is_divided() {
+        let pages = |bytes: u64| TableReserve::pages_for(bytes / PAGE_SIZE);
+        let with = |partitions| {
+            let spare = SpareRoom { partitions, memory_bytes: GIB };
+            table_pages(&[MIB], &[], spare) - table_pages(&[MIB], &[], SpareRoom::default())
+        };
+        assert_eq!((with(0), with(1)), (0, 2 * pages(GIB)));
+        assert!(with(4) >= 2 * 4 * pages(GIB / 4), "four equal ones");
+        assert!(with(4) >= 2 * (pages(GIB - 3 * MIB) + 3 * pages(MIB)), "one large one");
     }
 }

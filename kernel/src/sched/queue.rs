@@ -4,9 +4,14 @@
 //! ```text
 //!                next(cpu)                  put_back: again
 //!     Ready ───────────────> Running(cpu) ──────────────────> Ready
-//!       ^                       │
-//!       └── wake, poke, time ── Waiting <── put_back: wait
+//!     ^  ^                      │    │
+//!     │  └── wake, poke, time ── Waiting <── put_back: wait
+//!     │                              │ remove
+//!     └── insert ── Absent <─────────┘
 //! ```
+//!
+//! A vCPU that does not exist any more is *absent*: nothing wakes it, and another vCPU may get its
+//! number.
 //!
 //! All CPUs share one queue; no vCPU is bound to a CPU. A vCPU's registers stay in the CPU that ran
 //! it last until that CPU takes another one (the vCPU is *resident*): without competition no state
@@ -66,7 +71,7 @@ impl VcpuId {
         Self(partition.as_u16())
     }
 
-    /// Returns its number, counted from 0 in the order of [`RunQueue::add`].
+    /// Returns its number, counted from 0.
     pub const fn index(self) -> usize {
         self.0 as usize
     }
@@ -99,6 +104,8 @@ pub enum VcpuWish<W> {
 
 #[derive(Debug)]
 enum RunState<W> {
+    /// No vCPU has this number.
+    Absent,
     Ready,
     Running {
         cpu: CpuId,
@@ -122,6 +129,10 @@ struct QueueEntry<W> {
 }
 
 impl<W> QueueEntry<W> {
+    const fn absent() -> Self {
+        Self { state: RunState::Absent, used_ns: Ns::ZERO, resident: None }
+    }
+
     fn is_ready(&self) -> bool {
         matches!(self.state, RunState::Ready)
     }
@@ -158,16 +169,36 @@ impl<W> RunQueue<W> {
         Self { entries: Vec::new(), idle: 0, reserved: 0, floor_ns: Ns::ZERO }
     }
 
-    /// Adds a vCPU, ready.
-    pub fn add(&mut self) -> VcpuId {
-        let id =
-            VcpuId(u16::try_from(self.entries.len()).expect("fewer vCPUs than memory objects"));
-        self.entries.push(QueueEntry {
-            state: RunState::Ready,
-            used_ns: self.floor_ns,
-            resident: None,
-        });
-        id
+    /// Makes an empty queue that takes vCPUs with numbers below `count` without allocating.
+    pub fn with_room(count: usize) -> Self {
+        Self { entries: Vec::with_capacity(count), ..Self::new() }
+    }
+
+    /// Adds a vCPU, ready. Returns the CPU to kick.
+    ///
+    /// # Panics
+    /// If the number belongs to another vCPU (our bug).
+    pub fn insert(&mut self, vcpu: VcpuId) -> Kicks {
+        let index = vcpu.index();
+        while self.entries.len() <= index {
+            self.entries.push(QueueEntry::absent());
+        }
+        let entry = &mut self.entries[index];
+        assert!(matches!(entry.state, RunState::Absent), "a vCPU has a number of its own");
+        *entry = QueueEntry { state: RunState::Ready, used_ns: self.floor_ns, resident: None };
+        self.kick_idle()
+    }
+
+    /// Removes a vCPU at the end of its last turn; its registers have left the CPU.
+    ///
+    /// # Panics
+    /// If it has no turn (our bug).
+    pub fn remove(&mut self, vcpu: VcpuId) {
+        let entry = &mut self.entries[vcpu.index()];
+        assert!(matches!(entry.state, RunState::Running { .. }), "a vCPU leaves in its own turn");
+        *entry = QueueEntry::absent();
+        // The loops over all entries stay as short as the vCPUs allow.
+        while self.entries.pop_if(|last| matches!(last.state, RunState::Absent)).is_some() {}
     }
 
     /// Reserves a CPU for services: it never gets a vCPU, and is never kicked to take one. Must be
@@ -247,7 +278,7 @@ impl<W> RunQueue<W> {
                     kicks.0 |= self.make_ready(index, now()).0
                 }
                 RunState::Running { poked, .. } => *poked = true,
-                RunState::Waiting { .. } | RunState::Ready => {}
+                RunState::Waiting { .. } | RunState::Ready | RunState::Absent => {}
             }
         }
         kicks
@@ -263,7 +294,7 @@ impl<W> RunQueue<W> {
                 *poked = true;
                 Kicks(bit(*cpu))
             }
-            Some(RunState::Ready) | None => Kicks(0),
+            Some(RunState::Ready | RunState::Absent) | None => Kicks(0),
         }
     }
 
@@ -361,8 +392,9 @@ impl<W> RunQueue<W> {
     }
 
     fn raise_floor(&mut self, now: Ns) {
-        let active =
-            self.entries.iter().filter(|entry| !matches!(entry.state, RunState::Waiting { .. }));
+        let is_active =
+            |state: &RunState<W>| matches!(state, RunState::Ready | RunState::Running { .. });
+        let active = self.entries.iter().filter(|entry| is_active(&entry.state));
         if let Some(least) = active.map(|entry| entry.used(now)).min() {
             self.floor_ns = self.floor_ns.max(least);
         }

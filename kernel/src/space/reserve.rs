@@ -7,12 +7,12 @@
 //! repeatedly waits for the spaces of its own dumps, and no other partition waits for it. The rule
 //! holds only if there are as many fitting spaces as all partitions are entitled to.
 
-use crate::config::{DumpPolicy, PartitionConfig, RestartPolicy};
+use crate::config::{DumpPolicy, RestartPolicy};
 use alloc::vec::Vec;
 
-/// Returns how many spaces a partition is entitled to.
-pub const fn own_spaces(partition: &PartitionConfig) -> usize {
-    match (partition.dump, partition.restart) {
+/// Returns how many spaces a partition with this policy is entitled to.
+pub const fn own_spaces(dump: DumpPolicy, restart: RestartPolicy) -> usize {
+    match (dump, restart) {
         (DumpPolicy::Off, _) | (_, RestartPolicy::Never) => 1,
         (DumpPolicy::Aided, RestartPolicy::Threshold | RestartPolicy::Immediate) => 2,
     }

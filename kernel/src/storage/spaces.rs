@@ -45,7 +45,7 @@ use crate::space::layout::RECORD_SIZE;
 use crate::space::record::SpaceContents;
 use crate::space::succession::Succession;
 use crate::space::{SpaceLayout, SpaceRecord, Uuid};
-use crate::sync::{Once, RankedLock, rank};
+use crate::sync::{RankedLock, rank};
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
 use crate::time::{AtomicNs, Ns};
@@ -56,6 +56,7 @@ pub use claims::sleep;
 pub use discover::{PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
+use reserve::SpaceTenants;
 
 /// Bytes of the buffer that the tasks of a device's spaces use.
 pub const BUFFER: usize = SPACE_BUFFER;
@@ -119,8 +120,7 @@ pub struct Spaces {
     io: &'static AsyncIo,
     tasks: &'static Tasks,
     node: Uuid,
-    /// The partitions for which spaces are reserved, if spaces are reserved.
-    tenants: Once<Vec<SpaceTenant>>,
+    tenants: RankedLock<SpaceTenants, { rank::SPACE }>,
     /// Held while a free space is chosen, so that two partitions cannot take the same one.
     choosing: RankedLock<(), { rank::OBJECT }>,
     beats: beats::Beats,
@@ -171,7 +171,7 @@ impl Spaces {
             io,
             tasks,
             node,
-            tenants: Once::new(),
+            tenants: RankedLock::default(),
             choosing: RankedLock::new(()),
             beats: beats::Beats::new(),
             mend_due_ns: AtomicNs::new(Ns::MAX),

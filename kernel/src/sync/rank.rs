@@ -9,30 +9,32 @@
 pub const CONSOLE: u8 = 1;
 /// Tasks, and objects that are being taken apart: background work, which runs under this lock.
 pub const SCHEDULER: u8 = 2;
+/// The partition in a slot of the node: held to read or to change which one it is.
+pub const REGISTRY: u8 = 3;
 /// A vCPU and its partition's devices: held by the CPU that runs the vCPU, never contended.
-pub const PARTITION: u8 = 3;
+pub const PARTITION: u8 = 4;
 /// The pager's transfers and batches.
-pub const PAGER: u8 = 4;
+pub const PAGER: u8 = 5;
 /// The table of all memory objects, by number, and the choice of a free paging space. A memory
 /// object itself needs no lock.
-pub const OBJECT: u8 = 5;
+pub const OBJECT: u8 = 6;
 /// A paging space's record and bitmaps, a paging device's buffers, tasks' requests on a disk.
-pub const SPACE: u8 = 6;
+pub const SPACE: u8 = 7;
 /// The free list of frames, control frames, tags of cached translations.
-pub const FRAMES: u8 = 7;
+pub const FRAMES: u8 = 8;
 /// A disk's queue, and its writes in flight.
-pub const DISK: u8 = 8;
+pub const DISK: u8 = 9;
 /// PCI configuration space.
-pub const PCI: u8 = 9;
+pub const PCI: u8 = 10;
 /// The run queue: a vCPU may have to be woken while any lower lock is held.
-pub const RUN_QUEUE: u8 = 10;
+pub const RUN_QUEUE: u8 = 11;
 /// What may be added to under almost any lock: events for COM2, keys for a guest, inboxes of tasks.
-pub const EVENTS: u8 = 11;
+pub const EVENTS: u8 = 12;
 /// A serial line: a message may be logged while any other lock is held.
-pub const SERIAL: u8 = 12;
+pub const SERIAL: u8 = 13;
 
 /// One more than the highest rank.
-pub const COUNT: usize = 13;
+pub const COUNT: usize = 14;
 
 /// The number of locks of each rank that a CPU holds.
 pub(super) mod held {

@@ -138,6 +138,21 @@ macro_rules! each {
 }
 
 impl Vcpu {
+    /// Takes the vCPU apart, and returns the frame of its control block for another one; `None` in
+    /// a test, where it has none.
+    ///
+    /// # Panics
+    /// If it is loaded.
+    pub fn into_frame(self) -> Option<ControlFrame> {
+        let frame = match self {
+            Self::Vmx(vcpu) => vcpu.into_frame(),
+            Self::Svm(vcpu) => vcpu.into_frame(),
+            #[cfg(test)]
+            Self::Fake(_) => return None,
+        };
+        Some(frame.renewed())
+    }
+
     /// Points the vCPU to a second-level table; its first run on each CPU flushes `tag` there.
     pub fn set_memory(&mut self, root: Hpa, tag: TlbTag) {
         each!(self, v => v.set_memory(root, tag))

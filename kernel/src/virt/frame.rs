@@ -8,9 +8,10 @@
 //! the guest.
 
 // UNSAFETY: `ControlFrame::new` is where ownership of raw memory enters; the caller vouches for it.
+// A frame that is used again is zeroed.
 #![expect(unsafe_code)]
 
-use crate::addr::{Hpa, Hva};
+use crate::addr::{Hpa, Hva, PAGE_SIZE};
 
 /// One zeroed 4 KiB frame that belongs to a back end.
 #[derive(PartialEq, Eq, Debug)]
@@ -31,6 +32,16 @@ impl ControlFrame {
             "a control frame starts on a page"
         );
         Self { hpa, hva }
+    }
+
+    /// Zeroes the frame for its next purpose. The hardware has forgotten it.
+    #[must_use]
+    pub(super) fn renewed(self) -> Self {
+        let bytes = self.hva.as_u64() as *mut u8;
+        // SAFETY: the frame is mapped writable and belongs to `self` alone; its last owner has
+        // given it up, and no CPU has it in use.
+        unsafe { bytes.write_bytes(0, PAGE_SIZE as usize) };
+        self
     }
 
     /// Returns the physical address, for the hardware.

@@ -28,6 +28,7 @@ pub use latest::{LatestEntries, RelativeEntry};
 use crate::arch::{percpu, time};
 use crate::partition_id::PartitionId;
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU64, Ordering};
 use ring::HistoryRing;
 
 /// Rare events that are kept of a subject.
@@ -44,18 +45,26 @@ const PRINTED: usize = 40;
 
 /// The rings of a subject.
 struct SubjectRings {
+    /// Entries before this time, in ns, are those of an earlier subject.
+    since_ns: AtomicU64,
     rare: HistoryRing<RARE>,
     frequent: HistoryRing<FREQUENT>,
 }
 
 impl SubjectRings {
     const fn new() -> Self {
-        Self { rare: HistoryRing::new(), frequent: HistoryRing::new() }
+        Self { since_ns: AtomicU64::new(0), rare: HistoryRing::new(), frequent: HistoryRing::new() }
     }
 
     fn add_to<const MOST: usize>(&self, latest: &mut LatestEntries<MOST>) {
-        self.rare.read(|number, entry| latest.add(number, entry));
-        self.frequent.read(|number, entry| latest.add(number, entry));
+        let since_ns = self.since_ns.load(Ordering::Acquire);
+        let mut add = |number, entry: HistoryEntry| {
+            if entry.t_ns >= since_ns {
+                latest.add(number, entry);
+            }
+        };
+        self.rare.read(&mut add);
+        self.frequent.read(&mut add);
         latest.add_gone(self.rare.gone() + self.frequent.gone());
     }
 }
@@ -137,6 +146,16 @@ pub fn record_partition(id: PartitionId, kind: HistoryKind, code: u32, numbers: 
     record(HistorySubject::partition(id.index()), kind, code, numbers);
 }
 
+/// Begins the history of a partition whose number another one may have had before.
+pub fn begin_partition(id: PartitionId) {
+    let now_ns = time::now_ns().as_u64();
+    with(|history| {
+        if let Some(rings) = history.partitions.get(id.index()) {
+            rings.since_ns.store(now_ns, Ordering::Release);
+        }
+    });
+}
+
 /// Returns the last entries of a partition and of the machine.
 pub fn of_partition(id: PartitionId) -> LatestEntries<NOTE_ENTRIES> {
     with(|history| history.of_partition(id.index()))
@@ -208,6 +227,20 @@ mod tests {
         assert!(lines[1].starts_with("  -    0.040000 s  partition 32"), "{}", lines[1]);
         assert!(lines[40].starts_with("  -    0.001000 s  partition 7 "), "{}", lines[40]);
         assert!(lines[40].ends_with("guest entered        incarnation=199000000"), "{}", lines[40]);
+    }
+
+    #[test]
+    fn a_partition_has_no_history_of_another_with_its_number() {
+        let history = HistoryTable::new();
+        let of = HistorySubject::Partition(1);
+        put(&history, 10, of, HistoryKind::Crashed);
+        put(&history, 20, HistorySubject::Machine, HistoryKind::DiskDead);
+        history.partitions[1].since_ns.store(30, Ordering::Release);
+        put(&history, 30, of, HistoryKind::GuestEntered);
+        let times = |entries: LatestEntries<NOTE_ENTRIES>| {
+            entries.iter().map(|entry| entry.t_ns).collect::<Vec<_>>()
+        };
+        assert_eq!(times(history.of_partition(1)), [20, 30]);
     }
 
     #[test]

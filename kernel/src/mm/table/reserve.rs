@@ -27,6 +27,11 @@ impl TableReserve {
         self.frames.free_count()
     }
 
+    /// Returns how many table pages there are.
+    pub fn total(&self) -> u32 {
+        self.frames.total()
+    }
+
     /// Returns how many table pages are in use.
     pub fn used_count(&self) -> u32 {
         self.frames.total() - self.frames.free_count()

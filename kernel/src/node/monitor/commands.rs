@@ -1,9 +1,8 @@
 //! Carries out the commands of the operator or of a harness.
 
 use super::stats;
-use crate::console::command::{
-    CommandError, DumpChoice, HELP, MonitorCommand, parse_json, parse_text,
-};
+use crate::console::command::{DumpChoice, HELP, MonitorCommand, parse_json, parse_text};
+use crate::console::definition::PolicyOptions;
 use crate::console::event::ConsoleEvent;
 use crate::console::hex;
 use crate::console::input::{ConsoleMode, KeyDestination};
@@ -11,13 +10,14 @@ use crate::console::output::{leave_raw, print_switch, print_text};
 use crate::console::report;
 use crate::console::utc::UtcTime;
 use crate::node::Node;
-use crate::partition::lifecycle::LifecycleView;
+use crate::node::define::{self, DefinitionError};
 use crate::partition::shared::{PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::PartialCause;
 use crate::storage::spaces::{DumpReleaseError, KeptDump};
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 
 /// Answer to `type` while the guest has not read the earlier input.
@@ -76,12 +76,19 @@ fn carry_out(
         MonitorCommand::Crash(name) => crash(node, name)?,
         MonitorCommand::Console(name) => return choose_console(node, name, ConsoleMode::Lines),
         MonitorCommand::Raw(name) => return choose_console(node, name, ConsoleMode::Raw),
-        MonitorCommand::Stop(name) => stop(node, name)?,
+        MonitorCommand::Define(definition) => said(define::define(node, definition.to_config()))?,
+        MonitorCommand::Start(name) => said(define::start(node, name))?,
+        MonitorCommand::Stop(name) => said(define::stop(node, name))?,
+        MonitorCommand::Set(name, PolicyOptions { dump, restart }) => {
+            said(define::set(node, name, dump, restart))?
+        }
+        MonitorCommand::Undefine(name) => said(define::undefine(node, name))?,
         MonitorCommand::Release(choice) => release(node, choice)?,
         MonitorCommand::Type(name, bytes) => type_at(node, name, bytes)?,
         MonitorCommand::Evict(name, pages) => evict(node, name, pages)?,
         MonitorCommand::PowerOff => {
             node.host.ending.store(true, Ordering::Release);
+            node.registry.close();
             node.host.hurry_disks();
             for (id, shared) in node.partitions() {
                 shared.ask(PartitionRequest::Stop);
@@ -92,11 +99,12 @@ fn carry_out(
     Ok(KeyDestination::Stay)
 }
 
-fn find<'a>(node: &'a Node, name: &str) -> Result<(PartitionId, &'a SharedPartition), String> {
-    node.partitions()
-        .find(|(_, shared)| shared.name() == name)
-        .map(|(id, shared)| (id, &**shared))
-        .ok_or_else(|| format!("no partition '{name}': {}", CommandError::Unknown(name)))
+fn said<T>(done: Result<T, DefinitionError>) -> Result<T, String> {
+    done.map_err(|error| format!("{error}"))
+}
+
+fn find(node: &Node, name: &str) -> Result<(PartitionId, Arc<SharedPartition>), String> {
+    said(define::find(node, name))
 }
 
 fn crash(node: &Node, name: &str) -> Result<(), String> {
@@ -105,16 +113,6 @@ fn crash(node: &Node, name: &str) -> Result<(), String> {
         return Err(format!("{name} does not run: it is {}", shared.view().as_str()));
     }
     shared.ask(PartitionRequest::Crash);
-    node.host.poke(id);
-    Ok(())
-}
-
-fn stop(node: &Node, name: &str) -> Result<(), String> {
-    let (id, shared) = find(node, name)?;
-    if shared.view() == LifecycleView::Stopped {
-        return Err(format!("{name} has stopped already"));
-    }
-    shared.ask(PartitionRequest::Stop);
     node.host.poke(id);
     Ok(())
 }
@@ -128,8 +126,8 @@ fn choose_console(node: &Node, name: &str, mode: ConsoleMode) -> Result<KeyDesti
     // The partition may have printed its prompt already; it is shown again after this heading.
     print_switch(format_args!("\n[console of {}]\n", shared.name()));
     report(&ConsoleEvent::Console { partition: shared.name(), mode: mode.as_str() });
-    // A single partition has the raw line anyway.
-    Ok(KeyDestination::Console(if node.partitions.len() > 1 { mode } else { ConsoleMode::Lines }))
+    // A partition that was always alone has the raw line anyway.
+    Ok(KeyDestination::Console(if node.registry.shares_line() { mode } else { ConsoleMode::Lines }))
 }
 
 /// Types bytes at a partition's console: all of them or none.
@@ -168,7 +166,7 @@ fn release(node: &'static Node, choice: DumpChoice<'_>) -> Result<(), String> {
 
 fn evict(node: &Node, name: &str, pages: u64) -> Result<(), String> {
     let (_, shared) = find(node, name)?;
-    let object = stats::memory_of(node, shared).ok_or("it has no memory now")?;
+    let object = stats::memory_of(node, &shared).ok_or("it has no memory now")?;
     let pages = u32::try_from(pages).unwrap_or(u32::MAX);
     node.host.pager.ask_evict(object.id(), pages);
     // An idle CPU evicts the pages while this CPU returns to its guest.
@@ -204,7 +202,7 @@ fn list(node: &Node, audience: Audience) {
     }
     node.host.spaces.kept_dumps().iter().for_each(|dump| show_dump(dump, audience));
     if audience == Audience::People {
-        for shared in &node.partitions {
+        for (_, shared) in node.partitions() {
             let (name, phase, incarnation) =
                 (shared.name(), shared.view().as_str(), shared.incarnation());
             print_text(format_args!(

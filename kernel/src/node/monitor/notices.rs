@@ -14,6 +14,7 @@ use crate::paging::PagerNotice;
 use crate::partition::shared::{PartitionRequest, SharedPartition};
 use alloc::format;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 
 /// Reports all waiting notices.
 #[cold]
@@ -40,6 +41,7 @@ pub fn report_all(node: &Node) {
             ),
         };
         if let Some(shared) = owner(node, object) {
+            let shared = &*shared;
             if let PagerNotice::Unwritable { .. } = notice {
                 shared.ask(PartitionRequest::GiveUp);
                 node.host.wake();
@@ -97,11 +99,11 @@ pub fn report_disks(node: &Node) {
 }
 
 /// Returns the partition whose live memory `object` is.
-fn owner(node: &Node, object: ObjectId) -> Option<&SharedPartition> {
-    let is_owner = |shared: &&SharedPartition| {
+fn owner(node: &Node, object: ObjectId) -> Option<Arc<SharedPartition>> {
+    let is_owner = |shared: &Arc<SharedPartition>| {
         super::stats::memory_of(node, shared).is_some_and(|memory| memory.id() == object)
     };
-    node.partitions.iter().map(|shared| &**shared).find(is_owner)
+    node.partitions().map(|(_, shared)| shared).find(is_owner)
 }
 
 /// Names a partition and the paging device of its pages.

@@ -16,8 +16,8 @@ pub fn memory_of(node: &Node, shared: &SharedPartition) -> Option<Arc<MemoryObje
 
 /// Calls `each` with the counters of every partition's incarnation.
 pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionStats<'_>)) {
-    for shared in &node.partitions {
-        let object = memory_of(node, shared);
+    for (_, shared) in node.partitions() {
+        let object = memory_of(node, &shared);
         let counts = object.as_ref().map(|object| object.counts()).unwrap_or_default();
         let flow =
             object.as_ref().map(|object| node.host.pager.flow(object.id())).unwrap_or_default();
@@ -43,7 +43,7 @@ pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionS
 /// Returns the counters of the pool and of the pager.
 pub fn pool(node: &Node, id: Option<u64>) -> PoolStats {
     let guest_pages: u64 =
-        node.partitions.iter().map(|s| s.config.memory_bytes / crate::addr::PAGE_SIZE).sum();
+        node.partitions().map(|(_, s)| s.config.memory_bytes / crate::addr::PAGE_SIZE).sum();
     let metadata_bytes = node.host.objects.metadata_bytes();
     let (pager, lock, heap) =
         (node.host.pager.counters(), node.host.pager.lock_use(), heap::usage());

@@ -2,6 +2,7 @@
 //! simulated node, with vCPUs that execute scripts.
 
 mod crash;
+mod definitions;
 mod ends;
 mod guest;
 mod operator;
@@ -12,7 +13,7 @@ use super::disk::SimDisk;
 use super::machine::{SimMachine, SimRam};
 use crate::addr::{Gpa, Hfn, Hpa, PAGE_SIZE};
 use crate::arch::percpu::CpuId;
-use crate::arch::{instr, time};
+use crate::arch::time;
 use crate::archive::BootArchive;
 use crate::archive::fake::tar;
 use crate::config::{ConsoleRoute, DumpPolicy, KernelModules, PartitionConfig, RestartPolicy};
@@ -20,15 +21,13 @@ use crate::console::fake as events;
 use crate::host::Host;
 use crate::mm::layout::RamLayout;
 use crate::mm::phys::FrameMemory;
-use crate::node::cpu::{self, Runners};
 use crate::node::monitor::commands;
+use crate::node::registry::VcpuSource;
 use crate::node::services::IdleLimit;
-use crate::partition::cpuid;
-use crate::partition::devices::clock::{GuestClock, TscRate};
+use crate::node::{cpu, define};
 use crate::partition::lifecycle::LifecycleView;
 use crate::partition::loaders::fake::pvh_elf;
-use crate::partition::machine::VirtualMachine;
-use crate::partition::runner::{HostCpu, Runner};
+use crate::partition::runner::HostCpu;
 use crate::partition::shared::SharedPartition;
 use crate::partition_id::PartitionId;
 use crate::time::Ns;
@@ -36,7 +35,8 @@ use crate::virt::fake::{
     GuestScript, GuestStep, ScriptRecord, ScriptedCpu, ScriptedMemory, ScriptedVcpu,
 };
 use crate::virt::{EnabledCpu, PageAccess, Vcpu, VmExit};
-use std::sync::Arc;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 const SECOND_NS: Ns = Ns::from_secs(1);
 const MS: Ns = Ns::from_ms(1);
@@ -134,7 +134,7 @@ impl ScriptedMemory for NodeMemory {
 /// A node with its partitions, and one CPU that runs them.
 struct Life {
     machine: SimMachine,
-    runners: Runners,
+    vcpus: &'static ScriptedVcpus,
     enabled: EnabledCpu,
     scripts: Vec<GuestScript>,
     /// Events before this one have been looked at.
@@ -163,18 +163,21 @@ impl Life {
         machine.block_on("open", 60, host.spaces.open());
         host.spaces.resume();
         let scripts: Vec<_> = partitions.iter().map(|(_, script)| (*script).clone()).collect();
-        let shared = machine.node.partitions.iter().cloned().enumerate();
-        let is_shared = partitions.len() > 1;
-        let runner = |(index, shared): (usize, _)| {
-            let mut runner = runner(host, &shared, &scripts[index]);
-            if is_shared {
-                runner.share_console();
-            }
-            runner
-        };
-        let runners = Runners::new(shared.map(runner).collect::<Vec<_>>());
+        let named = configs.iter().map(|config| config.name.clone()).zip(scripts.clone());
+        let vcpus: &'static ScriptedVcpus = Box::leak(Box::new(ScriptedVcpus {
+            host,
+            scripts: named.collect::<Vec<_>>().into(),
+            out: AtomicUsize::new(0),
+        }));
+        for (id, shared) in machine.node.partitions() {
+            let layout = RamLayout::new(shared.config.memory_bytes).expect("whole pages");
+            let vcpu = vcpus.make(&shared).expect("a vCPU");
+            let runner = define::runner(host, &shared, layout, vcpu);
+            machine.node.registry.install(host, id, runner);
+        }
+        machine.node.registry.open(vcpus);
         let enabled = EnabledCpu::Fake(ScriptedCpu);
-        Self { machine, runners, enabled, scripts, heard: 0, printed: String::new() }
+        Self { machine, vcpus, enabled, scripts, heard: 0, printed: String::new() }
     }
 
     /// Makes a node with one partition and enough disks for its dumps.
@@ -186,8 +189,12 @@ impl Life {
         self.machine.node.host
     }
 
-    fn shared(&self) -> &'static Arc<SharedPartition> {
-        &self.machine.node.partitions[0]
+    fn shared(&self) -> Arc<SharedPartition> {
+        self.partition(0)
+    }
+
+    fn partition(&self, number: u16) -> Arc<SharedPartition> {
+        self.machine.node.partition(PartitionId::new(number)).expect("a partition")
     }
 
     /// Returns the record of the first partition's guest.
@@ -199,10 +206,10 @@ impl Life {
     fn turn(&mut self) {
         self.machine.now_ns = self.machine.now_ns.max(time::now_ns());
         self.machine.turn();
-        let host = self.host();
+        let (node, host) = (self.machine.node, self.host());
         let on = HostCpu { cpu: CpuId::BOOT, enabled: &self.enabled };
         host.words.quiesce(CpuId::BOOT);
-        cpu::give_turn(host, &on, &self.runners, IdleLimit::Long);
+        cpu::give_turn(node, &on, IdleLimit::Long);
         self.machine.listen();
         self.printed += &events::take_printed();
     }
@@ -272,6 +279,14 @@ impl Life {
         self.until(phase.as_str(), |life| (life.shared().view() == phase).then_some(()));
     }
 
+    /// Gives the guest of a partition that is defined later its programs.
+    fn script(&self, name: &str, programs: &[&[GuestStep]]) -> GuestScript {
+        let script = GuestScript::of(programs);
+        let mut scripts = self.vcpus.scripts.lock().expect("no test has failed with it");
+        scripts.push((name.into(), script.clone()));
+        script
+    }
+
     /// Gives the operator's command; returns the monitor's answer.
     fn command(&mut self, line: &str) -> String {
         let _ = commands::text(self.machine.node, line);
@@ -279,13 +294,27 @@ impl Life {
     }
 }
 
-fn runner(host: &'static Host, shared: &Arc<SharedPartition>, script: &GuestScript) -> Runner {
-    let layout = RamLayout::new(shared.config.memory_bytes).expect("whole pages");
-    let memory = NodeMemory { host, shared: shared.clone() };
-    let vcpu = Vcpu::Fake(ScriptedVcpu::new(script.clone(), Box::new(memory)));
-    let rate = TscRate::new(time::tsc_hz());
-    let clock = GuestClock { rate, start: instr::rdtsc(), unix_ns_at_start: 0 };
-    let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
-    let tag = host.tags.lock().allocate();
-    Runner::new(shared.clone(), layout, machine, tag, host.spaces.has_devices())
+/// Makes vCPUs that execute the scripts of their partitions.
+struct ScriptedVcpus {
+    host: &'static Host,
+    /// Scripts by the names of partitions; the newest of a name counts.
+    scripts: Mutex<Vec<(String, GuestScript)>>,
+    /// vCPUs that have not been taken back.
+    out: AtomicUsize,
+}
+
+impl VcpuSource for ScriptedVcpus {
+    fn make(&self, shared: &Arc<SharedPartition>) -> Option<Vcpu> {
+        let scripts = self.scripts.lock().expect("no test has failed with it");
+        let script = scripts.iter().rev().find(|(name, _)| name == shared.name());
+        let script = script.map(|(_, script)| script.clone()).unwrap_or_default();
+        self.out.fetch_add(1, Ordering::Relaxed);
+        let memory = NodeMemory { host: self.host, shared: shared.clone() };
+        Some(Vcpu::Fake(ScriptedVcpu::new(script, Box::new(memory))))
+    }
+
+    fn take_back(&self, vcpu: Vcpu) {
+        drop(vcpu);
+        self.out.fetch_sub(1, Ordering::Relaxed);
+    }
 }

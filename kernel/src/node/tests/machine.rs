@@ -20,10 +20,10 @@ use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::node::monitor::notices;
+use crate::node::registry::Registry;
 use crate::node::{Node, services};
 use crate::paging::{Landmark, Pager, PagerEnv};
 use crate::partition::shared::SharedPartition;
-use crate::partition_id::PartitionId;
 use crate::pool::SharesPolicy;
 use crate::sched::queue::RunQueue;
 use crate::space::Uuid;
@@ -41,6 +41,8 @@ use core::sync::atomic::AtomicBool;
 use core::task::{Context, Waker};
 use std::sync::Arc;
 
+/// Most partitions of a node.
+pub(super) const SLOTS: usize = 4;
 /// Step of the clock per turn.
 const TURN_NS: Ns = Ns::from_ms(1);
 /// How often a CPU polls in a turn.
@@ -122,10 +124,6 @@ impl SimMachine {
             landmark,
         };
         let pager = Pager::new(env, node_disks, SharesPolicy::new());
-        let mut run_queue = RunQueue::new();
-        partitions.iter().for_each(|_| {
-            run_queue.add();
-        });
         let host = leak(Host {
             backend: Backend::Svm,
             words,
@@ -139,17 +137,18 @@ impl SimMachine {
             tasks,
             reaper: Reaper::new(),
             tags: RankedLock::new(TlbTags::new(8)),
-            run_queue: RankedLock::new(run_queue),
+            run_queue: RankedLock::new(RunQueue::with_room(SLOTS)),
             keys_to: ConsoleChoice::default(),
             archive,
             unix_ns_at_start: 0,
             ending: AtomicBool::new(false),
         });
-        let shared = |(config, number): (&PartitionConfig, u16)| {
-            Arc::new(SharedPartition::new(PartitionId::new(number), config.clone()))
-        };
-        let node =
-            leak(Node { host, partitions: partitions.iter().zip(0..).map(shared).collect() });
+        let registry = Registry::new(SLOTS);
+        for config in partitions {
+            let shared = Arc::new(SharedPartition::new(config.clone()));
+            registry.claim(&shared).expect("a slot");
+        }
+        let node = leak(Node { host, registry });
         Self { node, disks, now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 

@@ -52,8 +52,9 @@ impl Runner {
         self.announce_crash(&object, reason, &text);
         self.drain_console(host);
         self.end_console_line(host);
-        let (restart, how) = self.restart_after_crash(at_ns);
-        match (self.dump_of_crash(host), self.space) {
+        let policy = self.shared.policy();
+        let (restart, how) = self.restart_after_crash(policy.restart, at_ns);
+        match (self.dump_of_crash(host, policy.dump), self.space) {
             (DumpPolicy::Aided, Some(space)) => {
                 let config = &self.shared.config;
                 let gate = RestartGate::new(restart, config.memory_bytes, config.boot_memory_bytes);
@@ -106,12 +107,11 @@ impl Runner {
 
     /// Returns whether the crash leads to a dump. If the bound of dumps forbids one, that is
     /// reported and counted.
-    fn dump_of_crash(&self, host: &'static Host) -> DumpPolicy {
-        let config = &self.shared.config;
+    fn dump_of_crash(&self, host: &'static Host, dump: DumpPolicy) -> DumpPolicy {
         let (DumpPolicy::Aided, Some(bound), Some(space)) =
-            (config.dump, config.dump_bound, self.space)
+            (dump, self.shared.config.dump_bound, self.space)
         else {
-            return config.dump;
+            return dump;
         };
         let census = host.spaces.dumps_of(self.shared.name(), Some(space));
         match bound::at_crash(bound, &census) {
@@ -133,8 +133,11 @@ impl Runner {
 
     /// Returns how the partition restarts after the crash at `at_ns`, and the reason for the stop
     /// if it does not.
-    fn restart_after_crash(&mut self, at_ns: Ns) -> (RestartPolicy, &'static str) {
-        let restart = self.shared.config.restart;
+    fn restart_after_crash(
+        &mut self,
+        restart: RestartPolicy,
+        at_ns: Ns,
+    ) -> (RestartPolicy, &'static str) {
         match restart {
             RestartPolicy::Never => (restart, "crashed"),
             RestartPolicy::Threshold | RestartPolicy::Immediate => {
@@ -282,7 +285,7 @@ impl Runner {
             || now.saturating_sub(self.taken_ns) >= LAST_OUTPUT_NS
     }
 
-    /// Ends the partition for good.
+    /// Ends the partition until the operator starts it again.
     pub(super) fn stop(&mut self, host: &'static Host, how: &str, code: u64) -> StepOutcome {
         self.end_promise(host);
         self.taken_ns = time::now_ns();

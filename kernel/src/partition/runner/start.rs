@@ -36,7 +36,7 @@ impl Runner {
         match host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation + 1) {
             Some(space) => {
                 self.space = Some(space);
-                if self.shared.config.restart == RestartPolicy::Immediate {
+                if self.shared.policy().restart == RestartPolicy::Immediate {
                     self.backing = BackingState::Awaited;
                     return self.begin(host);
                 }

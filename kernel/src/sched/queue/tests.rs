@@ -7,9 +7,7 @@ const MS: Ns = Ns::from_ms(1);
 
 fn queue(vcpus: usize) -> RunQueue<u32> {
     let mut queue = RunQueue::new();
-    (0..vcpus).for_each(|_| {
-        queue.add();
-    });
+    (0..vcpus).for_each(|vcpu| _ = queue.insert(VcpuId(vcpu as u16)));
     queue
 }
 
@@ -217,4 +215,66 @@ fn every_vcpu_gets_its_turn_whatever_the_others_do() {
     }
     let share = now / 8;
     assert!(used.iter().all(|&used| used > share), "{used:?} of {now:?}");
+}
+
+/// Ends the turn of a vCPU on `cpu` for good.
+fn leave(queue: &mut RunQueue<u32>, vcpu: usize, cpu: CpuId, now: Ns) {
+    assert_eq!(next(queue, cpu, now), Some(vcpu));
+    queue.remove(VcpuId(vcpu as u16));
+}
+
+#[test]
+fn what_is_absent_is_neither_woken_nor_poked_nor_chosen() {
+    let mut queue = queue(3);
+    assert_eq!(next(&mut queue, A, Ns::ZERO), Some(0));
+    wait(&mut queue, 0, A, MS, 1, Some(2 * MS));
+    leave(&mut queue, 1, A, MS);
+    assert_eq!(queue.entries.len(), 3, "2 is behind it");
+    leave(&mut queue, 2, A, MS);
+    assert_eq!(queue.entries.len(), 1, "the loops are as short as they can be");
+    assert_eq!(next(&mut queue, A, 2 * MS), Some(0));
+    wait(&mut queue, 0, A, 2 * MS, 1, None);
+    let _ = queue.insert(VcpuId(2));
+    leave(&mut queue, 2, A, 2 * MS);
+    let _ = queue.insert(VcpuId(3));
+    assert_eq!(next(&mut queue, A, 2 * MS), Some(3));
+    wait(&mut queue, 3, A, 2 * MS, 5, None);
+    assert_eq!(queue.idle(A, 2 * MS), IdleAnswer::UntilKicked, "1 and 2 are absent");
+    assert_eq!(queue.poke(VcpuId(1), 2 * MS), Kicks(0));
+    assert_eq!(queue.poke(VcpuId(9), 2 * MS), Kicks(0));
+    assert_eq!(queue.given_away(VcpuId(2)), Kicks(0));
+    assert_eq!(queue.wake(|| 2 * MS, |_| false), Kicks(0));
+    assert_eq!(queue.next(A, 99 * MS), None);
+}
+
+#[test]
+fn a_number_that_is_used_again_begins_like_a_new_vcpu() {
+    let mut queue = queue(2);
+    leave(&mut queue, 0, A, Ns::ZERO);
+    // The other one goes on for a second.
+    assert_eq!(next(&mut queue, A, Ns::ZERO), Some(1));
+    again(&mut queue, 1, A, 1000 * MS);
+    assert_eq!(next(&mut queue, A, 1000 * MS), Some(1));
+    let _ = queue.insert(VcpuId(0));
+    assert_eq!(queue.entries[0].used_ns, 1000 * MS, "no time is saved up");
+    assert_eq!(next(&mut queue, B, 1000 * MS), Some(0), "and no CPU holds it");
+}
+
+#[test]
+fn a_new_vcpu_is_told_to_an_idle_cpu() {
+    let mut queue = queue(0);
+    assert_eq!(queue.idle(B, MS), IdleAnswer::UntilKicked);
+    assert_eq!(queue.insert(VcpuId(0)), Kicks(bit(B)));
+}
+
+#[test]
+fn an_absent_vcpu_does_not_hold_the_floor() {
+    let mut queue = queue(2);
+    leave(&mut queue, 0, A, Ns::ZERO);
+    for ms in 1..=3 {
+        assert_eq!(next(&mut queue, A, (ms - 1) * 100 * MS), Some(1));
+        again(&mut queue, 1, A, ms * 100 * MS);
+    }
+    assert_eq!(next(&mut queue, A, 300 * MS), Some(1));
+    assert_eq!(queue.floor_ns, 300 * MS);
 }

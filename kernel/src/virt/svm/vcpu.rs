@@ -84,6 +84,12 @@ impl SvmVcpu {
         unsafe { &mut *(self.frame.hva().as_u64() as *mut Vmcb) }
     }
 
+    /// See [`crate::virt::Vcpu::into_frame`].
+    pub fn into_frame(self) -> ControlFrame {
+        assert!(self.host.is_none(), "a loaded vCPU is not taken apart");
+        self.frame
+    }
+
     /// See [`crate::virt::Vcpu::set_memory`].
     pub fn set_memory(&mut self, root: Hpa, tag: TlbTag) {
         self.sharing = tag.sharing();

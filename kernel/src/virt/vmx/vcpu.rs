@@ -169,6 +169,12 @@ impl VmxVcpu {
         }
     }
 
+    /// See [`crate::virt::Vcpu::into_frame`].
+    pub fn into_frame(self) -> ControlFrame {
+        assert!(self.residency == Residency::Unloaded, "a loaded vCPU is not taken apart");
+        self.vmcs.into_frame()
+    }
+
     /// Points the vCPU to a second-level table.
     pub fn set_memory(&mut self, root: Hpa, tag: TlbTag) {
         let eptp = Eptp::new(root, self.settings.accessed_dirty);

@@ -40,6 +40,11 @@ impl Vmcs {
         vmcs
     }
 
+    /// Returns the frame of a VMCS that was cleared and is current nowhere.
+    pub(super) fn into_frame(self) -> ControlFrame {
+        self.0
+    }
+
     /// Writes the VMCS back to memory: it is then neither current nor launched.
     pub(super) fn clear(&self) {
         // SAFETY: the frame is a VMCS, and the owner of its vCPU is the caller: the VMCS is current

@@ -25,7 +25,7 @@ fn a_partition_without_a_space_waits_for_the_first_that_comes_free() {
     life.hear("Entered", &["partition: \"p\""]);
     life.pass(100 * MS);
     assert!(life.has_heard("Waiting"));
-    assert_eq!(life.machine.node.partitions[1].view(), LifecycleView::Waiting);
+    assert_eq!(life.partition(1).view(), LifecycleView::Waiting);
     assert_eq!(q.record().boots.len(), 0);
     life.command("stop p");
     life.hear("Entered", &["partition: \"q\"", "incarnation: 1"]);

@@ -1,0 +1,79 @@
+//! Checks a new definition by the rules of a configuration, before anything is made.
+
+use super::error::DefinitionError;
+use crate::config::{self, MAX_RESTARTS, PartitionConfig, RestartLimit};
+use crate::mm::layout::RamLayout;
+use crate::node::{Node, capacity};
+use crate::partition::acpi::AcpiTables;
+use crate::partition::command_line::{self, Added};
+use crate::partition::loaders::{self, ImageSource, LoadRequest};
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+
+/// Range of `hang_timeout` and of the time of `restart_limit`, nanoseconds: a second to a day.
+const TIMES_NS: RangeInclusive<u64> = 1_000_000_000..=86_400_000_000_000;
+
+/// Checks a definition; returns the layout of its memory.
+///
+/// # Errors
+/// The first rule that it breaks.
+pub(super) fn check(node: &Node, config: &PartitionConfig) -> Result<RamLayout, DefinitionError> {
+    let name = &config.name;
+    if !config::is_valid_name(name) {
+        return Err(DefinitionError::NameInvalid);
+    }
+    let others: Vec<_> = node.partitions().map(|(_, shared)| shared).collect();
+    if others.iter().any(|shared| shared.name() == name) {
+        return Err(DefinitionError::NameInUse(name.clone()));
+    }
+    values(config)?;
+    let modules = [Some(&config.kernel.image), config.kernel.initrd.as_ref()];
+    for module in modules.into_iter().flatten() {
+        if node.host.archive.module(module).is_none() {
+            return Err(DefinitionError::NoModule(module.clone()));
+        }
+    }
+    if others.len() >= node.registry.slots() {
+        return Err(DefinitionError::NoSlot(node.registry.slots()));
+    }
+    let layout = capacity::check(node.host, config)?;
+    let mut all: Vec<_> =
+        others.iter().map(|shared| (shared.name(), shared.config.memory_bytes)).collect();
+    all.push((name, config.memory_bytes));
+    capacity::check_together(node.host, &all)?;
+    capacity::check_tables(node.host, &all)?;
+    let request = LoadRequest {
+        kernel: &config.kernel,
+        // The longest command line that any incarnation gets.
+        cmdline: &command_line::with_added(&config.cmdline, Added::LONGEST),
+        layout: &layout,
+        acpi: &AcpiTables::new(),
+    };
+    loaders::plan(&node.host.archive as &dyn ImageSource, &request)
+        .map_err(DefinitionError::Load)?;
+    Ok(layout)
+}
+
+/// Checks the values that no other part of the node checks.
+fn values(config: &PartitionConfig) -> Result<(), DefinitionError> {
+    let wrong = |key, rule| Err(DefinitionError::Value(key, rule));
+    if config.cmdline.chars().any(char::is_control) {
+        return wrong("cmdline", "holds a control character");
+    }
+    if config.dump_bound.is_some_and(|bound| bound.most == 0) {
+        return wrong("dump_bound", "must allow at least one dump");
+    }
+    if config.boot_memory_bytes.is_some_and(|bytes| bytes > config.memory_bytes) {
+        return wrong("boot_memory_bytes", "is more than the partition has");
+    }
+    if config.hang_timeout_ns.is_some_and(|ns| !TIMES_NS.contains(&ns)) {
+        return wrong("hang_timeout_ns", "must be a second to a day");
+    }
+    let is_odd = |limit: RestartLimit| {
+        !(1..=MAX_RESTARTS as u32).contains(&limit.restarts) || !TIMES_NS.contains(&limit.time_ns)
+    };
+    if config.restart_limit.is_some_and(is_odd) {
+        return wrong("restart_limit", "must be 1 to 64 restarts in a second to a day");
+    }
+    Ok(())
+}
