@@ -6,6 +6,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use boot::bed::{Bed, RunningMachine};
 use boot::events::Event;
+use kernel::dump::history_note::{self, HistoryNote};
 use serde_json::json;
 use std::time::Duration;
 use tests::scenario::{PARTITION, Scenario, StartedScenario};
@@ -183,7 +184,12 @@ fn check_counts(core: &ElfCore<'_>, crash: &Event, dump: &Event) -> Result<()> {
 fn check_registers(core: &ElfCore<'_>, crash: &Event) -> Result<()> {
     let notes = core.notes()?;
     let kinds: Vec<_> = notes.iter().map(|note| (note.name, note.kind, note.bytes.len())).collect();
-    ensure!(kinds == [("CORE", 1, 336), ("QEMU", 0, 440)], "{kinds:?}");
+    let [registers @ .., (owner, kind, _)] = kinds.as_slice() else { bail!("no notes") };
+    ensure!(registers == [("CORE", 1, 336), ("QEMU", 0, 440)], "{kinds:?}");
+    ensure!((owner.as_bytes(), *kind) == (history_note::NAME, history_note::TYPE), "{kinds:?}");
+    let history = HistoryNote::read(notes[registers.len()].bytes)?;
+    let told: Vec<_> = history.entries().map(|entry| entry.to_string()).collect();
+    ensure!(told.iter().any(|line| line.contains("crashed")), "{told:?}");
     let rip = u64::from_le_bytes(notes[0].bytes[112 + 16 * 8..][..8].try_into()?);
     ensure!(rip == crash.number("rip")?, "RIP is {rip:#x} in the dump: {}", crash.0);
     Ok(())
