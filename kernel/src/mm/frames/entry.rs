@@ -134,7 +134,8 @@ mod tests {
     /// Every object, and every index at its edges, with no pin and with all of them.
     #[test]
     fn owners_survive_the_round_trip() {
-        for object in 0..=0xfff {
+        // Miri would take many minutes for all objects.
+        for object in (0..=0xfff).step_by(if cfg!(miri) { 97 } else { 1 }) {
             for index in edges() {
                 let owner = FrameOwner { object: ObjectId(object), index: PageIndex(index) };
                 let entry = FrameEntry::mapped(owner);
