@@ -6,6 +6,7 @@
 //! archive.
 
 use alloc::{string::String, vec::Vec};
+use core::ops::RangeInclusive;
 use serde::{Deserialize, Serialize};
 
 /// First bytes of the module.
@@ -164,6 +165,9 @@ pub enum RestartPolicy {
     Never,
 }
 
+/// Range of a partition's `hang_timeout` and of the time of its `restart_limit`, nanoseconds: a
+/// second to a day.
+pub const TIMES_NS: RangeInclusive<u64> = 1_000_000_000..=86_400_000_000_000;
 /// Most restarts that a [`RestartLimit`] can count.
 pub const MAX_RESTARTS: usize = 64;
 

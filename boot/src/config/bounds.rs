@@ -8,7 +8,7 @@ use std::time::Duration;
 
 /// Range of the time in a `restart_limit`. No guest boots in less than a second; crashes more than
 /// a day apart are unrelated.
-const TIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+const TIME: RangeInclusive<Duration> = duration::range(kernel::config::TIMES_NS);
 
 /// Reads `restart_limit = "5 in 10 min"`.
 pub(super) fn restart_limit(section: &Section<'_>) -> Result<Option<RestartLimit>, ConfigError> {

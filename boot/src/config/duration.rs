@@ -1,6 +1,7 @@
 //! Times in their readable form: `2 s`.
 
 use crate::quantity;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Milliseconds of each unit.
@@ -26,6 +27,11 @@ pub(super) fn format(time: Duration) -> String {
     let fits = |scale: u64| millis != 0 && millis.is_multiple_of(scale);
     let (unit, scale) = UNITS.iter().find(|(_, scale)| fits(*scale)).unwrap_or(&("ms", 1));
     format!("{} {unit}", millis / scale)
+}
+
+/// Returns a range of nanoseconds as durations.
+pub(super) const fn range(ns: RangeInclusive<u64>) -> RangeInclusive<Duration> {
+    Duration::from_nanos(*ns.start())..=Duration::from_nanos(*ns.end())
 }
 
 #[cfg(test)]

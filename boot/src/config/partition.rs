@@ -2,6 +2,7 @@
 
 use super::devices::PagingDevice;
 use super::document::{ConfigError, Section};
+use super::duration;
 use super::{bounds, image, limits};
 use crate::archive::ModuleArchive;
 use crate::size;
@@ -30,7 +31,7 @@ const KEYS: &[&str] = &[
 
 /// Range of `hang_timeout`. A shorter time would fire within a guest's own long critical sections;
 /// more than a day is no useful limit.
-const HANG_TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
+const HANG_TIMEOUT: RangeInclusive<Duration> = duration::range(kernel::config::TIMES_NS);
 
 /// Module name of an unusable image; no archive contains it.
 const ABSENT: &str = "absent";
@@ -187,8 +188,7 @@ fn one(
 /// Reads the name, which is typed on the console and appears in events and records.
 fn name(section: &Section<'_>) -> Result<String, ConfigError> {
     let name = section.required_text("name")?;
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if plain && (1..=kernel::config::MAX_NAME).contains(&name.len()) {
+    if kernel::config::is_valid_name(name) {
         return Ok(name.to_owned());
     }
     Err(section.error("name", "must be at most 31 letters, digits, - and _, and not empty"))

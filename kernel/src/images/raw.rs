@@ -175,6 +175,14 @@ pub(super) fn head(magic: [u8; 8], size: usize, store: Uuid) -> RawStoreHead {
     }
 }
 
+/// Returns the bytes of a structure of one block, sealed.
+pub(super) fn sealed(raw: &(impl IntoBytes + Immutable)) -> [u8; BLOCK] {
+    let mut bytes = [0; BLOCK];
+    bytes.copy_from_slice(raw.as_bytes());
+    seal(&mut bytes);
+    bytes
+}
+
 /// Writes the checksum into the last four bytes of the block.
 pub(super) fn seal(block: &mut [u8]) {
     if let Some((body, crc)) = block.split_last_chunk_mut::<4>() {

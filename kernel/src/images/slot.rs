@@ -14,12 +14,12 @@
 use super::entry::ImageDigest;
 use super::error::{StoreFault, StoreRefusedError};
 use super::layout::{BLOCK, StoreSide};
-use super::raw::{DEFINITION_LEN, NAME_LEN, RawDefinitionSlot, SLOT_MAGIC, check, head, seal};
+use super::raw::{DEFINITION_LEN, NAME_LEN, RawDefinitionSlot, SLOT_MAGIC, check, head, sealed};
 use crate::space::Uuid;
 use crate::space::raw::{get_text, put_text};
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros};
 
 /// A partition's name.
 pub type DefinitionName = ArrayString<NAME_LEN>;
@@ -211,10 +211,7 @@ impl SlotCopy {
             raw.len = (definition.bytes.len().min(DEFINITION_LEN) as u32).into();
             raw.bytes.iter_mut().zip(&definition.bytes).for_each(|(to, from)| *to = *from);
         }
-        let mut bytes = [0; BLOCK];
-        bytes.copy_from_slice(raw.as_bytes());
-        seal(&mut bytes);
-        bytes
+        sealed(&raw)
     }
 
     /// Decodes the copy of slot `number` on `side`.
@@ -272,6 +269,7 @@ fn copied(raw: &RawDefinitionSlot) -> Result<Vec<u8>, StoreFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::images::raw::seal;
 
     const STORE: Uuid = Uuid([1; 16]);
 

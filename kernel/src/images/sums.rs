@@ -4,12 +4,12 @@
 
 use super::digest::ImageDigest;
 use super::error::StoreFault;
-use super::raw::{RawChunkSums, SUMS_MAGIC, check, head, seal};
+use super::raw::{RawChunkSums, SUMS_MAGIC, check, head, sealed};
 use super::units::{BLOCK, SUMS_A_BLOCK};
 use crate::mm::crc::{Crc32c, crc32c};
 use crate::space::Uuid;
 use arrayvec::ArrayVec;
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros};
 
 /// Checksums of consecutive chunks.
 pub type ChunkSums = ArrayVec<Crc32c, SUMS_A_BLOCK>;
@@ -29,10 +29,7 @@ pub fn encode(store: Uuid, image: ImageDigest, number: u32, sums: &[Crc32c]) -> 
     for (raw, sum) in raw.sums.iter_mut().zip(sums) {
         *raw = sum.0.into();
     }
-    let mut bytes = [0; BLOCK];
-    bytes.copy_from_slice(raw.as_bytes());
-    seal(&mut bytes);
-    bytes
+    sealed(&raw)
 }
 
 /// Decodes block `number` of the checksums of `image`.

@@ -2,9 +2,9 @@
 
 use super::error::{StoreContentError, StoreFault, StorePlace};
 use super::layout::{BLOCK, CHUNK, StoreLayout, StoreSide};
-use super::raw::{RawStoreSuperblock, SUPERBLOCK_MAGIC, check, head, seal};
+use super::raw::{RawStoreSuperblock, SUPERBLOCK_MAGIC, check, head, sealed};
 use crate::space::Uuid;
-use zerocopy::{FromBytes, FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros};
 
 /// The superblock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,10 +28,7 @@ impl StoreSuperblock {
         raw.slots = self.layout.slots().into();
         raw.chunk = (CHUNK as u32).into();
         raw.created_ns = self.created_ns.into();
-        let mut bytes = [0; BLOCK];
-        bytes.copy_from_slice(raw.as_bytes());
-        seal(&mut bytes);
-        bytes
+        sealed(&raw)
     }
 
     /// Decodes both copies of a store on a disk or partition of `blocks` blocks.
@@ -90,6 +87,7 @@ impl StoreSuperblock {
 mod tests {
     use super::*;
     use crate::images::layout::DEFAULT_SLOTS;
+    use crate::images::raw::seal;
 
     const BLOCKS: u64 = 4096;
 

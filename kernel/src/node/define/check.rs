@@ -1,17 +1,13 @@
 //! Checks a new definition by the rules of a configuration, before anything is made.
 
 use super::error::DefinitionError;
-use crate::config::{self, MAX_RESTARTS, PartitionConfig, RestartLimit};
+use crate::config::{self, MAX_RESTARTS, PartitionConfig, RestartLimit, TIMES_NS};
 use crate::mm::layout::RamLayout;
 use crate::node::{Node, capacity};
 use crate::partition::acpi::AcpiTables;
 use crate::partition::command_line::{self, Added};
 use crate::partition::loaders::{self, ImageSource, LoadRequest};
 use alloc::vec::Vec;
-use core::ops::RangeInclusive;
-
-/// Range of `hang_timeout` and of the time of `restart_limit`, nanoseconds: a second to a day.
-const TIMES_NS: RangeInclusive<u64> = 1_000_000_000..=86_400_000_000_000;
 
 /// Checks a definition; returns the layout of its memory.
 ///

@@ -14,14 +14,6 @@ fn told(object: &MemoryObject, kinds: &[HistoryKind]) -> Vec<(HistoryKind, u32, 
     known.filter(|(kind, ..)| kinds.contains(kind)).collect()
 }
 
-/// A machine whose frames all hold written pages of one object.
-fn full() -> (Rig, Arc<MemoryObject>) {
-    let mut rig = RigParameters { frames: 64, ..RigParameters::default() }.start();
-    let object = rig.object(64, 0);
-    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
-    (rig, object)
-}
-
 #[test]
 fn a_page_in_that_ends_well_leaves_no_entry() {
     let (mut rig, object) = full();

@@ -227,3 +227,11 @@ impl Rig {
         self.disk.inner().pace = pace;
     }
 }
+
+/// A machine whose frames all hold written pages of one object.
+fn full() -> (Rig, Arc<MemoryObject>) {
+    let mut rig = RigParameters { frames: 64, ..RigParameters::default() }.start();
+    let object = rig.object(64, 0);
+    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
+    (rig, object)
+}

@@ -130,14 +130,6 @@ fn a_frame_in_limbo_is_not_read_before_the_other_cpu_has_passed() {
     assert_eq!(rig.read(&object, going[0]), 99);
 }
 
-/// A machine whose frames all hold written pages of one object.
-fn full() -> (Rig, Arc<MemoryObject>) {
-    let mut rig = RigParameters { frames: 64, ..RigParameters::default() }.start();
-    let object = rig.object(64, 0);
-    (0..64).for_each(|n| rig.write(&object, n, u64::from(n) + 1));
-    (rig, object)
-}
-
 #[test]
 fn a_failed_write_leaves_its_pages_mapped_and_dirty() {
     let (mut rig, object) = full();
