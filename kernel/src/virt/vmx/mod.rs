@@ -8,6 +8,7 @@
 //!  vcpu ─ entry ─ decode      run: world switch, then exit -> VmExit              decode is pure
 //!  event ─ control_register   interruption words; CR0 and CR4 masks and shadows   pure
 //!  msrs ─ msr_bitmap ─ flush
+//!  nmi                       whether a guest handles an NMI                       pure
 //! ```
 //!
 //! Required beyond VMX itself, and named in the message if missing: EPT with 4 levels and
@@ -31,6 +32,7 @@ mod guest_state;
 mod host_state;
 mod msr_bitmap;
 mod msrs;
+mod nmi;
 mod qualification;
 mod setup;
 mod vcpu;

@@ -31,6 +31,7 @@ use super::field::{control, guest, info};
 use super::flush::{self, Eptp};
 use super::guest_state::{self, in_64_bit_mode};
 use super::msrs::GuestMsrs;
+use super::nmi::NmiRecord;
 use super::setup;
 use super::vmcs::{CurrentVmcs, Vmcs};
 use crate::addr::{Gpa, Hpa};
@@ -125,6 +126,7 @@ pub struct VmxVcpu {
     pointers: Pointers,
     /// Event for the next entry: injected, or interrupted in its delivery by the last exit.
     queued: Option<EntryEvent>,
+    nmi: NmiRecord,
     memory: Option<VcpuTranslation>,
     vmcs: Vmcs,
     settings: &'static VmxProperties,
@@ -157,6 +159,7 @@ impl VmxVcpu {
             kept: Cached::Unknown,
             pointers: Pointers::Changed,
             queued: None,
+            nmi: NmiRecord::Idle,
             memory: None,
             vmcs,
             settings,
@@ -226,6 +229,7 @@ impl VmxVcpu {
     pub fn unload(&mut self) {
         assert!(self.residency == Residency::Loaded, "only a loaded vCPU is unloaded");
         self.live.save();
+        self.look_at_nmi();
         self.vmcs.clear();
         self.context.launch = LaunchState::Clear;
         self.residency = Residency::Unloaded;

@@ -3,13 +3,14 @@
 
 use super::VmxVcpu;
 use crate::virt::contract::WindowRequest;
-use crate::virt::exit::InjectedEvent;
+use crate::virt::exit::{InjectedEvent, InjectionKind};
 use crate::virt::state::DR6_SINGLE_STEP;
 use crate::virt::vmx::control_register::cr0;
 use crate::virt::vmx::controls::PrimaryControls;
 use crate::virt::vmx::decode::reason;
 use crate::virt::vmx::event::{EntryEvent, InterruptionInfo};
 use crate::virt::vmx::field::{control, guest, info};
+use crate::virt::vmx::nmi::{NmiRecord, QueueState};
 use crate::virt::vmx::qualification::EptQualification;
 
 /// "BS" of the pending debug exceptions, which have DR6's layout.
@@ -37,7 +38,29 @@ impl VmxVcpu {
         if event.is_fault() {
             self.set_resume_flag();
         }
+        if event.kind == InjectionKind::Nmi {
+            self.begin_nmi();
+        }
         self.queued = Some(EntryEvent::encode(event));
+    }
+
+    /// Notes that the guest gets an NMI. An entry that injects one requires that the VMCS does not
+    /// block it (SDM 3C "Checks on Guest Non-Register State").
+    #[cold]
+    fn begin_nmi(&mut self) {
+        self.nmi = NmiRecord::Handling;
+        let state = self.interruptibility();
+        self.with_vmcs(|vmcs| vmcs.write(guest::INTERRUPTIBILITY, state & !blocking::BY_NMI));
+    }
+
+    /// Brings the record of the guest's NMI up to date before the vCPU leaves the CPU.
+    pub(super) fn look_at_nmi(&mut self) {
+        if self.nmi == NmiRecord::Handling {
+            let queue =
+                if self.queued.is_some() { QueueState::Occupied } else { QueueState::Empty };
+            let bit = self.interruptibility() & blocking::BY_NMI != 0;
+            self.nmi = self.nmi.left(bit, queue);
+        }
     }
 
     /// Returns whether an event is queued.
@@ -55,8 +78,10 @@ impl VmxVcpu {
 
     /// Returns whether an NMI can be injected now.
     pub fn can_take_nmi(&self) -> bool {
+        let state = self.interruptibility();
         self.queued.is_none()
-            && self.interruptibility() & (blocking::SHADOW | blocking::BY_NMI) == 0
+            && state & blocking::SHADOW == 0
+            && !self.nmi.is_blocked(state & blocking::BY_NMI != 0)
             && !self.step_pending()
     }
 

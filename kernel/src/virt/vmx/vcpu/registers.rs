@@ -9,6 +9,7 @@ use crate::virt::exit::InjectedEvent;
 use crate::virt::state::{CpuState, Gpr, Regs};
 use crate::virt::vmx::field::{guest, info};
 use crate::virt::vmx::guest_state;
+use crate::virt::vmx::nmi::NmiRecord;
 
 impl VmxVcpu {
     /// Returns the general registers, RIP and RFLAGS.
@@ -51,7 +52,7 @@ impl VmxVcpu {
         let settings = self.settings;
         self.with_vmcs(|vmcs| guest_state::write(vmcs, state, settings));
         self.watch_debug_registers(DebugUse::of(state.dr7));
-        self.queued = None;
+        (self.queued, self.nmi) = (None, NmiRecord::Idle);
         if self.residency == Residency::Loaded {
             // The state does not include DR0 to DR3: they keep their values.
             self.live.save();
