@@ -144,7 +144,7 @@ fn live_through(running: &mut boot::bed::RunningMachine, image: &Path) -> Result
     );
     ensure!(count("lost")? == 0, "pages were lost: {}", stats.0);
 
-    running.events.command(SHORT, json!({"command": "stop", "partition": "debian"}))?;
+    running.events.command(SHORT, json!({"command": "kill", "partition": "debian"}))?;
     running.events.wait_named(SHORT, "stopped")?;
     running.bring_out(complete.number("disk")?, image, SHORT)?;
     Ok(pages)

@@ -146,7 +146,7 @@ fn live(running: &mut RunningMachine) -> Result<Event> {
     steps.hear(&json!({"event": "entered", "partition": "guest", "incarnation": 3}))?;
     let is_second = |event: &Event| event.name() == "dump_complete" && event.0["incarnation"] == 2;
     ensure!(!steps.running.events.all().iter().any(is_second), "a dump in spite of dump=off");
-    steps.done(of("stop", "guest"))?;
+    steps.done(of("kill", "guest"))?;
     steps.guest("stopped")?;
     steps.done(of("undefine", "guest"))?;
     steps.guest("undefined")?;

@@ -6,6 +6,7 @@
 mod bad_disk;
 mod bench;
 mod bounds;
+mod button;
 mod console;
 mod cpu;
 mod cuts;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
             readers::CASES,
             spaces::CASES,
             bounds::CASES,
+            button::CASES,
             gpt::CASES,
             sharing::CASES,
             several::CASES,

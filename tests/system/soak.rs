@@ -121,7 +121,7 @@ impl Soak {
             self.started
                 .running
                 .events
-                .send(json!({"command": "stop", "partition": name(index)}))?;
+                .send(json!({"command": "kill", "partition": name(index)}))?;
         }
         self.until(|soak, _| Ok(soak.stopped.len() == PARTITIONS && soak.open.is_empty()))?;
         let (dumps, crashes) = (self.dumps, self.crashes);

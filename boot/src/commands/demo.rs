@@ -135,7 +135,7 @@ fn bring_out(
     folder: &Path,
 ) -> Result<Vec<PathBuf>> {
     for name in story.workers.keys() {
-        running.events.command(END, json!({"command": "stop", "partition": name}))?;
+        running.events.command(END, json!({"command": "kill", "partition": name}))?;
         running.events.wait_for(END, "a partition to stop", |event| {
             event.name() == "stopped" && event.0["partition"] == **name
         })?;

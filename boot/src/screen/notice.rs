@@ -149,6 +149,11 @@ impl NoticeWriter {
                 self.place(event),
                 text(event, "node")
             ),
+            "stopping" => format!(
+                "incarnation {} is asked to end, and has {} s for it",
+                number("incarnation"),
+                number("timeout_ns") as f64 / 1e9
+            ),
             "stopped" => stopped(event),
             "error" => format!("error: {}: {}", text(event, "place"), text(event, "message")),
             "panic" => format!("the hypervisor panicked: {}", text(event, "message")),
@@ -360,6 +365,21 @@ mod tests {
         let error =
             json!({"t": 0, "event": "error", "place": "web", "message": "kernel: too large"});
         assert_eq!(told(error), "0.0 s  error: web: kernel: too large");
+    }
+
+    #[test]
+    fn a_guest_that_is_asked_to_end_is_told_with_its_time() {
+        let event = json!({
+            "t": 0, "event": "stopping", "partition": "web", "incarnation": 4,
+            "timeout_ns": 1_500_000_000u64
+        });
+        assert_eq!(told(event), "0.0 s  web: incarnation 4 is asked to end, and has 1.5 s for it");
+        let event = json!({
+            "t": 0, "event": "stopped", "partition": "web", "incarnation": 4,
+            "how": "reset while stopping", "code": 0
+        });
+        let text = "0.0 s  web: incarnation 4 stopped for good (reset while stopping)";
+        assert_eq!(told(event), text);
     }
 
     #[test]

@@ -14,10 +14,13 @@ use std::path::PathBuf;
 
 /// The package that always depends on the newest cloud kernel.
 const META_PACKAGE: &str = "linux-image-cloud-amd64";
+/// The file with the kernel's package and version, and the modules that were looked for.
+const VERSION: &str = "version";
 /// The bzImage's name in our folder.
 const VMLINUZ: &str = "vmlinuz";
 /// Modules that the guest may need, by file name.
-const MODULES: &[&str] = &["pvpanic.ko", "pvpanic-mmio.ko", "qemu_fw_cfg.ko"];
+const MODULES: &[&str] =
+    &["pvpanic.ko", "pvpanic-mmio.ko", "qemu_fw_cfg.ko", "button.ko", "evdev.ko"];
 
 /// Modules for a kernel that runs machines itself: its disks and KVM, in their load order.
 const HOST_MODULES: &[&str] = &[
@@ -67,7 +70,8 @@ impl DebianKernel {
 
 /// Returns whether the kernel and its debug symbols were fetched.
 pub fn is_there() -> bool {
-    cached(&folder()).is_some_and(|kernel| kernel.vmlinux().exists())
+    let folder = folder();
+    cached(&folder).is_some_and(|kernel| has_modules(&folder) && kernel.vmlinux().exists())
 }
 
 fn folder() -> PathBuf {
@@ -81,6 +85,13 @@ fn folder() -> PathBuf {
 pub fn kernel(permission: Permission) -> Result<DebianKernel> {
     let folder = folder();
     if let Some(kernel) = cached(&folder) {
+        if !has_modules(&folder) {
+            // The folder was filled by an earlier version that did not need all of the modules.
+            if permission == Permission::Refuse {
+                refuse(&format!("the modules of {}", kernel.package))?;
+            }
+            bring(&kernel)?;
+        }
         return Ok(kernel);
     }
     if permission == Permission::Refuse {
@@ -94,12 +105,18 @@ pub fn kernel(permission: Permission) -> Result<DebianKernel> {
         kernel.version,
         kernel.folder.display()
     );
-    fetch(&kernel)?;
-    // Written last: the file's presence means that the rest is complete.
-    atomic::write(&kernel.folder.join("version"), |file| {
-        Ok(writeln!(file, "{} {}", kernel.package, kernel.version)?)
-    })?;
+    bring(&kernel)?;
     Ok(kernel)
+}
+
+/// Fetches the kernel, and notes that it is there.
+fn bring(kernel: &DebianKernel) -> Result<()> {
+    fetch(kernel)?;
+    // Written last: the file's presence means that the rest is complete.
+    atomic::write(&kernel.folder.join(VERSION), |file| {
+        writeln!(file, "{} {}", kernel.package, kernel.version)?;
+        Ok(writeln!(file, "{}", MODULES.join(" "))?)
+    })
 }
 
 /// Returns whether the kernel and the modules to run machines were fetched.
@@ -147,9 +164,15 @@ pub fn debug_symbols(kernel: &DebianKernel, permission: Permission) -> Result<Pa
     Ok(vmlinux)
 }
 
+/// Returns whether the modules in the folder are those of [`MODULES`] that the package has.
+fn has_modules(folder: &std::path::Path) -> bool {
+    let text = fs::read_to_string(folder.join(VERSION)).unwrap_or_default();
+    text.lines().nth(1).is_some_and(|names| names == MODULES.join(" "))
+}
+
 fn cached(folder: &std::path::Path) -> Option<DebianKernel> {
-    let line = fs::read_to_string(folder.join("version")).ok()?;
-    let (package, version) = line.trim().split_once(' ')?;
+    let text = fs::read_to_string(folder.join(VERSION)).ok()?;
+    let (package, version) = text.lines().next()?.split_once(' ')?;
     Some(DebianKernel {
         package: package.to_owned(),
         version: version.to_owned(),

@@ -3,6 +3,7 @@
 pub use super::command_error::CommandError;
 use super::definition::{self, Definition, PolicyOptions};
 use crate::space::DumpSelector;
+use crate::time::Ns;
 use serde::Deserialize;
 
 /// A command. Names are borrowed from the line.
@@ -24,8 +25,8 @@ pub enum MonitorCommand<'a> {
     Define(Definition<'a>),
     /// Start a partition that has stopped.
     Start(&'a str),
-    /// Stop a partition.
-    Stop(&'a str),
+    /// Stop a partition: its guest has this time to end in order; none ends it at once.
+    Stop(&'a str, Ns),
     /// Change what the next crash of a partition leads to.
     Set(&'a str, PolicyOptions),
     /// Remove the definition of a partition that has stopped.
@@ -34,8 +35,8 @@ pub enum MonitorCommand<'a> {
     Type(&'a str, &'a str),
     /// Evict up to this many pages of a partition now (tests, `bench`).
     Evict(&'a str, u64),
-    /// Stop all partitions and the machine.
-    PowerOff,
+    /// Stop all partitions and the machine: the guests have this time to end in order.
+    PowerOff(Ns),
     /// The list of commands.
     Help,
 }
@@ -51,6 +52,9 @@ pub enum DumpChoice<'a> {
     Named(DumpSelector),
 }
 
+/// How long a guest has to end in order if a command names no time.
+pub const STOP_TIMEOUT: Ns = Ns::from_secs(60);
+
 /// One line each for `help`.
 pub const HELP: &str = "\
 list               partitions, paging spaces and dumps
@@ -59,7 +63,8 @@ crash PARTITION    crash it, as if it had panicked
 console PARTITION  type at its console from now on
 raw PARTITION      the same for programs that use the whole screen: others' lines are held back \
                         until Ctrl-]
-stop PARTITION     stop it at once, without asking the guest; kill is the same
+stop PARTITION [timeout=60s]  press its power button; stop it hard if it has not ended in time
+kill PARTITION     stop it at once, without asking the guest
 start PARTITION    start it again after a stop
 set PARTITION [dump=aided|off] [restart=threshold|immediate|never]  from its next crash on
 define PARTITION memory=64M kernel=MODULE [initrd=MODULE] [cmdline=\"...\"] [dump=] [restart=]
@@ -67,7 +72,8 @@ undefine PARTITION remove it after a stop; its dumps stay
 release DUMP       give a dump's paging space back: the first eight digits of its name, or more
 release PARTITION [N]  give all its dumps' paging spaces back, or only that of incarnation N
 evict PARTITION N  evict up to N of its pages now
-quit, poweroff     stop everything, finish dumps, end the machine
+quit, poweroff     stop everything at once, finish dumps, end the machine
+poweroff timeout=60s  the same, but press all power buttons first
 help               this list
 ";
 
@@ -82,6 +88,7 @@ struct JsonCommand<'a> {
     #[serde(borrow)]
     definition: Option<Definition<'a>>,
     restart: Option<&'a str>,
+    timeout_ns: Option<u64>,
 }
 
 /// The arguments after a command's word.
@@ -91,6 +98,7 @@ struct Arguments<'a> {
     count: Option<u64>,
     dump: Option<&'a str>,
     bytes: Option<&'a str>,
+    timeout: Option<Ns>,
 }
 
 fn release<'a>(arguments: Arguments<'a>) -> Result<MonitorCommand<'a>, CommandError<'a>> {
@@ -124,7 +132,8 @@ fn build<'a>(
         "crash" => MonitorCommand::Crash(name?),
         "console" => MonitorCommand::Console(name?),
         "raw" => MonitorCommand::Raw(name?),
-        "stop" | "kill" => MonitorCommand::Stop(name?),
+        "stop" => MonitorCommand::Stop(name?, arguments.timeout.unwrap_or(STOP_TIMEOUT)),
+        "kill" => MonitorCommand::Stop(name?, Ns::ZERO),
         "start" => MonitorCommand::Start(name?),
         "undefine" => MonitorCommand::Undefine(name?),
         "release" => release(arguments)?,
@@ -137,7 +146,7 @@ fn build<'a>(
             name?,
             count.ok_or(CommandError::MissingArgument("a number of pages"))?,
         ),
-        "poweroff" | "quit" => MonitorCommand::PowerOff,
+        "poweroff" | "quit" => MonitorCommand::PowerOff(arguments.timeout.unwrap_or(Ns::ZERO)),
         "help" => MonitorCommand::Help,
         other => return Err(CommandError::Unknown(other)),
     })
@@ -154,12 +163,18 @@ pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<
             let parsed = definition::policy(rest);
             return Some(parsed.map(|(name, options)| MonitorCommand::Set(name, options)));
         }
+        "stop" | "poweroff" | "quit" => {
+            return Some(definition::stop(rest).and_then(|(name, timeout)| match name {
+                Some(other) if word != "stop" => Err(CommandError::NoOption(other)),
+                _ => build(word, Arguments { name, timeout, ..Default::default() }),
+            }));
+        }
         _ => {}
     }
     let name = words.next();
     let last = words.next();
-    let mut arguments =
-        Arguments { name, count: last.and_then(|w| w.parse().ok()), dump: None, bytes: last };
+    let count = last.and_then(|w| w.parse().ok());
+    let mut arguments = Arguments { name, count, bytes: last, ..Default::default() };
     if word == "release" {
         arguments = release_words(name, last);
     }
@@ -207,7 +222,10 @@ fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>
             let (name, options) = definition::some(name, PolicyOptions { dump, restart })?;
             Ok(MonitorCommand::Set(name, options))
         }
-        word => build(word, Arguments { name: partition, count, dump, bytes }),
+        word => {
+            let timeout = line.timeout_ns.map(Ns::new);
+            build(word, Arguments { name: partition, count, dump, bytes, timeout })
+        }
     }
 }
 
@@ -237,7 +255,7 @@ mod tests {
             (Some(8), Ok(MonitorCommand::Evict("a", 64)))
         );
         assert_eq!(parse_text("console db"), Some(Ok(MonitorCommand::Console("db"))));
-        assert_eq!(parse_text("quit"), Some(Ok(MonitorCommand::PowerOff)));
+        assert_eq!(parse_text("quit"), Some(Ok(MonitorCommand::PowerOff(Ns::ZERO))));
         assert_eq!(parse_text(""), None);
     }
 
@@ -315,7 +333,6 @@ mod tests {
     #[test]
     fn partitions_are_started_stopped_and_changed() {
         assert_eq!(parse_text("start web"), Some(Ok(MonitorCommand::Start("web"))));
-        assert_eq!(parse_text("kill web"), Some(Ok(MonitorCommand::Stop("web"))));
         assert_eq!(parse_text("undefine web"), Some(Ok(MonitorCommand::Undefine("web"))));
         let off = PolicyOptions { dump: Some(DumpPolicy::Off), restart: None };
         assert_eq!(parse_text("set web dump=off"), Some(Ok(MonitorCommand::Set("web", off))));
@@ -323,6 +340,36 @@ mod tests {
         assert_eq!(parse_json(json), (Some(1), Ok(MonitorCommand::Set("web", off))));
         let json = br#"{"id":1,"command":"set","partition":"web","restart":"soon"}"#;
         assert_eq!(parse_json(json), (Some(1), Err(CommandError::NoOption("soon"))));
+    }
+
+    #[test]
+    fn guests_have_time_to_end_unless_the_command_says_at_once() {
+        let stop = |timeout| Ok(MonitorCommand::Stop("web", timeout));
+        let off = |timeout| Ok(MonitorCommand::PowerOff(timeout));
+        let second = Ns::from_secs(1);
+        for (text, json, wanted) in [
+            ("stop web", r#""stop","partition":"web""#, stop(STOP_TIMEOUT)),
+            (
+                "stop web timeout=10s",
+                r#""stop","partition":"web","timeout_ns":10000000000"#,
+                stop(10 * second),
+            ),
+            ("stop web timeout=0", r#""stop","partition":"web","timeout_ns":0"#, stop(Ns::ZERO)),
+            ("kill web", r#""kill","partition":"web""#, stop(Ns::ZERO)),
+            ("poweroff", r#""poweroff""#, off(Ns::ZERO)),
+            ("quit timeout=1s", r#""quit","timeout_ns":1000000000"#, off(second)),
+        ] {
+            assert_eq!(parse_text(text), Some(wanted), "{text}");
+            let json = format!(r#"{{"id":1,"command":{json}}}"#);
+            assert_eq!(parse_json(json.as_bytes()), (Some(1), wanted), "{json}");
+        }
+        let odd = |word| Some(Err(CommandError::NoOption(word)));
+        assert_eq!(parse_text("stop web db"), odd("db"));
+        assert_eq!(parse_text("stop web timeout=1h"), odd("timeout=1h"));
+        // A word that is no option must not end the machine at once.
+        assert_eq!(parse_text("poweroff orderly"), odd("orderly"));
+        let missing = CommandError::MissingArgument("a partition's name");
+        assert_eq!(parse_text("stop timeout=1s"), Some(Err(missing)));
     }
 
     #[test]

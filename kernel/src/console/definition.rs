@@ -1,4 +1,5 @@
-//! The command `define`: a partition in one line of text or JSON, and the options of `set`.
+//! The command `define`: a partition in one line of text or JSON; and the options of `set`, `stop`
+//! and `poweroff`.
 //!
 //! ```text
 //!   define web memory=64M kernel=web.kernel initrd=web.initrd cmdline="quiet console=ttyS0" dump=off
@@ -10,6 +11,7 @@ use crate::config::{
     ConsoleRoute, DumpBound, DumpPolicy, KernelModules, PartitionConfig, RestartLimit,
     RestartPolicy,
 };
+use crate::time::Ns;
 use serde::Deserialize;
 
 /// A partition to define: the members of [`PartitionConfig`], borrowed from the line. All but the
@@ -127,6 +129,21 @@ fn size(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
+/// Reads a time: a number, and ms, s or min, or nothing for zero.
+fn duration(text: &str) -> Option<Ns> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number = number.parse::<u64>().ok()?;
+    let one = match unit.trim_start() {
+        "" if number == 0 => 0,
+        "ms" => 1_000_000,
+        "s" => 1_000_000_000,
+        "min" => 60_000_000_000,
+        _ => return None,
+    };
+    number.checked_mul(one).map(Ns::new)
+}
+
 /// Reads the word of an indication.
 pub(super) fn dump(word: &str) -> Option<DumpPolicy> {
     match word {
@@ -199,6 +216,22 @@ pub(super) fn policy(text: &str) -> Result<(&str, PolicyOptions), CommandError<'
     some(name, options)
 }
 
+/// Parses the arguments of `stop` and `poweroff`: a partition's name, and the time that the guest
+/// has.
+pub(super) fn stop(mut rest: &str) -> Result<(Option<&str>, Option<Ns>), CommandError<'_>> {
+    let (mut name, mut timeout) = (None, None);
+    while let Some((next, behind)) = word(rest) {
+        rest = behind;
+        let wrong = CommandError::NoOption(next);
+        match option(next) {
+            Ok(("timeout", value)) => timeout = Some(duration(value).ok_or(wrong)?),
+            Err(_) if name.is_none() && !next.contains('=') => name = Some(next),
+            _ => return Err(wrong),
+        }
+    }
+    Ok((name, timeout))
+}
+
 /// Refuses a `set` without options.
 pub(super) fn some(
     name: &str,
@@ -259,6 +292,16 @@ mod tests {
             [Some(1 << 10), Some(1 << 10), Some(2 << 20), Some(3 << 30), Some(1 << 40)]
         );
         assert_eq!(["", "M", "1m", "18446744073709551616", "16777216T"].map(size), [None; 5]);
+    }
+
+    #[test]
+    fn a_time_has_a_unit_or_is_zero() {
+        let read = |text| duration(text).map(Ns::as_u64);
+        assert_eq!(
+            ["0", "0s", "5ms", "10 s", "2min"].map(read),
+            [Some(0), Some(0), Some(5_000_000), Some(10_000_000_000), Some(120_000_000_000)]
+        );
+        assert_eq!(["", "s", "10", "1h", "-1s", "18446744073709551615s"].map(read), [None; 6]);
     }
 
     #[test]

@@ -141,6 +141,8 @@ pub enum ConsoleEvent<'a> {
     },
     /// A dump was released.
     Released { disk: u8, space: u32, partition: &'a str, incarnation: u64, dump: Option<Uuid> },
+    /// A guest's power button was pressed: it has this time to end.
+    Stopping { partition: &'a str, incarnation: u64, timeout_ns: u64 },
     /// A guest asked for power off or reset, or was stopped.
     Stopped { partition: &'a str, incarnation: u64, how: &'a str, code: u64 },
     /// Console output of a partition whose console goes to programs: two hexadecimal digits per

@@ -29,6 +29,7 @@ use crate::partition::shared::{CrashPolicy, PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::reserve::{SpaceNeed, own_spaces};
 use crate::storage::spaces::SpaceTenant;
+use crate::time::Ns;
 use crate::virt::face::Vcpu;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -98,17 +99,18 @@ pub fn start(node: &Node, name: &str) -> Result<(), DefinitionError> {
     Ok(())
 }
 
-/// Stops a partition at once, without asking the guest.
+/// Stops a partition: the guest's power button is pressed, and it has `timeout` to end. Without a
+/// time-out the partition is stopped at once, without asking the guest.
 ///
 /// # Errors
 /// [`DefinitionError`] if there is none, or it has stopped.
-pub fn stop(node: &Node, name: &str) -> Result<(), DefinitionError> {
+pub fn stop(node: &Node, name: &str, timeout: Ns) -> Result<(), DefinitionError> {
     let (id, shared) = find(node, name)?;
     let was_to_start = shared.take(PartitionRequest::Start);
     if shared.view() == LifecycleView::Stopped && !was_to_start {
         return Err(DefinitionError::Stopped(name.into()));
     }
-    shared.ask(PartitionRequest::Stop);
+    shared.ask_to_stop(timeout);
     node.host.poke(id);
     Ok(())
 }

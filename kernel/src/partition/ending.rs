@@ -3,7 +3,8 @@
 //! ```text
 //!   request ──┐
 //!             ├──> view ──> now, later, or never
-//!   guest ────┘      └ a guest that has reported a panic has crashed, however it ends
+//!   guest ────┘      ├ a guest that has reported a panic has crashed, however it ends
+//!                    └ a guest that was asked to end does not start again
 //! ```
 
 use super::last_words::PanicSignal;
@@ -27,19 +28,29 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
     use LifecycleView as View;
     match (request, view) {
         (
-            PartitionRequest::Stop,
-            View::Waiting | View::Loading | View::Running | View::Crashed | View::Restarting,
+            PartitionRequest::Stop | PartitionRequest::ShutDown,
+            View::Waiting
+            | View::Loading
+            | View::Running
+            | View::ShuttingDown
+            | View::Crashed
+            | View::Restarting,
         )
-        | (PartitionRequest::Crash | PartitionRequest::GiveUp, View::Loading | View::Running) => {
-            RequestTiming::Now
+        | (
+            PartitionRequest::Crash | PartitionRequest::GiveUp,
+            View::Loading | View::Running | View::ShuttingDown,
+        ) => RequestTiming::Now,
+        (PartitionRequest::Stop | PartitionRequest::ShutDown, View::Activating) => {
+            RequestTiming::Later
         }
-        (PartitionRequest::Stop, View::Activating) => RequestTiming::Later,
         (PartitionRequest::Start | PartitionRequest::Leave, View::Stopped)
         | (PartitionRequest::ShareLine, _) => RequestTiming::Now,
         // Its memory must be gone first.
         (PartitionRequest::Start | PartitionRequest::Leave, View::Stopping) => RequestTiming::Later,
         (PartitionRequest::Start | PartitionRequest::Leave, _) => RequestTiming::Never,
-        (PartitionRequest::Stop, View::Stopping | View::Stopped) => RequestTiming::Never,
+        (PartitionRequest::Stop | PartitionRequest::ShutDown, View::Stopping | View::Stopped) => {
+            RequestTiming::Never
+        }
         // The request meant the incarnation before; the next one is not hit.
         (PartitionRequest::Crash | PartitionRequest::GiveUp, _) => RequestTiming::Never,
     }
@@ -54,6 +65,21 @@ pub enum GuestEnd {
     Reset,
     /// It has stopped: the cause, and its code.
     Stop(&'static str, u64),
+}
+
+/// The end of a guest that has switched itself off.
+pub const POWER_OFF: GuestEnd = GuestEnd::Stop("power off", 0);
+/// The end of a guest that has not ended in the time that a stop gives it.
+pub const HARD_STOP: GuestEnd = GuestEnd::Stop("hard after time-out", 0);
+
+/// Returns the end of a guest whose power button was pressed: it does not start again, whatever it
+/// does.
+pub fn end_of_stop(end: GuestEnd) -> GuestEnd {
+    match end {
+        GuestEnd::Reset => GuestEnd::Stop("reset while stopping", 0),
+        POWER_OFF => GuestEnd::Stop("power button", 0),
+        other => other,
+    }
 }
 
 /// Returns the true end, given the guest's earlier report: a kernel that panics may halt, reset or
@@ -81,6 +107,7 @@ mod tests {
                 _ => RequestTiming::Now,
             };
             assert_eq!(answer(PartitionRequest::Stop, view), timing, "{view:?}");
+            assert_eq!(answer(PartitionRequest::ShutDown, view), timing, "{view:?}");
         }
     }
 
@@ -107,6 +134,26 @@ mod tests {
                 assert_eq!(answer(request, view), timing, "{view:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_guest_that_was_asked_to_end_stops_or_crashes() {
+        for (end, expected) in [
+            (POWER_OFF, GuestEnd::Stop("power button", 0)),
+            (GuestEnd::Reset, GuestEnd::Stop("reset while stopping", 0)),
+        ] {
+            assert_eq!(end_of_stop(end), expected);
+        }
+        for end in [
+            HARD_STOP,
+            GuestEnd::Stop("halted for good", 0),
+            GuestEnd::Stop("debug exit", 9),
+            GuestEnd::Crash(CrashCause::Panic),
+        ] {
+            assert_eq!(end_of_stop(end), end);
+        }
+        let hard = true_end(HARD_STOP, Some(PanicSignal::Panicked));
+        assert_eq!(hard, GuestEnd::Crash(CrashCause::Panic), "a panic that takes too long");
     }
 
     #[test]

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! The runner (`partition::runner`) owns the state. [`LifecycleView`] is its projection for other
-//! CPUs, people and requests. The runner publishes the view whenever it sets the state.
+//! CPUs, people and requests. The runner publishes the view whenever it sets the state, and
+//! *shutting down* when it presses a running guest's power button.
 
 use super::loaders::LoadJob;
 use crate::crash::dumps::DumpProgress;
@@ -109,6 +110,8 @@ pub enum LifecycleView {
     Loading,
     /// The guest runs.
     Running,
+    /// The guest runs, and its power button was pressed.
+    ShuttingDown,
     /// It has crashed and the restart gate is closed.
     Crashed,
     /// The memory of its last incarnation is being taken apart; it will run again.
@@ -121,11 +124,12 @@ pub enum LifecycleView {
 
 impl LifecycleView {
     /// All views, in the order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Waiting,
         Self::Activating,
         Self::Loading,
         Self::Running,
+        Self::ShuttingDown,
         Self::Crashed,
         Self::Restarting,
         Self::Stopping,
@@ -138,6 +142,7 @@ impl LifecycleView {
             Self::Waiting | Self::Activating => "waiting",
             Self::Loading => "loading",
             Self::Running => "running",
+            Self::ShuttingDown => "shutting down",
             Self::Crashed => "crashed",
             Self::Restarting => "restarting",
             Self::Stopping => "stopping",
@@ -147,7 +152,7 @@ impl LifecycleView {
 
     /// Returns whether it has memory that can crash: its kernel is being loaded, or the guest runs.
     pub const fn is_alive(self) -> bool {
-        matches!(self, Self::Loading | Self::Running)
+        matches!(self, Self::Loading | Self::Running | Self::ShuttingDown)
     }
 }
 

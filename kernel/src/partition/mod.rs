@@ -6,6 +6,7 @@ pub mod cpuid;
 pub mod decision;
 pub mod decode;
 pub mod devices;
+mod duties;
 pub mod emulate;
 pub mod ending;
 pub mod exit_counts;

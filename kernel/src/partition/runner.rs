@@ -22,13 +22,15 @@
 //! space back only when the memory that was paged to it is gone.
 //!
 //! Modules: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (the
-//! evaluation of its stays), `end` (crash, reset, stop).
+//! evaluation of its stays), `end` (crash, reset, stop), `stop` (an end in order).
 
 mod end;
 mod guest;
 mod life;
 mod start;
+mod stop;
 
+use super::duties::RunnerDuties;
 use super::ending::{RequestTiming, answer};
 use super::hang::HangWatch;
 use super::last_words::PanicGrace;
@@ -104,8 +106,7 @@ pub struct Runner {
     /// The last time at which the console took output of a partition that stops.
     taken_ns: Ns,
     entered: bool,
-    /// Frames of its last image are kept for it until this time.
-    promise_ends: Option<Ns>,
+    duties: RunnerDuties,
     needs_space: bool,
     backing: BackingState,
     fpu: fpu::GuestFpu,
@@ -163,7 +164,7 @@ impl Runner {
             restarts,
             taken_ns: Ns::ZERO,
             entered: false,
-            promise_ends: None,
+            duties: RunnerDuties::default(),
             needs_space,
             backing: BackingState::Settled,
             fpu: fpu::GuestFpu::new(),
@@ -196,7 +197,11 @@ impl Runner {
         if self.backing == BackingState::Awaited {
             self.look_for_store(host);
         }
-        self.look_at_promise(host);
+        if self.duties.next().is_some_and(|at| time::now_ns() >= at)
+            && let Some(next) = self.carry_out_duty(host)
+        {
+            return next;
+        }
         match &self.state {
             Lifecycle::NeedsSpace { .. } => self.find_space(host),
             Lifecycle::Activating => self.activate(host),
@@ -245,10 +250,12 @@ impl Runner {
             is_taken(PartitionRequest::Start);
         }
         let stop = is_taken(PartitionRequest::Stop);
+        let shut_down = is_taken(PartitionRequest::ShutDown);
         let crash = is_taken(PartitionRequest::Crash);
         let give_up = is_taken(PartitionRequest::GiveUp);
         for (taken, request) in [
             (stop, PartitionRequest::Stop),
+            (shut_down, PartitionRequest::ShutDown),
             (crash, PartitionRequest::Crash),
             (give_up, PartitionRequest::GiveUp),
         ] {
@@ -258,6 +265,13 @@ impl Runner {
         }
         if stop && answer(PartitionRequest::Stop, view) == RequestTiming::Now {
             return Some(self.stop(host, "operator", 0));
+        }
+        // Before a crash, which a guest that was asked to end does not survive.
+        if shut_down
+            && answer(PartitionRequest::ShutDown, view) == RequestTiming::Now
+            && let Some(next) = self.shut_down(host)
+        {
+            return Some(next);
         }
         if give_up && answer(PartitionRequest::GiveUp, view) == RequestTiming::Now {
             return Some(self.crash(host, CrashCause::Unwritable(0)));
@@ -284,15 +298,8 @@ impl Runner {
         history::record_partition(self.id, kind, code, [self.incarnation, number]);
     }
 
-    /// Releases frames that were kept for this partition and that it has not needed.
-    fn look_at_promise(&mut self, host: &'static Host) {
-        if self.promise_ends.is_some_and(|end| time::now_ns() >= end) {
-            self.end_promise(host);
-        }
-    }
-
     fn end_promise(&mut self, host: &'static Host) {
-        self.promise_ends = None;
+        self.duties.set_promise(None);
         host.pager.end_promise(AccountId::of(self.id));
     }
 }

@@ -24,12 +24,14 @@ pub enum PartitionRequest {
     Stop = 1 << 1,
     /// Crash, because its pages cannot be written and other partitions starve for its frames.
     GiveUp = 1 << 2,
+    /// End in order: press the power button, and stop if the guest has not ended in time.
+    ShutDown = 1 << 3,
     /// Start again after a stop.
-    Start = 1 << 3,
+    Start = 1 << 4,
     /// Share the serial line with other partitions from now on.
-    ShareLine = 1 << 4,
+    ShareLine = 1 << 5,
     /// Leave the node: its definition is gone.
-    Leave = 1 << 5,
+    Leave = 1 << 6,
 }
 
 /// What a crash leads to: the operator may change it while the partition runs.
@@ -85,6 +87,8 @@ pub struct SharedPartition {
     /// Crashes so far that left no dump, because the largest number of dumps was kept already.
     pub dumps_skipped: AtomicU64,
     requests: AtomicU32,
+    /// How long the guest has for [`PartitionRequest::ShutDown`].
+    shutdown_ns: AtomicNs,
     view: AtomicU8,
     incarnation: AtomicU64,
     object: AtomicU32,
@@ -115,6 +119,7 @@ impl SharedPartition {
             exits: ExitCounts::default(),
             dumps_skipped: AtomicU64::new(0),
             requests: AtomicU32::new(0),
+            shutdown_ns: AtomicNs::new(Ns::ZERO),
             view: AtomicU8::new(view as u8),
             incarnation: AtomicU64::new(0),
             object: AtomicU32::new(NO_OBJECT),
@@ -152,6 +157,22 @@ impl SharedPartition {
     /// Sends a request. The caller must then kick the partition's CPU.
     pub fn ask(&self, request: PartitionRequest) {
         self.requests.fetch_or(request as u32, Ordering::AcqRel);
+    }
+
+    /// Requests the end of the partition: in order within `timeout`, or at once without one. The
+    /// caller must then kick the partition's CPU.
+    pub fn ask_to_stop(&self, timeout: Ns) {
+        if timeout == Ns::ZERO {
+            return self.ask(PartitionRequest::Stop);
+        }
+        self.shutdown_ns.store(timeout, Ordering::Relaxed);
+        // After the time, which the runner reads when it takes the request.
+        self.ask(PartitionRequest::ShutDown);
+    }
+
+    /// Returns how long the guest has to end in order.
+    pub fn shutdown_timeout(&self) -> Ns {
+        self.shutdown_ns.load(Ordering::Relaxed)
     }
 
     /// Returns whether there is any request: cheap enough for every stop.
@@ -267,9 +288,15 @@ mod tests {
 
     #[test]
     fn requests_have_the_words_of_the_history() {
-        let requests = [PartitionRequest::Crash, PartitionRequest::Stop, PartitionRequest::GiveUp];
         let words = crate::log::history::words::REQUESTS;
-        assert_eq!(requests.map(|request| words[request as usize]), ["crash", "stop", "give up"]);
+        for (request, word) in [
+            (PartitionRequest::Crash, "crash"),
+            (PartitionRequest::Stop, "stop"),
+            (PartitionRequest::GiveUp, "give up"),
+            (PartitionRequest::ShutDown, "shut down"),
+        ] {
+            assert_eq!(words[request as usize], word);
+        }
     }
 
     #[test]
@@ -294,6 +321,18 @@ mod tests {
             shared.take(PartitionRequest::Crash)
                 && !shared.take(PartitionRequest::Crash)
                 && !shared.is_asked()
+        );
+    }
+
+    #[test]
+    fn a_stop_without_time_is_a_stop_at_once() {
+        let shared = shared();
+        shared.ask_to_stop(Ns::ZERO);
+        assert!(shared.take(PartitionRequest::Stop) && !shared.is_asked());
+        shared.ask_to_stop(Ns::new(7));
+        assert_eq!(
+            (shared.take(PartitionRequest::ShutDown), shared.shutdown_timeout(), shared.is_asked()),
+            (true, Ns::new(7), false)
         );
     }
 

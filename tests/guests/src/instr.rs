@@ -236,6 +236,17 @@ pub fn write_io_apic(register: u32) {
     unsafe { (SELECT as *mut u32).write_volatile(register) }
 }
 
+/// Opens an input of the I/O APIC: each rise of it sends `vector` to the first CPU.
+pub fn open_io_apic_input(input: u32, vector: u8) {
+    const WINDOW: u64 = 0xfec0_0010;
+    // Destination first, then the half with the mask.
+    for (half, value) in [(1, 0), (0, u32::from(vector))] {
+        write_io_apic(0x10 + 2 * input + half);
+        // SAFETY: as in `write_apic`.
+        unsafe { (WINDOW as *mut u32).write_volatile(value) }
+    }
+}
+
 /// Writes a register of the local APIC that is an MSR: one in x2APIC mode, the APIC base or the TSC
 /// deadline.
 pub fn write_x2apic(register: u32, value: u64) {

@@ -40,7 +40,7 @@ pub const SPACES: &[&str] = &[
     "crashed",
 ];
 /// Requests to a partition: `partition::shared::PartitionRequest`.
-pub const REQUESTS: &[&str] = &["", "crash", "stop", "", "give up"];
+pub const REQUESTS: &[&str] = &["", "crash", "stop", "", "give up", "", "", "", "shut down"];
 /// Purposes of a batch: `paging`'s own.
 pub const BATCHES: &[&str] = &["leave", "be cleaned"];
 /// Self-tests that end the hypervisor on purpose.

@@ -15,6 +15,7 @@ use crate::partition::shared::{PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::PartialCause;
 use crate::storage::spaces::{DumpReleaseError, KeptDump};
+use crate::time::Ns;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -78,7 +79,7 @@ fn carry_out(
         MonitorCommand::Raw(name) => return choose_console(node, name, ConsoleMode::Raw),
         MonitorCommand::Define(definition) => said(define::define(node, definition.to_config()))?,
         MonitorCommand::Start(name) => said(define::start(node, name))?,
-        MonitorCommand::Stop(name) => said(define::stop(node, name))?,
+        MonitorCommand::Stop(name, timeout) => said(define::stop(node, name, timeout))?,
         MonitorCommand::Set(name, PolicyOptions { dump, restart }) => {
             said(define::set(node, name, dump, restart))?
         }
@@ -86,17 +87,23 @@ fn carry_out(
         MonitorCommand::Release(choice) => release(node, choice)?,
         MonitorCommand::Type(name, bytes) => type_at(node, name, bytes)?,
         MonitorCommand::Evict(name, pages) => evict(node, name, pages)?,
-        MonitorCommand::PowerOff => {
-            node.host.ending.store(true, Ordering::Release);
-            node.registry.close();
-            node.host.hurry_disks();
-            for (id, shared) in node.partitions() {
-                shared.ask(PartitionRequest::Stop);
-                node.host.poke(id);
-            }
-        }
+        MonitorCommand::PowerOff(timeout) => power_off(node, timeout),
     }
     Ok(KeyDestination::Stay)
+}
+
+/// Ends all partitions, and then the machine.
+fn power_off(node: &Node, timeout: Ns) {
+    node.host.ending.store(true, Ordering::Release);
+    node.registry.close();
+    // Guests that end in order still need the disks.
+    if timeout == Ns::ZERO {
+        node.host.hurry_disks();
+    }
+    for (id, shared) in node.partitions() {
+        shared.ask_to_stop(timeout);
+        node.host.poke(id);
+    }
 }
 
 fn said<T>(done: Result<T, DefinitionError>) -> Result<T, String> {

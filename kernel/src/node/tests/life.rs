@@ -8,6 +8,7 @@ mod guest;
 mod operator;
 mod panic;
 mod start;
+mod stop;
 
 use super::disk::SimDisk;
 use super::machine::{SimMachine, SimRam};

@@ -1,20 +1,29 @@
 //! The DSDT: the devices that have no ACPI table of their own.
+//!
+//! Hardware-reduced ACPI has no fixed power button. The button is a device of its own, and a
+//! generic event device reports its interrupt: ACPI 6.5 "Control Method Power Button" and "Generic
+//! Event Device".
 
 use alloc::{vec, vec::Vec};
 
 use acpi_tables::Aml;
 use acpi_tables::aml::{
-    Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope, ZERO,
+    Arg, Device, EISAName, Equal, IO, If, Interrupt, Method, Name, Notify, Package, Path,
+    ResourceTemplate, Scope, ZERO,
 };
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM, OEM_REVISION, OEM_TABLE, rendered};
-use crate::partition::devices::map::{COM1_PIN, SLEEP_TYPE_OFF, port};
+use crate::partition::devices::map::{COM1_PIN, POWER_BUTTON_PIN, SLEEP_TYPE_OFF, port};
 
 /// Bytes of an empty table.
 const HEADER_BYTES: u32 = 36;
 /// Present, enabled, decoding, shown, functioning.
 const PRESENT: u8 = 0x0f;
+/// Notification of a power button in the working state. ACPI 6.5 "Control Method Power Button".
+const PRESSED: u8 = 0x80;
+/// The power button's name.
+const POWER_BUTTON: &str = "PWRB";
 
 /// Makes the DSDT.
 pub(super) fn table() -> Vec<u8> {
@@ -33,7 +42,9 @@ pub(super) fn table() -> Vec<u8> {
     let pvpanic = device("PEVT", &"QEMU0001", &[&IO::new(port::PVPANIC, port::PVPANIC, 1, 1)]);
     let fw_cfg = device("FWCF", &"QEMU0002", &[&IO::new(port::FW_CFG, port::FW_CFG, 1, 12)]);
 
-    let mut aml = Scope::raw("_SB_".into(), [com1, rtc, pvpanic, fw_cfg].concat());
+    let button = device(POWER_BUTTON, &EISAName::new("PNP0C0C"), &[]);
+    let devices = [com1, rtc, pvpanic, fw_cfg, button, event_device()];
+    let mut aml = Scope::raw("_SB_".into(), devices.concat());
     let s5 = Package::new(vec![&SLEEP_TYPE_OFF, &ZERO, &ZERO, &ZERO]);
     Name::new("_S5_".into(), &s5).to_aml_bytes(&mut aml);
 
@@ -42,11 +53,37 @@ pub(super) fn table() -> Vec<u8> {
     table.as_slice().to_vec()
 }
 
+/// Makes the device whose interrupt is a press of the power button.
+fn event_device() -> Vec<u8> {
+    let irq = Interrupt::new(true, true, false, false, POWER_BUTTON_PIN.into());
+    let button = Path::new(POWER_BUTTON);
+    let notify = Notify::new(&button, &PRESSED);
+    let is_button = Equal::new(&Arg(0), &POWER_BUTTON_PIN);
+    let notify = If::new(&is_button, vec![&notify]);
+    let event = Method::new("_EVT".into(), 1, true, vec![&notify]);
+    device_with("GED_", &"ACPI0013", &[&irq], &[&event])
+}
+
+/// Makes a device without methods.
 fn device(name: &str, hardware_id: &dyn Aml, resources: &[&dyn Aml]) -> Vec<u8> {
+    device_with(name, hardware_id, resources, &[])
+}
+
+fn device_with(
+    name: &str,
+    hardware_id: &dyn Aml,
+    resources: &[&dyn Aml],
+    methods: &[&dyn Aml],
+) -> Vec<u8> {
     let hid = Name::new("_HID".into(), hardware_id);
     let uid = Name::new("_UID".into(), &ZERO);
     let status = Name::new("_STA".into(), &PRESENT);
     let template = ResourceTemplate::new(resources.to_vec());
-    let resources = Name::new("_CRS".into(), &template);
-    rendered(&Device::new(name.into(), vec![&hid, &uid, &status, &resources]))
+    let current = Name::new("_CRS".into(), &template);
+    let mut children: Vec<&dyn Aml> = vec![&hid, &uid, &status];
+    if !resources.is_empty() {
+        children.push(&current);
+    }
+    children.extend(methods);
+    rendered(&Device::new(name.into(), children))
 }

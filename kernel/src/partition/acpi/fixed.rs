@@ -19,7 +19,8 @@ const NO_VGA: u16 = 1 << 2;
 
 /// Makes the FADT.
 ///
-/// The two button flags mean "no buttons in the fixed hardware". The DSDT declares none either.
+/// The two button flags mean "no buttons in the fixed hardware". The DSDT declares a power button
+/// and no sleep button.
 pub(super) fn fadt(dsdt: u64) -> Vec<u8> {
     let mut builder = FADTBuilder::new(OEM, OEM_TABLE, OEM_REVISION)
         .dsdt_64(dsdt)

@@ -1,4 +1,5 @@
 use super::*;
+use crate::partition::devices::map::{COM1_PIN, POWER_BUTTON_PIN};
 
 struct AcpiWalk {
     tables: AcpiTables,
@@ -89,13 +90,18 @@ fn the_erst_passes_linuxs_checks() {
     assert_eq!(actions.len(), 16, "all but the reserved one");
 }
 
-/// Walks the subset of AML that these tables use (scopes, devices, names), independently of its
-/// writer.
+/// Walks the subset of AML that these tables use (scopes, devices, methods, names), independently
+/// of its writer.
 fn names(mut aml: &[u8]) -> Vec<String> {
     let mut found = Vec::new();
     while let Some((&op, rest)) = aml.split_first() {
         let (skip, inner) = match (op, rest.first()) {
             (0x10, _) => block(rest, 0),
+            // A method: its terms are not walked.
+            (0x14, _) => {
+                let (skip, inner) = block(rest, 0);
+                (skip, &inner[..4])
+            }
             (0x5b, Some(0x82)) => block(&rest[1..], 1),
             (0x08, _) => {
                 found.push(String::from_utf8(rest[..4].to_vec()).unwrap());
@@ -143,10 +149,40 @@ fn the_dsdt_is_well_formed_and_names_the_devices() {
     let walk = AcpiWalk::new();
     let (_, dsdt) = walk.table(b"DSDT");
     let found = names(&dsdt[36..]);
-    for name in ["_SB_", "COM1", "RTC_", "PEVT", "FWCF", "_S5_"] {
+    for name in ["_SB_", "COM1", "RTC_", "PEVT", "FWCF", "PWRB", "GED_", "_EVT", "_S5_"] {
         assert_eq!(found.iter().filter(|n| *n == name).count(), 1, "{name} in {found:?}");
     }
-    assert_eq!(found.iter().filter(|n| *n == "_CRS").count(), 4);
+    assert_eq!(found.iter().filter(|n| *n == "_CRS").count(), 5);
+}
+
+/// Returns whether the DSDT has these bytes.
+fn dsdt_has(parts: &[&[u8]]) -> bool {
+    let (walk, wanted) = (AcpiWalk::new(), parts.concat());
+    walk.table(b"DSDT").1.windows(wanted.len()).any(|bytes| bytes == wanted)
+}
+
+/// By the grammar in ACPI 6.5 "AML Byte Stream Byte Values" and "Extended Interrupt Descriptor".
+#[test]
+fn an_edge_at_the_buttons_input_notifies_the_power_button() {
+    const UID_AND_STATUS: &[u8] = b"\x08_UID\0\x08_STA\x0a\x0f";
+    // PNP0C0C, compressed.
+    let button: &[u8] = b"\x5b\x82\x1cPWRB\x08_HID\x0c\x41\xd0\x0c\x0c";
+    assert!(dsdt_has(&[button, UID_AND_STATUS]), "the button has no resources");
+    // A consumer's interrupt, edge-triggered, active high, exclusive; the end tag.
+    let input = [0x89, 6, 0, 0b0011, 1, POWER_BUTTON_PIN, 0, 0, 0, 0x79, 0];
+    let resources: &[u8] = b"\x08_CRS\x11\x0e\x0a\x0b";
+    // Method (_EVT, 1, Serialized) { If (Arg0 == 9) { Notify (PWRB, 0x80) } }
+    let event: &[u8] = b"\x14\x13_EVT\x09\xa0\x0c\x93\x68\x0a\x09\x86PWRB\x0a\x80";
+    let device: &[u8] = b"GED_\x08_HID\x0dACPI0013\0";
+    assert!(dsdt_has(&[device, UID_AND_STATUS, resources, &input, event]));
+}
+
+#[test]
+fn the_only_power_button_is_that_of_the_dsdt() {
+    let walk = AcpiWalk::new();
+    let flags = walk.u32(walk.table(b"FACP").0 + 112);
+    assert_eq!(flags & (1 << 4), 1 << 4, "none in the fixed hardware");
+    assert_ne!(POWER_BUTTON_PIN, COM1_PIN);
 }
 
 /// Writes the tables to the folder in TIDEPOOL_ACPI_OUT, for `iasl -d`.

@@ -49,6 +49,8 @@ pub const ERST_BUFFER_BYTES: u64 = 8192;
 
 /// IOAPIC input of COM1.
 pub const COM1_PIN: u8 = 4;
+/// IOAPIC input of the power button.
+pub const POWER_BUTTON_PIN: u8 = 9;
 /// APIC ID of the only vCPU.
 pub const BOOT_APIC_ID: u8 = 0;
 /// The I/O APIC's ID in its MADT entry.

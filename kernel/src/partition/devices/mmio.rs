@@ -53,6 +53,8 @@ impl Platform {
             IOAPIC_BASE => {
                 let routed = self.ioapic.write(offset, value as u32);
                 self.route(routed);
+                // The write may have opened the button's input.
+                self.pulse_power_button();
             }
             ERST_BASE => return None,
             _ => {}

@@ -5,6 +5,8 @@
 //!                  │                       │                      │
 //!   Platform ──────┼───────────┬───────────┼──────┬───────────────┤
 //!     Uart   Rtc   FwCfg  Power  TestPort  Erst   IoApic ──> LocalApic ──> interrupt()
+//!                                                   ↑
+//!                                     operator ── PowerButton
 //! ```
 //!
 //! [`Platform`] routes accesses, delivers interrupt messages, and returns an [`DeviceEffect`] where
@@ -15,6 +17,7 @@
 //! Invariants: an access that returns an error has changed nothing and is repeated. No action of a
 //! guest causes a panic here. A device never acts on the partition.
 
+pub mod button;
 pub mod clock;
 pub mod effect;
 pub mod erst;
@@ -42,6 +45,7 @@ use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::mm::layout::RamLayout;
 use crate::space::CrashText;
 use crate::time::Ticks;
+use button::PowerButton;
 use clock::GuestClock;
 pub use effect::{DeviceEffect, PanicKind};
 use erst::Erst;
@@ -65,6 +69,7 @@ pub struct Platform {
     rtc: Rtc,
     fw_cfg: FwCfg,
     power: PowerRegisters,
+    button: PowerButton,
     pit: Pit,
     erst: Erst,
     test_port: TestPort,
@@ -82,6 +87,7 @@ impl Platform {
             rtc: Rtc::new(),
             fw_cfg: FwCfg::new(),
             power: PowerRegisters::default(),
+            button: PowerButton::default(),
             pit: Pit::new(clock.rate),
             erst: Erst::new(map::erst_buffer(layout)),
             test_port: TestPort::default(),
@@ -96,6 +102,7 @@ impl Platform {
         self.rtc = Rtc::new();
         self.fw_cfg = FwCfg::new();
         self.power = PowerRegisters::default();
+        self.button = PowerButton::default();
         self.pit = Pit::new(clock.rate);
         self.uart.reset();
         self.erst.reset();
@@ -134,16 +141,19 @@ impl Platform {
     }
 
     /// Returns whether an interrupt can still reach a CPU that halts with interrupts enabled: a
-    /// pending one, the timer's, or a key's.
+    /// pending one, the timer's, a key's, or the power button's.
     pub fn can_interrupt(&self) -> bool {
-        let a_key_would = || {
-            self.ioapic.would_send(map::COM1_PIN).is_some_and(|(destination, message)| {
+        let would_arrive = |pin| {
+            self.ioapic.would_send(pin).is_some_and(|(destination, message)| {
                 let arrives =
                     message.delivery == DeliveryMode::Nmi || self.lapic.would_take(message.vector);
                 arrives && self.lapic.is_addressed(destination)
             })
         };
-        self.lapic.interrupt().is_some() || self.lapic.awaits_timer() || a_key_would()
+        self.lapic.interrupt().is_some()
+            || self.lapic.awaits_timer()
+            || would_arrive(map::COM1_PIN)
+            || would_arrive(map::POWER_BUTTON_PIN)
     }
 
     /// Notes that the vCPU takes `vector`, the answer of [`Platform::interrupt`].
@@ -159,6 +169,17 @@ impl Platform {
             trigger: lapic::TriggerMode::Edge,
         };
         self.lapic.accept(nmi);
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&mut self) {
+        self.button.press();
+        self.pulse_power_button();
+    }
+
+    fn pulse_power_button(&mut self) {
+        let routed = self.button.pulse(&mut self.ioapic);
+        self.route(routed);
     }
 
     /// Writes an MSR of the x2APIC range.

@@ -59,6 +59,51 @@ fn a_typed_key_becomes_an_interrupt_through_both_apics() {
     assert_eq!(p.interrupt(), Some(0x31));
 }
 
+/// Writes an entry of the I/O APIC: its lower half.
+fn route_button(p: &mut Platform, m: &FakeGuestMemory, low: u32) {
+    mmio(p, m, IOAPIC_BASE, 0x10 + 2 * u32::from(POWER_BUTTON_PIN));
+    mmio(p, m, IOAPIC_BASE + 0x10, low);
+}
+
+#[test]
+fn each_press_of_the_power_button_is_one_interrupt() {
+    let (mut p, m) = platform();
+    mmio(&mut p, &m, LAPIC_BASE + 0xf0, 0x1ff);
+    assert!(!p.can_interrupt());
+    route_button(&mut p, &m, 0x31);
+    assert!(p.can_interrupt(), "a halted guest may wait for the button");
+    for _ in 0..2 {
+        assert_eq!(p.interrupt(), None);
+        p.press_power_button();
+        assert_eq!(p.interrupt(), Some(0x31));
+        p.acknowledge(0x31);
+        mmio(&mut p, &m, LAPIC_BASE + 0xb0, 0);
+    }
+}
+
+#[test]
+fn a_press_at_a_masked_input_waits_until_it_is_opened() {
+    const MASKED: u32 = 1 << 16;
+    let (mut p, m) = platform();
+    mmio(&mut p, &m, LAPIC_BASE + 0xf0, 0x1ff);
+    p.press_power_button();
+    p.press_power_button();
+    route_button(&mut p, &m, 0x31 | MASKED);
+    assert_eq!((p.interrupt(), p.can_interrupt()), (None, false));
+    route_button(&mut p, &m, 0x31);
+    assert_eq!(p.interrupt(), Some(0x31));
+    p.acknowledge(0x31);
+    mmio(&mut p, &m, LAPIC_BASE + 0xb0, 0);
+    route_button(&mut p, &m, 0x31);
+    assert_eq!(p.interrupt(), None, "two presses that nothing has seen are one");
+    route_button(&mut p, &m, 0x31 | MASKED);
+    p.press_power_button();
+    p.restart(*p.clock(), ApicMode::XApic);
+    mmio(&mut p, &m, LAPIC_BASE + 0xf0, 0x1ff);
+    route_button(&mut p, &m, 0x31);
+    assert_eq!(p.interrupt(), None, "a press is for one incarnation");
+}
+
 #[test]
 fn console_output_is_told_and_taken() {
     let (mut p, m) = platform();

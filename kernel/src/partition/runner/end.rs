@@ -14,7 +14,7 @@ use crate::dump::bound::{self, CrashDumpAction};
 use crate::host::Host;
 use crate::log::history::{self, HistoryKind};
 use crate::mm::object::MemoryObject;
-use crate::partition::ending::{GuestEnd, true_end};
+use crate::partition::ending::{GuestEnd, end_of_stop, true_end};
 use crate::partition::lifecycle::{AfterTeardown, BackingState, Lifecycle};
 use crate::partition::restarts::RestartVerdict;
 use crate::pool::AccountId;
@@ -28,7 +28,8 @@ impl Runner {
     /// Carries out an end that the guest has caused itself.
     pub(super) fn end(&mut self, host: &'static Host, end: GuestEnd) -> StepOutcome {
         let said = self.last_words.at(self.machine.msrs.kvmclock().offs()).signal();
-        match true_end(end, said) {
+        let end = true_end(end, said);
+        match if self.duties.is_stopping() { end_of_stop(end) } else { end } {
             GuestEnd::Crash(reason) => self.crash(host, reason),
             GuestEnd::Stop(how, code) => self.stop(host, how, code),
             GuestEnd::Reset => {
@@ -52,7 +53,11 @@ impl Runner {
         self.announce_crash(&object, reason, &text);
         self.drain_console(host);
         self.end_console_line(host);
-        let policy = self.shared.policy();
+        let mut policy = self.shared.policy();
+        if self.duties.is_stopping() {
+            policy.restart = RestartPolicy::Never;
+        }
+        self.duties.set_stop(None);
         let (restart, how) = self.restart_after_crash(policy.restart, at_ns);
         match (self.dump_of_crash(host, policy.dump), self.space) {
             (DumpPolicy::Aided, Some(space)) => {
@@ -212,7 +217,7 @@ impl Runner {
             boot_memory: gate.boot_pages(),
             since_crash_ns: time::now_ns().saturating_sub(*at_ns).as_u64(),
         });
-        self.promise_ends = Some(time::now_ns().saturating_add(PROMISE_NS));
+        self.duties.set_promise(Some(time::now_ns().saturating_add(PROMISE_NS)));
         self.set_state(Lifecycle::NeedsSpace { told: false });
         self.find_space(host)
     }
@@ -288,6 +293,7 @@ impl Runner {
     /// Ends the partition until the operator starts it again.
     pub(super) fn stop(&mut self, host: &'static Host, how: &str, code: u64) -> StepOutcome {
         self.end_promise(host);
+        self.duties.set_stop(None);
         self.taken_ns = time::now_ns();
         self.give_line_back(host);
         self.record(HistoryKind::PartitionStopped, 0, code);

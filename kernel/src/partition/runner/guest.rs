@@ -14,7 +14,7 @@ use crate::crash::record::CrashCause;
 use crate::host::Host;
 use crate::log::history::{self, HistoryKind};
 use crate::partition::devices::{DeviceEffect, PanicKind};
-use crate::partition::ending::GuestEnd;
+use crate::partition::ending::{GuestEnd, POWER_OFF};
 use crate::partition::hang::HangFinding;
 use crate::partition::last_words::{PanicGrace, PanicSignal};
 use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
@@ -108,15 +108,15 @@ impl Runner {
         // Output that programs have not taken waits in the UART, and no event wakes the guest for
         // it.
         let console = self.is_held_up().then(|| time::now_ns().saturating_add(LOOK_NS));
-        [words, self.promise_ends, store, console].into_iter().flatten().min()
+        [words, self.duties.next(), store, console].into_iter().flatten().min()
     }
 
     fn announce_entry(&mut self) {
         if !self.entered {
             self.entered = true;
             self.record(HistoryKind::GuestEntered, 0, 0);
-            self.promise_ends =
-                self.promise_ends.map(|_| time::now_ns().saturating_add(PROMISE_NS));
+            let kept = self.duties.promise_ends();
+            self.duties.set_promise(kept.map(|_| time::now_ns().saturating_add(PROMISE_NS)));
             let (partition, incarnation) = (self.shared.name(), self.incarnation);
             report(&ConsoleEvent::Entered { partition, incarnation, tsc: instr::rdtsc().as_u64() });
         }
@@ -221,7 +221,7 @@ impl Runner {
             DeviceEffect::ExitCode(code) => {
                 return self.end(host, GuestEnd::Stop("debug exit", u64::from(code)));
             }
-            DeviceEffect::PowerOff => return self.end(host, GuestEnd::Stop("power off", 0)),
+            DeviceEffect::PowerOff => return self.end(host, POWER_OFF),
             DeviceEffect::Reset => return self.end(host, GuestEnd::Reset),
         }
         StepOutcome::Again

@@ -57,7 +57,7 @@ impl Runner {
                         what: "a free paging space",
                     });
                 }
-                StepOutcome::Wait(WaitEvent::Anything, self.promise_ends)
+                StepOutcome::Wait(WaitEvent::Anything, self.duties.next())
             }
         }
     }

@@ -47,7 +47,7 @@ fn ledger(life: &Life) -> Ledger {
 }
 
 fn stop_and_undefine(life: &mut Life) {
-    assert_eq!(life.command("stop d"), "");
+    assert_eq!(life.command("kill d"), "");
     life.hear("Stopped", &["partition: \"d\"", "how: \"operator\""]);
     assert_eq!(life.command("undefine d"), "");
     life.hear("Undefined", &["\"d\""]);
@@ -88,19 +88,19 @@ fn a_stopped_partition_of_the_configuration_starts_again() {
     assert!(refused.contains("p has not stopped, it is running: stop it first"), "{refused}");
     // A start that comes while the memory is taken apart is kept.
     life.machine.disks.iter().for_each(|disk| disk.state().speed = Some(20_480));
-    life.command("stop p");
+    life.command("kill p");
     life.hear("Stopped", &["how: \"operator\""]);
     assert_eq!(life.shared().view(), LifecycleView::Stopping);
     assert_eq!(life.command("start p"), "");
     life.machine.disks.iter().for_each(|disk| disk.state().speed = None);
     life.hear("Entered", &["incarnation: 3"]);
     // And a stop withdraws it.
-    life.command("stop p");
+    life.command("kill p");
     life.reach(LifecycleView::Stopped);
-    assert_eq!((life.command("start p"), life.command("stop p")), (String::new(), String::new()));
+    assert_eq!((life.command("start p"), life.command("kill p")), (String::new(), String::new()));
     life.pass(SECOND_NS);
     assert_eq!((life.shared().view(), life.shared().incarnation()), (LifecycleView::Stopped, 3));
-    assert!(life.command("stop p").contains("p has stopped already"));
+    assert!(life.command("kill p").contains("p has stopped already"));
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn what_runs_is_not_undefined() {
     assert_eq!(life.partition(1).view(), LifecycleView::Running);
     // It may be undefined while its memory is taken apart, and its name stays until that is over.
     life.machine.disks.iter().for_each(|disk| disk.state().speed = Some(20_480));
-    life.command("stop d");
+    life.command("kill d");
     life.hear("Stopped", &["partition: \"d\""]);
     assert_eq!(life.partition(1).view(), LifecycleView::Stopping);
     assert_eq!(life.command("undefine d"), "");
@@ -289,7 +289,7 @@ fn a_partition_that_comes_and_goes_leaves_nothing_behind() {
             }
             life.command(&format!("evict d {}", dice.below(64)));
             (0..dice.below(30)).for_each(|_| life.turn());
-            life.command("stop d");
+            life.command("kill d");
         }
         life.until("the stop", |life| life.command("undefine d").is_empty().then_some(()));
         life.hear("Undefined", &["\"d\""]);
@@ -310,7 +310,7 @@ fn a_partition_that_comes_and_goes_leaves_nothing_behind() {
 #[test]
 fn spaces_are_kept_for_what_is_defined_and_has_not_stopped() {
     let crash: &[GuestStep] = &[TRIPLE_FAULT];
-    for release in ["set d dump=off", "stop d"] {
+    for release in ["set d dump=off", "kill d"] {
         let mut life = Life::new(4, &[(config("n"), &GuestScript::default())]);
         life.hear("Entered", &["partition: \"n\""]);
         life.command(DEFINE);

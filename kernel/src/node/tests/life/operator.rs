@@ -35,7 +35,7 @@ fn a_halted_guest_is_crashed_and_stopped_like_a_running_one() {
             life.hear("Crash", &["reason: \"operator\""]);
         }
     }
-    life.command("stop p");
+    life.command("kill p");
     life.hear("Stopped", &["incarnation: 2", "how: \"operator\""]);
     life.reach(LifecycleView::Stopped);
 }
@@ -51,7 +51,7 @@ fn a_partition_that_is_being_loaded_can_be_crashed_and_stopped() {
     assert!(!life.has_heard("Entered"));
     life.hear("Start", &["incarnation: 2"]);
     life.reach(LifecycleView::Loading);
-    life.command("stop p");
+    life.command("kill p");
     life.hear("Stopped", &["incarnation: 2", "how: \"operator\""]);
     life.reach(LifecycleView::Stopped);
     assert!(!life.has_heard("Entered"));
@@ -63,9 +63,9 @@ fn a_partition_that_waits_for_a_space_is_not_crashed_and_can_be_stopped() {
     let mut life = Life::new(1, &[(config("q"), &q), (config("p"), &p)]);
     life.hear("Waiting", &["partition: \"p\""]);
     assert!(life.command("crash p").contains("p does not run: it is waiting"));
-    life.command("stop p");
+    life.command("kill p");
     life.hear("Stopped", &["partition: \"p\"", "how: \"operator\""]);
-    assert!(life.command("stop p").contains("p has stopped already"));
+    assert!(life.command("kill p").contains("p has stopped already"));
     assert!(life.command("crash p").contains("p does not run: it is stopped"));
 }
 
@@ -75,7 +75,7 @@ fn a_stop_while_the_space_is_made_ready_comes_after_that() {
     slow(&life);
     life.pass(20 * MS);
     assert_eq!(life.shared().view(), LifecycleView::Activating);
-    life.command("stop p");
+    life.command("kill p");
     life.pass(20 * MS);
     assert!(!life.has_heard("Stopped"));
     life.hear("Stopped", &["how: \"operator\""]);
@@ -92,7 +92,7 @@ fn a_crashed_partition_can_be_stopped_and_its_dump_is_finished() {
     life.command("crash p");
     life.hear("Crash", &[]);
     assert!(life.command("crash p").contains("p does not run: it is crashed"));
-    life.command("stop p");
+    life.command("kill p");
     life.hear("Stopped", &["how: \"operator\""]);
     assert!(!life.has_heard("DumpComplete"));
     life.machine.disks.iter().for_each(|disk| disk.state().speed = None);
@@ -115,7 +115,7 @@ fn a_crash_that_comes_too_late_does_not_hit_the_next_incarnation() {
 fn a_stop_after_a_reset_ends_the_partition() {
     let mut life = Life::alone(config("p"), &[&[Write(page(0), 7), RESET], &[]]);
     life.hear("Stopped", &["how: \"reset\""]);
-    life.command("stop p");
+    life.command("kill p");
     life.hear("Stopped", &["incarnation: 1", "how: \"operator\""]);
     life.reach(LifecycleView::Stopped);
     assert_eq!(life.record().boots.len(), 1);
@@ -130,7 +130,7 @@ fn a_guest_that_waits_for_a_page_can_be_stopped() {
     slow(&life);
     life.scripts[0].go_on(&[Read(page(0))]);
     life.pass(20 * MS);
-    life.command("stop p");
+    life.command("kill p");
     life.hear("Stopped", &["how: \"operator\""]);
     life.reach(LifecycleView::Stopped);
     assert_eq!(life.record().values, [], "the page was not there yet");

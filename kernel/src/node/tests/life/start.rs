@@ -27,7 +27,7 @@ fn a_partition_without_a_space_waits_for_the_first_that_comes_free() {
     assert!(life.has_heard("Waiting"));
     assert_eq!(life.partition(1).view(), LifecycleView::Waiting);
     assert_eq!(q.record().boots.len(), 0);
-    life.command("stop p");
+    life.command("kill p");
     life.hear("Entered", &["partition: \"q\"", "incarnation: 1"]);
     let told: Vec<_> =
         life.machine.told.iter().filter(|event| event.starts_with("Waiting")).collect();

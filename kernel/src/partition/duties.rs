@@ -1,0 +1,89 @@
+//! The times at which a runner has something to do, whatever its guest does.
+//!
+//! A runner compares the time with the next of them in every step, so there is one comparison for
+//! all.
+
+use crate::time::Ns;
+
+/// What a runner does at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RunnerDuty {
+    /// Frames that were kept for the partition are not kept any longer.
+    EndPromise,
+    /// The guest has not ended in order: the partition is stopped hard.
+    StopHard,
+}
+
+/// The times of a runner's duties.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct RunnerDuties {
+    promise_ends: Option<Ns>,
+    stop_ends: Option<Ns>,
+    /// The first of them.
+    next: Option<Ns>,
+}
+
+impl RunnerDuties {
+    /// Returns the time of the next duty.
+    pub(super) const fn next(&self) -> Option<Ns> {
+        self.next
+    }
+
+    /// Returns until when frames are kept for the partition.
+    pub(super) const fn promise_ends(&self) -> Option<Ns> {
+        self.promise_ends
+    }
+
+    /// Sets until when frames are kept for the partition.
+    pub(super) fn set_promise(&mut self, ends: Option<Ns>) {
+        self.promise_ends = ends;
+        self.look();
+    }
+
+    /// Returns whether the guest has been asked to end.
+    pub(super) const fn is_stopping(&self) -> bool {
+        self.stop_ends.is_some()
+    }
+
+    /// Sets when a guest that has been asked to end is stopped hard.
+    pub(super) fn set_stop(&mut self, ends: Option<Ns>) {
+        self.stop_ends = ends;
+        self.look();
+    }
+
+    /// Returns the duty that is due at `now_ns`.
+    pub(super) fn due(&self, now_ns: Ns) -> Option<RunnerDuty> {
+        let is_due = |at: Option<Ns>| at.is_some_and(|at| now_ns >= at);
+        if is_due(self.stop_ends) {
+            return Some(RunnerDuty::StopHard);
+        }
+        is_due(self.promise_ends).then_some(RunnerDuty::EndPromise)
+    }
+
+    fn look(&mut self) {
+        self.next = [self.promise_ends, self.stop_ends].into_iter().flatten().min();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_duty_is_the_first_that_is_left() {
+        let (early, late) = (Some(Ns::new(5)), Some(Ns::new(9)));
+        let mut duties = RunnerDuties::default();
+        assert_eq!((duties.next(), duties.due(Ns::MAX)), (None, None));
+        duties.set_promise(late);
+        duties.set_stop(early);
+        assert_eq!((duties.next(), duties.is_stopping()), (early, true));
+        assert_eq!(duties.due(Ns::new(4)), None);
+        assert_eq!(duties.due(Ns::new(5)), Some(RunnerDuty::StopHard));
+        duties.set_stop(None);
+        assert_eq!((duties.next(), duties.promise_ends()), (late, late));
+        assert_eq!(duties.due(Ns::new(8)), None);
+        assert_eq!(duties.due(Ns::new(9)), Some(RunnerDuty::EndPromise));
+        duties.set_promise(None);
+        assert_eq!(duties, RunnerDuties::default());
+    }
+}
