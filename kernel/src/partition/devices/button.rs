@@ -26,6 +26,11 @@ impl PowerButton {
         self.is_pressed = true;
     }
 
+    /// Returns whether a press waits for the guest to open the input.
+    pub const fn is_pressed(&self) -> bool {
+        self.is_pressed
+    }
+
     /// Pulses the input if the button is pressed; returns the message that this sends, if any.
     pub fn pulse(&mut self, ioapic: &mut IoApic) -> Option<RoutedMessage> {
         if !self.is_pressed {

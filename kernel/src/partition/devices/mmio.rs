@@ -54,7 +54,9 @@ impl Platform {
                 let routed = self.ioapic.write(offset, value as u32);
                 self.route(routed);
                 // The write may have opened the button's input.
-                self.pulse_power_button();
+                if self.button.is_pressed() {
+                    self.pulse_power_button();
+                }
             }
             ERST_BASE => return None,
             _ => {}

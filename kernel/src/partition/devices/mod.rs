@@ -177,6 +177,7 @@ impl Platform {
         self.pulse_power_button();
     }
 
+    #[cold]
     fn pulse_power_button(&mut self) {
         let routed = self.button.pulse(&mut self.ioapic);
         self.route(routed);
