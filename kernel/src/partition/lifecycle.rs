@@ -12,7 +12,7 @@
 //! The runner (`partition::runner`) owns the state. [`LifecycleView`] is its projection for other
 //! CPUs, people and requests. The runner publishes the view whenever it sets the state.
 
-use super::loaders::LoadJob;
+use super::loading::KernelLoading;
 use crate::crash::dumps::DumpProgress;
 use crate::crash::gate::RestartGate;
 use crate::host::reaper::TeardownDone;
@@ -31,7 +31,8 @@ pub(super) enum Lifecycle {
     Activating,
     /// The next incarnation needs second-level tables, which are being freed.
     NeedsTables(BackingState),
-    Loading(Box<LoadJob>),
+    /// The kernel is being read and copied into memory.
+    Loading(Box<KernelLoading>),
     Running(ParkReason),
     /// The old memory is being taken apart.
     Retiring {
