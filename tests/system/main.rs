@@ -37,6 +37,7 @@ mod soak;
 mod spaces;
 mod start;
 mod store;
+mod stored;
 mod story;
 mod two_nodes;
 
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
             reach::CASES,
             start::CASES,
             store::CASES,
+            stored::CASES,
             selftests::CASES,
             partition::CASES,
             cpu::CASES,

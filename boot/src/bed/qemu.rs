@@ -104,7 +104,9 @@ fn arguments(machine: &BedMachine, folder: &Path, ports: [u16; 2]) -> Vec<String
         let line = format!("socket,id={name},host=127.0.0.1,port={port},server=off,nodelay=on");
         add(&["-chardev", &line, "-serial", &format!("chardev:{name}")]);
     }
-    for (index, image) in machine.disks.iter().enumerate() {
+    let shared = machine.stores.iter().map(|image| (image, ",share-rw=on"));
+    let disks = machine.disks.iter().map(|image| (image, "")).chain(shared);
+    for (index, (image, sharing)) in disks.enumerate() {
         // `cache=none` bypasses the host's page cache, so the speed is the real disk's, and a FLUSH
         // is a real fdatasync.
         let limit = machine
@@ -115,7 +117,7 @@ fn arguments(machine: &BedMachine, folder: &Path, ports: [u16; 2]) -> Vec<String
             "if=none,id=disk{index},format=raw,cache=none,discard=unmap,{limit}file={}",
             escape(image)
         );
-        add(&["-drive", &drive, "-device", &disk_device(index)]);
+        add(&["-drive", &drive, "-device", &(disk_device(index) + sharing)]);
     }
     if let Some(count) = instruction_count(machine.clock) {
         add(&["-icount", &count, "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);

@@ -105,7 +105,7 @@ pub(super) fn read(
 }
 
 /// Returns whether two paths name the same file, also through links or different folders.
-fn is_same_file(one: &Path, other: &Path) -> bool {
+pub(super) fn is_same_file(one: &Path, other: &Path) -> bool {
     let numbers = |path: &Path| fs::metadata(path).ok().map(|data| (data.dev(), data.ino()));
     match (numbers(one), numbers(other)) {
         (Some(one), Some(other)) => one == other,

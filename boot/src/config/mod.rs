@@ -16,6 +16,7 @@ mod limits;
 mod named;
 mod partition;
 mod spare;
+mod stores;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -55,6 +56,8 @@ pub struct BootPlan {
     pub archive: ModuleArchive,
     /// Image files of the paging devices, in order.
     pub disks: Vec<PathBuf>,
+    /// Images with image stores, in order.
+    pub stores: Vec<PathBuf>,
     /// MiB of memory of the machine.
     pub machine_mib: u64,
     /// CPUs of the machine.
@@ -133,6 +136,7 @@ pub fn read(name: &str, text: &str, base: &Path, bed: Bed) -> Result<BootPlan> {
     for (device, section) in devices.iter().zip(document.root().sections("paging_device")?) {
         device.make_if_missing().map_err(|error| section.error("image", &format!("{error:#}")))?;
     }
+    stores::check(&document.root(), &plan.stores)?;
     Ok(plan)
 }
 
@@ -178,12 +182,14 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
         "paging_device",
         "partition",
         "image",
+        "image_store",
         "spare",
         "at_end",
         "disk_timeout",
         "self_tests",
     ])?;
     let devices = devices::read(&root, base, bed)?;
+    let stores = stores::read(&root, base, bed, &devices)?;
     let mut archive = ModuleArchive::default();
     let partition::Partitions { all: partitions, warnings } =
         partition::read(&root, base, &devices, &mut archive)?;
@@ -220,7 +226,17 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
     let disks = devices.iter().filter_map(PagingDevice::image).collect();
     let warnings = warnings.iter().map(ToString::to_string).collect();
     Ok((
-        BootPlan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings },
+        BootPlan {
+            config,
+            archive,
+            disks,
+            stores,
+            machine_mib,
+            cpus,
+            cpu,
+            disk_bandwidth,
+            warnings,
+        },
         devices,
     ))
 }

@@ -296,6 +296,32 @@ fn without_a_paging_device_nothing_starts_and_nothing_is_made() {
 }
 
 #[test]
+fn an_image_store_is_a_further_disk() {
+    let folder = ConfigFolder::new();
+    let with = |image: &str| {
+        GOOD.replace(
+            "[[partition]]",
+            &format!("[[image_store]]\nimage = \"{image}\"\n[[partition]]"),
+        )
+    };
+    let missing = folder.read(&with("store.img")).unwrap_err();
+    assert!(missing.contains(" image_store.image: ") && missing.contains("store.img"), "{missing}");
+    crate::store::create(&folder.join("store.img"), 8 << 20).unwrap();
+    let plan = folder.read(&with("store.img")).unwrap();
+    assert_eq!((plan.disks.len(), plan.stores), (1, vec![folder.join("store.img")]));
+    let same = folder.read(&with("a.img")).unwrap_err();
+    assert!(same.contains("image_store.image: is another disk of this machine already"), "{same}");
+    let none = read(
+        "demo.toml",
+        &with("store.img").replace("image = \"a.img\"\nsize", "memory"),
+        folder.0.path(),
+        Bed::Bochs,
+    );
+    let none = none.unwrap_err().to_string();
+    assert!(none.contains("image_store.image: Bochs has no virtio disks"), "{none}");
+}
+
+#[test]
 fn foreign_data_is_named_and_stays() {
     let folder = ConfigFolder::new();
     let mut data = vec![0_u8; 288 << 20];

@@ -13,8 +13,9 @@
 
 use super::{Cookie, MAX_DISKS};
 
-/// Most requests that tasks may have in flight on one disk, including the claim's beat.
-pub const PER_DISK: usize = 33;
+/// Most requests that tasks may have in flight on one disk, including the claim's beat and a
+/// request of its image stores.
+pub const PER_DISK: usize = 34;
 /// Completions that the mailbox holds: for each request on each disk, its completion and its late
 /// one.
 pub const MAILBOX_DEPTH: usize = 2 * PER_DISK * MAX_DISKS;

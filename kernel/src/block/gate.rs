@@ -8,7 +8,8 @@
 //!   Unshared                     a memory-backed disk: all, always
 //! ```
 //!
-//! Requests of [`QueueLane::Beat`] pass until the disk is given up: they renew the lease.
+//! Requests of [`QueueLane::Beat`] pass until the disk is given up: they renew the lease. So do
+//! those of [`QueueLane::Store`]: an image store is for all nodes.
 
 use super::{DiskOperation, QueueLane, SubmitError};
 use crate::time::Ns;
@@ -80,7 +81,7 @@ impl SubmitGate {
         match self.0.load(Ordering::Acquire) {
             UNSHARED => Ok(()),
             GIVEN_UP => Err(SubmitError::Failed),
-            _ if lane == QueueLane::Beat => Ok(()),
+            _ if lane != QueueLane::Common => Ok(()),
             UNCLAIMED if operation == DiskOperation::Read => Ok(()),
             UNCLAIMED => Err(SubmitError::Failed),
             end if now_ns().as_u64() <= end => Ok(()),
@@ -108,7 +109,9 @@ mod tests {
             let expected =
                 if operation == DiskOperation::Read { Ok(()) } else { Err(SubmitError::Failed) };
             assert_eq!(gate.check(QueueLane::Common, operation, || Ns::ZERO), expected);
-            assert_eq!(gate.check(QueueLane::Beat, operation, || Ns::ZERO), Ok(()));
+            for lane in [QueueLane::Beat, QueueLane::Store] {
+                assert_eq!(gate.check(lane, operation, || Ns::ZERO), Ok(()));
+            }
         }
     }
 
@@ -135,7 +138,7 @@ mod tests {
         gate.open_until(Ns::new(100));
         gate.give_up();
         gate.open_until(Ns::from_us(1));
-        for lane in [QueueLane::Common, QueueLane::Beat] {
+        for lane in [QueueLane::Common, QueueLane::Beat, QueueLane::Store] {
             assert_eq!(
                 gate.check(lane, DiskOperation::Read, || Ns::ZERO),
                 Err(SubmitError::Failed)

@@ -57,6 +57,9 @@ pub enum QueueLane {
     /// The reserved slot too: a full queue does not delay the request. For the beat of a claim, one
     /// at a time.
     Beat,
+    /// As `Common`, for an image store: all nodes that see the disk may use it at the same time, by
+    /// rules of its own, so that it needs no lease.
+    Store,
 }
 
 /// One request. For a read or a write the lengths of the segments add up to the range; otherwise

@@ -1,7 +1,7 @@
 //! Commands of an operator or a harness: one parser for the monitor's text and one for JSON lines.
 
 pub use super::command_error::CommandError;
-use super::definition::{self, Definition, PolicyOptions};
+use super::definition::{self, Definition, DefinitionScope, PolicyOptions};
 use crate::space::DumpSelector;
 use crate::time::Ns;
 use serde::Deserialize;
@@ -30,7 +30,9 @@ pub enum MonitorCommand<'a> {
     /// Change what the next crash of a partition leads to.
     Set(&'a str, PolicyOptions),
     /// Remove the definition of a partition that has stopped.
-    Undefine(&'a str),
+    Undefine(&'a str, DefinitionScope),
+    /// Image stores, their images and definitions.
+    Store,
     /// Type bytes at a partition's console: two hexadecimal digits each.
     Type(&'a str, &'a str),
     /// Evict up to this many pages of a partition now (tests, `bench`).
@@ -65,10 +67,13 @@ raw PARTITION      the same for programs that use the whole screen: others' line
                         until Ctrl-]
 stop PARTITION [timeout=60s]  press its power button; stop it hard if it has not ended in time
 kill PARTITION     stop it at once, without asking the guest
-start PARTITION    start it again after a stop
+start PARTITION    start it again after a stop, or from its definition in an image store
 set PARTITION [dump=aided|off] [restart=threshold|immediate|never]  from its next crash on
 define PARTITION memory=64M kernel=MODULE [initrd=MODULE] [cmdline=\"...\"] [dump=] [restart=]
-undefine PARTITION remove it after a stop; its dumps stay
+define PARTITION memory=64M store=STORE kernel=IMAGE [initrd=IMAGE] ... [scope=node]
+                   with images of a store, for all nodes that see it, or for this node alone
+undefine PARTITION [scope=node]  remove it after a stop, from its store too; its dumps stay
+store              image stores, their images and definitions
 release DUMP       give a dump's paging space back: the first eight digits of its name, or more
 release PARTITION [N]  give all its dumps' paging spaces back, or only that of incarnation N
 evict PARTITION N  evict up to N of its pages now
@@ -89,6 +94,8 @@ struct JsonCommand<'a> {
     definition: Option<Definition<'a>>,
     restart: Option<&'a str>,
     timeout_ns: Option<u64>,
+    #[serde(default)]
+    scope: DefinitionScope,
 }
 
 /// The arguments after a command's word.
@@ -135,7 +142,7 @@ fn build<'a>(
         "stop" => MonitorCommand::Stop(name?, arguments.timeout.unwrap_or(STOP_TIMEOUT)),
         "kill" => MonitorCommand::Stop(name?, Ns::ZERO),
         "start" => MonitorCommand::Start(name?),
-        "undefine" => MonitorCommand::Undefine(name?),
+        "store" => MonitorCommand::Store,
         "release" => release(arguments)?,
         "type" => {
             let bytes =
@@ -159,6 +166,10 @@ pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<
     let rest = line.trim_start().strip_prefix(word).unwrap_or("");
     match word {
         "define" => return Some(definition::definition(rest).map(MonitorCommand::Define)),
+        "undefine" => {
+            let parsed = definition::scoped(rest);
+            return Some(parsed.map(|(name, scope)| MonitorCommand::Undefine(name, scope)));
+        }
         "set" => {
             let parsed = definition::policy(rest);
             return Some(parsed.map(|(name, options)| MonitorCommand::Set(name, options)));
@@ -206,10 +217,15 @@ fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>
             let found = line.definition.ok_or(CommandError::MissingArgument("a definition"))?;
             // The parser leaves escapes in texts as they are.
             let texts = [found.name, found.kernel.image, found.cmdline];
-            match texts.into_iter().chain(found.kernel.initrd).find(|text| text.contains('\\')) {
+            let more = found.kernel.initrd.into_iter().chain(found.store);
+            match texts.into_iter().chain(more).find(|text| text.contains('\\')) {
                 Some(text) => Err(CommandError::NoOption(text)),
                 None => Ok(MonitorCommand::Define(found)),
             }
+        }
+        "undefine" => {
+            let name = partition.ok_or(CommandError::MissingArgument("a partition's name"))?;
+            Ok(MonitorCommand::Undefine(name, line.scope))
         }
         "set" => {
             let name = partition.ok_or(CommandError::MissingArgument("a partition's name"))?;
@@ -333,7 +349,15 @@ mod tests {
     #[test]
     fn partitions_are_started_stopped_and_changed() {
         assert_eq!(parse_text("start web"), Some(Ok(MonitorCommand::Start("web"))));
-        assert_eq!(parse_text("undefine web"), Some(Ok(MonitorCommand::Undefine("web"))));
+        let undefine = |scope| Ok(MonitorCommand::Undefine("web", scope));
+        assert_eq!(parse_text("undefine web"), Some(undefine(DefinitionScope::Store)));
+        let text = "undefine web scope=node";
+        assert_eq!(parse_text(text), Some(undefine(DefinitionScope::Node)));
+        let json = br#"{"id":1,"command":"undefine","partition":"web","scope":"node"}"#;
+        assert_eq!(parse_json(json), (Some(1), undefine(DefinitionScope::Node)));
+        let json = br#"{"id":1,"command":"undefine","partition":"web","scope":"all"}"#;
+        assert_eq!(parse_json(json), (Some(1), Err(CommandError::Malformed)));
+        assert_eq!(parse_text("store"), Some(Ok(MonitorCommand::Store)));
         let off = PolicyOptions { dump: Some(DumpPolicy::Off), restart: None };
         assert_eq!(parse_text("set web dump=off"), Some(Ok(MonitorCommand::Set("web", off))));
         let json = br#"{"id":1,"command":"set","partition":"web","dump":"off"}"#;

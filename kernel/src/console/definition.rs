@@ -2,6 +2,7 @@
 //! and `poweroff`.
 //!
 //! ```text
+//!   define web memory=64M store=0 kernel=vmlinuz-6.1 initrd=3f2a90c1
 //!   define web memory=64M kernel=web.kernel initrd=web.initrd cmdline="quiet console=ttyS0" dump=off
 //!   {"id":1,"command":"define","definition":{"name":"web","memory_bytes":67108864,"kernel":{"image":"web.kernel"}}}
 //! ```
@@ -40,6 +41,22 @@ pub struct Definition<'a> {
     pub boot_memory_bytes: Option<u64>,
     #[serde(default)]
     pub console: ConsoleRoute,
+    /// The image store that has the kernel; without it, the boot archive has it.
+    #[serde(default)]
+    pub store: Option<&'a str>,
+    #[serde(default)]
+    pub scope: DefinitionScope,
+}
+
+/// Whether a command is about a partition's definition in its store, too.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DefinitionScope {
+    /// It is, if there is a store: all nodes that see it are concerned.
+    #[default]
+    Store,
+    /// This node alone is concerned.
+    Node,
 }
 
 /// The modules of [`KernelModules`].
@@ -163,6 +180,26 @@ pub(super) fn restart(word: &str) -> Option<RestartPolicy> {
     }
 }
 
+/// Reads the word of a scope.
+pub(super) fn scope(word: &str) -> Option<DefinitionScope> {
+    match word {
+        "store" => Some(DefinitionScope::Store),
+        "node" => Some(DefinitionScope::Node),
+        _ => None,
+    }
+}
+
+/// Parses the arguments of `undefine`.
+pub(super) fn scoped(text: &str) -> Result<(&str, DefinitionScope), CommandError<'_>> {
+    let (name, rest) = word(text).ok_or(CommandError::MissingArgument("a partition's name"))?;
+    let Some((next, behind)) = word(rest) else { return Ok((name, DefinitionScope::Store)) };
+    let wrong = CommandError::NoOption(next);
+    match option(next)? {
+        ("scope", value) if word(behind).is_none() => Ok((name, scope(value).ok_or(wrong)?)),
+        _ => Err(wrong),
+    }
+}
+
 /// Parses the arguments of `define`.
 pub(super) fn definition(text: &str) -> Result<Definition<'_>, CommandError<'_>> {
     let missing = CommandError::MissingArgument;
@@ -180,6 +217,8 @@ pub(super) fn definition(text: &str) -> Result<Definition<'_>, CommandError<'_>>
         restart_limit: None,
         boot_memory_bytes: None,
         console: ConsoleRoute::Screen,
+        store: None,
+        scope: DefinitionScope::Store,
     };
     while let Some((next, behind)) = word(rest) {
         rest = behind;
@@ -188,6 +227,8 @@ pub(super) fn definition(text: &str) -> Result<Definition<'_>, CommandError<'_>>
             ("memory", value) => memory = Some(size(value).ok_or(wrong)?),
             ("kernel", value) => image = Some(value),
             ("initrd", value) => definition.kernel.initrd = Some(value),
+            ("store", value) => definition.store = Some(value),
+            ("scope", value) => definition.scope = scope(value).ok_or(wrong)?,
             ("cmdline", value) => definition.cmdline = value,
             ("dump", value) => definition.dump = dump(value).ok_or(wrong)?,
             ("restart", value) => definition.restart = restart(value).ok_or(wrong)?,
@@ -195,7 +236,7 @@ pub(super) fn definition(text: &str) -> Result<Definition<'_>, CommandError<'_>>
         }
     }
     definition.memory_bytes = memory.ok_or(missing("memory=SIZE"))?;
-    definition.kernel.image = image.ok_or(missing("kernel=MODULE"))?;
+    definition.kernel.image = image.ok_or(missing("kernel=NAME"))?;
     Ok(definition)
 }
 
@@ -260,11 +301,24 @@ mod tests {
     }
 
     #[test]
+    fn a_store_and_a_scope_can_be_named() {
+        let web = definition("web memory=1M store=0 kernel=1a2b scope=node").unwrap();
+        assert_eq!((web.store, web.scope), (Some("0"), DefinitionScope::Node));
+        assert_eq!(definition("web memory=1M kernel=k").unwrap().store, None);
+        assert_eq!(scoped(" web"), Ok(("web", DefinitionScope::Store)));
+        assert_eq!(scoped("web scope=node"), Ok(("web", DefinitionScope::Node)));
+        for wrong in ["scope=all", "memory=1M"] {
+            assert_eq!(scoped(&format!("web {wrong}")), Err(CommandError::NoOption(wrong)));
+        }
+        assert_eq!(scoped("web scope=node x"), Err(CommandError::NoOption("scope=node")));
+    }
+
+    #[test]
     fn what_is_wrong_in_a_definition_is_named() {
         let missing = |what| Err(CommandError::MissingArgument(what));
         assert_eq!(definition(""), missing("a partition's name"));
         assert_eq!(definition("web kernel=k"), missing("memory=SIZE"));
-        assert_eq!(definition("web memory=1M"), missing("kernel=MODULE"));
+        assert_eq!(definition("web memory=1M"), missing("kernel=NAME"));
         let odd = [
             "memory=1Q",
             "memory=",

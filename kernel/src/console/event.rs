@@ -53,6 +53,43 @@ pub enum ConsoleEvent<'a> {
     },
     /// Another node has claimed a space; the claim is watched before the space is used.
     Watching { disk: u8, space: u32, node: &'a str },
+    /// Answer to `store`, and at the start: an image store that can be used.
+    Store {
+        id: Option<u64>,
+        store: u8,
+        uuid: Uuid,
+        disk: u8,
+        /// GPT entry; 0 if the store is the whole disk.
+        space: u32,
+        bytes: u64,
+        free_bytes: u64,
+        images: u32,
+        /// Slots for definitions.
+        slots: u32,
+    },
+    /// Answer to `store`: an image.
+    StoredImage {
+        id: u64,
+        store: u8,
+        digest: &'a str,
+        kind: &'a str,
+        state: &'a str,
+        bytes: u64,
+        label: &'a str,
+        kept: bool,
+    },
+    /// Answer to `store`: a definition.
+    StoredDefinition {
+        id: u64,
+        store: u8,
+        slot: u32,
+        partition: &'a str,
+        generation: u64,
+        kernel: &'a str,
+        initrd: Option<&'a str>,
+        /// `None` if this program cannot decode the definition.
+        memory_bytes: Option<u64>,
+    },
     /// A partition is defined; it starts when it is told to.
     Defined { partition: &'a str },
     /// A definition is gone: its name and its place can be used again.

@@ -29,6 +29,7 @@ use crate::sched::queue::{RunQueue, VcpuId};
 use crate::sched::wait::WaitEvent;
 use crate::storage::NodeDisk;
 use crate::storage::spaces::Spaces;
+use crate::storage::stores::ImageStores;
 use crate::sync::{RankedLock, rank};
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
@@ -64,6 +65,8 @@ pub struct Host {
     pub pager: NodePager,
     /// Paging spaces.
     pub spaces: &'static Spaces,
+    /// Image stores.
+    pub stores: &'static ImageStores,
     /// I/O of tasks.
     pub io: &'static AsyncIo,
     /// Work that waits for disks.

@@ -28,7 +28,7 @@
 //! whole.
 
 use super::device::StoreWrite;
-use super::error::{StoreContentError, StoreError, StorePlace, StoreRefusedError};
+use super::error::{StoreContentError, StoreError, StoreFault, StorePlace, StoreRefusedError};
 use super::layout::{StoreLayout, StoreSide};
 use super::slot::{DefinitionName, DefinitionSlot, SlotCopy, SlotState, StoredDefinition};
 use super::superblock::StoreSuperblock;
@@ -65,6 +65,15 @@ struct Survey {
     free: Option<u32>,
 }
 
+/// The partition that a name may belong to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum NameUse {
+    /// None yet.
+    New,
+    /// None, or one whose definition this program may change.
+    NewOrOwn,
+}
+
 /// A program that defines partitions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Definer {
@@ -82,7 +91,29 @@ impl Definer {
     pub async fn define<D: StoreWrite>(
         &self,
         disk: &mut D,
+        definition: StoredDefinition,
+    ) -> Result<Defined, StoreError<D::Error>> {
+        self.define_as(disk, definition, NameUse::NewOrOwn).await
+    }
+
+    /// Defines a partition whose name the store does not have. Of two programs that do so at the
+    /// same time, at most one succeeds.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] with the reason; nothing has changed then.
+    pub async fn define_new<D: StoreWrite>(
+        &self,
+        disk: &mut D,
+        definition: StoredDefinition,
+    ) -> Result<Defined, StoreError<D::Error>> {
+        self.define_as(disk, definition, NameUse::New).await
+    }
+
+    async fn define_as<D: StoreWrite>(
+        &self,
+        disk: &mut D,
         mut definition: StoredDefinition,
+        name: NameUse,
     ) -> Result<Defined, StoreError<D::Error>> {
         definition.check()?;
         self.images_are_there(disk, &definition).await?;
@@ -92,6 +123,10 @@ impl Definer {
             survey = self.survey(disk, &definition.name, None).await?;
         }
         match survey.defined {
+            Some(slot) if name == NameUse::New => {
+                let earlier = slot.definition().map_or(0, |earlier| earlier.generation);
+                Err(StoreRefusedError::Exists(earlier).into())
+            }
             Some(slot) => self.again(disk, slot, definition).await,
             None if survey.is_busy => Err(StoreRefusedError::Busy.into()),
             None => {
@@ -125,13 +160,20 @@ impl Definer {
         disk: &mut D,
     ) -> Result<u32, StoreError<D::Error>> {
         let mut pending = alloc::vec::Vec::new();
-        find::each(disk, &self.superblock, |slot| {
+        let no_room = find::each(disk, &self.superblock, |slot| {
             if slot.is_pending() {
+                let place = StorePlace::Slot(slot.number, StoreSide::A);
+                if pending.try_reserve(1).is_err() {
+                    return Some(StoreContentError { place, fault: StoreFault::OutOfMemory });
+                }
                 pending.push(slot);
             }
-            None::<()>
+            None
         })
         .await?;
+        if let Some(error) = no_room {
+            return Err(error.into());
+        }
         if pending.is_empty() {
             return Ok(0);
         }

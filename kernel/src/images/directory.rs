@@ -7,6 +7,7 @@ use super::entry::{ImageDigest, ImageState, StoredImage};
 use super::error::{StoreContentError, StoreFault, StorePlace};
 use super::layout::{BLOCK, DIRECTORY_LEN, MAX_IMAGES, StoreLayout, StoreSide};
 use super::raw::{DIRECTORY_MAGIC, RawStoreDirectory, check, head, seal};
+use crate::arch::heap;
 use crate::mm::crc::crc32c;
 use crate::space::Uuid;
 use alloc::vec::Vec;
@@ -183,10 +184,7 @@ fn are_apart(images: &[StoredImage]) -> Result<(), StoreFault> {
 
 /// Makes zeros.
 pub(super) fn zeros(len: usize) -> Result<Vec<u8>, StoreFault> {
-    let mut bytes = Vec::new();
-    bytes.try_reserve_exact(len).map_err(|_| StoreFault::OutOfMemory)?;
-    bytes.resize(len, 0);
-    Ok(bytes)
+    heap::zeroed(len).map_err(|_| StoreFault::OutOfMemory)
 }
 
 #[cfg(test)]

@@ -135,6 +135,8 @@ pub enum StoreRefusedError {
     NoDefinition,
     /// Definitions name the image; this is the slot of the first.
     Named(u32),
+    /// The store has a definition of this name: how often it was defined.
+    Exists(u64),
     /// Another program defines a partition of the same name now.
     Busy,
     /// Another program has changed the same place meanwhile.
@@ -164,6 +166,9 @@ impl core::fmt::Display for StoreRefusedError {
             Self::NoImage(image) => write!(f, "there is no image {}", image.short()),
             Self::NoDefinition => f.write_str("there is no such definition"),
             Self::Named(slot) => write!(f, "the definition in slot {slot} names the image"),
+            Self::Exists(generation) => {
+                write!(f, "the store has a partition of that name, generation {generation}")
+            }
             Self::Busy => f.write_str("another program defines that partition now"),
             Self::Overtaken => f.write_str("another program has changed the store meanwhile"),
             Self::TooSlow => {

@@ -6,6 +6,7 @@ use super::error::{StoreContentError, StoreError, StoreFault, StorePlace};
 use super::layout::{BLOCK, SLOTS_AT_ONCE, StoreLayout, StoreSide};
 use super::slot::{DefinitionSlot, StoredDefinition};
 use super::superblock::StoreSuperblock;
+use alloc::vec::Vec;
 
 /// Bytes of the slots that are read at once.
 const READ_LEN: usize = 2 * BLOCK * SLOTS_AT_ONCE as usize;
@@ -54,6 +55,27 @@ pub async fn slot<D: StoreRead>(
     let (blocks, _) = bytes.as_chunks::<BLOCK>();
     let [a, b] = blocks else { return Err(no_memory(StoreFault::Impossible("size")).into()) };
     Ok(DefinitionSlot::decode(number, [a, b], superblock.store))
+}
+
+/// Returns the numbers of the slots that are not free, in order.
+///
+/// # Errors
+/// The disk's error, or [`StoreFault::OutOfMemory`].
+pub async fn in_use<D: StoreRead>(
+    disk: &mut D,
+    superblock: &StoreSuperblock,
+) -> Result<Vec<u32>, StoreError<D::Error>> {
+    let mut numbers = Vec::new();
+    let most = superblock.layout.slots() as usize;
+    numbers.try_reserve_exact(most).map_err(|_| no_memory(StoreFault::OutOfMemory))?;
+    each(disk, superblock, |slot| {
+        if !slot.is_free() {
+            numbers.push(slot.number);
+        }
+        None::<()>
+    })
+    .await?;
+    Ok(numbers)
 }
 
 /// Finds the definition of a partition.

@@ -45,6 +45,8 @@ pub mod error;
 pub mod extents;
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+pub mod fake_store;
 pub mod find;
 pub mod layout;
 pub mod open;

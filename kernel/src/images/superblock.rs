@@ -19,6 +19,14 @@ pub struct StoreSuperblock {
     pub created_ns: u64,
 }
 
+/// Bytes at the start of a disk that show whether it is a store.
+pub const HEAD_LEN: usize = 2 * BLOCK;
+
+/// Returns whether a disk that begins with `head` is a store, of whatever version and state.
+pub fn is_store(head: &[u8]) -> bool {
+    head.as_chunks::<BLOCK>().0.iter().any(|block| block.starts_with(&SUPERBLOCK_MAGIC))
+}
+
 impl StoreSuperblock {
     /// Encodes a copy.
     pub fn encode(&self) -> [u8; BLOCK] {

@@ -134,6 +134,19 @@ fn contents(bytes: &[u8]) -> Contents {
 }
 
 #[test]
+fn a_name_that_the_store_has_is_not_taken_by_a_new_definition() {
+    let disk = &mut formatted();
+    let kernel = add_now(disk, &content(1, 4096));
+    run(definer(2).define_new(disk, definition("web", kernel))).unwrap().unwrap();
+    let before = contents(&disk.bytes);
+    let refused = run(definer(3).define_new(disk, definition("web", kernel))).unwrap();
+    assert_eq!(refused, Err(StoreError::Refused(StoreRefusedError::Exists(1))));
+    assert_eq!(contents(&disk.bytes), before);
+    run(definer(3).undefine(disk, "web")).unwrap().unwrap();
+    run(definer(3).define_new(disk, definition("web", kernel))).unwrap().unwrap();
+}
+
+#[test]
 fn an_image_and_a_definition_read_back() {
     let disk = &mut formatted();
     let (kernel, initrd) = (content(1, 3 * CHUNK + 5), content(2, 4096));

@@ -39,6 +39,7 @@ use crate::sched::queue::RunQueue;
 use crate::space::Uuid;
 use crate::storage::NodeDisk;
 use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, Spaces};
+use crate::storage::stores::{ImageStores, STORE_BUFFER, StoreDevice};
 use crate::sync::RankedLock;
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
@@ -92,6 +93,7 @@ pub fn node(
     }
     let node_uuid = name_of_start(&archive);
     let spaces: &'static Spaces = Box::leak(Box::new(Spaces::new(devices, io, tasks, node_uuid)));
+    let stores = stores(memory, spaces, io, node_uuid)?;
     let map = direct_map();
     let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces)?, *map));
     let frames = Arc::new(pool(memory, config)?);
@@ -133,6 +135,7 @@ pub fn node(
         memory: map,
         pager,
         spaces,
+        stores,
         io,
         tasks,
         reaper: Reaper::new(),
@@ -200,6 +203,20 @@ fn buffer(memory: &mut PhysicalMemory, bytes: usize) -> Result<DmaRegion, NodeSt
         .ok_or_else(|| trouble("machine", "no memory for a disk's buffer".into()))?;
     // SAFETY: `take` gives memory away for good.
     Ok(unsafe { DmaRegion::of_taken(range) })
+}
+
+/// Makes the image stores that lie on the disks.
+fn stores(
+    memory: &mut PhysicalMemory,
+    spaces: &Spaces,
+    io: &'static AsyncIo,
+    writer: Uuid,
+) -> Result<&'static ImageStores, NodeStartError> {
+    let mut devices = Vec::new();
+    for (place, disk) in spaces.stores() {
+        devices.push(StoreDevice::new(place, disk, buffer(memory, STORE_BUFFER)?));
+    }
+    Ok(Box::leak(Box::new(ImageStores::new(devices.into(), io, writer))))
 }
 
 /// Takes frames for second-level tables. They are enough for a fixed number of dump images; a

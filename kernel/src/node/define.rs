@@ -8,7 +8,10 @@
 //! Commands only check and ask; the runner acts in its next turn.
 
 mod check;
+mod choose;
 mod error;
+pub mod stored;
+mod trial;
 
 pub use error::DefinitionError;
 
@@ -29,6 +32,7 @@ use crate::partition::shared::{CrashPolicy, PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::reserve::{SpaceNeed, own_spaces};
 use crate::storage::spaces::SpaceTenant;
+use crate::storage::stores::StoreOrigin;
 use crate::time::Ns;
 use crate::virt::face::Vcpu;
 use alloc::boxed::Box;
@@ -56,6 +60,20 @@ pub fn find(
 /// # Errors
 /// [`DefinitionError`]; nothing has changed then.
 pub fn define(node: &'static Node, config: PartitionConfig) -> Result<(), DefinitionError> {
+    let layout = check::check(node, &config)?;
+    check::modules(node, &config, &layout)?;
+    place(node, config, None)
+}
+
+/// Puts a checked partition, stopped, into a slot.
+///
+/// # Errors
+/// [`DefinitionError`]; nothing has changed then.
+fn place(
+    node: &'static Node,
+    config: PartitionConfig,
+    origin: Option<StoreOrigin>,
+) -> Result<(), DefinitionError> {
     let (host, registry) = (node.host, &node.registry);
     let source = registry.source().ok_or(DefinitionError::Starting)?;
     refuse_at_end(node)?;
@@ -63,7 +81,7 @@ pub fn define(node: &'static Node, config: PartitionConfig) -> Result<(), Defini
     if !heap::has_piece(size_of::<Runner>() + BESIDE_RUNNER) {
         return Err(DefinitionError::NoHeap);
     }
-    let shared = Arc::new(SharedPartition::stopped(config));
+    let shared = Arc::new(SharedPartition::stopped(config, origin));
     let no_slot = || DefinitionError::NoSlot(registry.slots());
     let vcpu = source.make(&shared).ok_or_else(no_slot)?;
     let Some(id) = registry.claim(&shared) else {
@@ -91,7 +109,7 @@ pub fn start(node: &Node, name: &str) -> Result<(), DefinitionError> {
     if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping) {
         return Err(DefinitionError::NotStopped(name.into(), view));
     }
-    if shared.is_asked_to(PartitionRequest::Leave) {
+    if shared.is_held() || shared.is_asked_to(PartitionRequest::Leave) {
         return Err(DefinitionError::Leaving(name.into()));
     }
     shared.ask(PartitionRequest::Start);
@@ -141,17 +159,7 @@ pub fn set(
 /// # Errors
 /// [`DefinitionError`] if there is none, or it has not stopped.
 pub fn undefine(node: &Node, name: &str) -> Result<(), DefinitionError> {
-    let (id, shared) = find(node, name)?;
-    let view = shared.view();
-    if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping) {
-        return Err(DefinitionError::NotStopped(name.into(), view));
-    }
-    if shared.is_asked_to(PartitionRequest::Start) {
-        return Err(DefinitionError::AboutToStart(name.into()));
-    }
-    if shared.is_asked_to(PartitionRequest::Leave) {
-        return Err(DefinitionError::Leaving(name.into()));
-    }
+    let (id, shared) = find_to_leave(node, name)?;
     if node.host.keys_to.get() == id {
         output::leave_raw();
         let mut others = node.partitions().map(|(other, _)| other).filter(|other| *other != id);
@@ -160,6 +168,25 @@ pub fn undefine(node: &Node, name: &str) -> Result<(), DefinitionError> {
     shared.ask(PartitionRequest::Leave);
     node.host.poke(id);
     Ok(())
+}
+
+/// Returns a partition that may leave.
+fn find_to_leave(
+    node: &Node,
+    name: &str,
+) -> Result<(PartitionId, Arc<SharedPartition>), DefinitionError> {
+    let (id, shared) = find(node, name)?;
+    let view = shared.view();
+    if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping) {
+        return Err(DefinitionError::NotStopped(name.into(), view));
+    }
+    if shared.is_asked_to(PartitionRequest::Start) {
+        return Err(DefinitionError::AboutToStart(name.into()));
+    }
+    if shared.is_held() || shared.is_asked_to(PartitionRequest::Leave) {
+        return Err(DefinitionError::Leaving(name.into()));
+    }
+    Ok((id, shared))
 }
 
 /// Reserves spaces for all partitions of the configuration.

@@ -7,6 +7,7 @@
 
 use super::build::{self, NodeStartError};
 use super::measure::{self, bench};
+use super::monitor::stores;
 use super::registry::VcpuSource;
 use super::{Node, cpu, services};
 use crate::arch::percpu::CpuId;
@@ -113,6 +114,7 @@ fn start(
     build::check_heap(node)?;
     block_on(node, node.host.spaces.open());
     node.host.spaces.resume();
+    stores::tell_all(node);
     match prepare(node, &config) {
         Ok(()) => Ok(node),
         Err(trouble) => {

@@ -13,7 +13,7 @@
 //! CPUs, people and requests. The runner publishes the view whenever it sets the state, and
 //! *shutting down* when it presses a running guest's power button.
 
-use super::loaders::LoadJob;
+use super::loading::KernelLoading;
 use crate::crash::dumps::DumpProgress;
 use crate::crash::gate::RestartGate;
 use crate::host::reaper::TeardownDone;
@@ -32,7 +32,8 @@ pub(super) enum Lifecycle {
     Activating,
     /// The next incarnation needs second-level tables, which are being freed.
     NeedsTables(BackingState),
-    Loading(Box<LoadJob>),
+    /// The kernel is being read and copied into memory.
+    Loading(Box<KernelLoading>),
     Running(ParkReason),
     /// The old memory is being taken apart.
     Retiring {

@@ -18,6 +18,7 @@ pub mod lead;
 pub mod lengths;
 pub mod lifecycle;
 pub mod loaders;
+mod loading;
 pub mod machine;
 pub mod msr;
 pub mod offer;

@@ -9,6 +9,7 @@ use super::lifecycle::LifecycleView;
 use crate::config::{self, DumpPolicy, RestartPolicy};
 use crate::console::ring::ByteRing;
 use crate::partition_id::PartitionId;
+use crate::storage::stores::StoreOrigin;
 use crate::sync::{RankedLock, rank};
 use crate::time::{AtomicNs, Ns};
 use arrayvec::ArrayVec;
@@ -82,10 +83,14 @@ pub struct SharedPartition {
     /// Its configuration. [`Self::policy`] has the present values of `dump` and `restart`.
     pub config: config::PartitionConfig,
     policy: AtomicU8,
+    /// The place of its kernel and initrd if they are in an image store, not in the boot archive.
+    pub stored: Option<StoreOrigin>,
     /// Exits of its vCPU so far, counted by the CPU that runs it.
     pub exits: ExitCounts,
     /// Crashes so far that left no dump, because the largest number of dumps was kept already.
     pub dumps_skipped: AtomicU64,
+    /// Its definition is being removed from its store: it neither starts nor leaves meanwhile.
+    is_held: AtomicBool,
     requests: AtomicU32,
     /// How long the guest has for [`PartitionRequest::ShutDown`].
     shutdown_ns: AtomicNs,
@@ -102,22 +107,29 @@ pub struct SharedPartition {
 impl SharedPartition {
     /// Makes the shared part of a partition that starts as soon as it can.
     pub fn new(config: config::PartitionConfig) -> Self {
-        Self::with_view(config, LifecycleView::Waiting)
+        Self::with_view(config, None, LifecycleView::Waiting)
     }
 
-    /// Makes the shared part of a partition that starts only when it is told to.
-    pub fn stopped(config: config::PartitionConfig) -> Self {
-        Self::with_view(config, LifecycleView::Stopped)
+    /// Makes the shared part of a partition that starts only when it is told to, with images from
+    /// the boot archive or from a store.
+    pub fn stopped(config: config::PartitionConfig, stored: Option<StoreOrigin>) -> Self {
+        Self::with_view(config, stored, LifecycleView::Stopped)
     }
 
-    fn with_view(config: config::PartitionConfig, view: LifecycleView) -> Self {
+    fn with_view(
+        config: config::PartitionConfig,
+        stored: Option<StoreOrigin>,
+        view: LifecycleView,
+    ) -> Self {
         let policy = CrashPolicy { dump: config.dump, restart: config.restart };
         Self {
             number: AtomicU16::new(0),
             config,
             policy: AtomicU8::new(policy.pack()),
+            stored,
             exits: ExitCounts::default(),
             dumps_skipped: AtomicU64::new(0),
+            is_held: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             shutdown_ns: AtomicNs::new(Ns::ZERO),
             view: AtomicU8::new(view as u8),
@@ -152,6 +164,21 @@ impl SharedPartition {
     /// Returns the partition's name.
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// Keeps it from starting and from leaving; returns whether it was free to.
+    pub fn hold(&self) -> bool {
+        !self.is_held.swap(true, Ordering::AcqRel)
+    }
+
+    /// Ends [`Self::hold`].
+    pub fn let_go(&self) {
+        self.is_held.store(false, Ordering::Release);
+    }
+
+    /// Returns whether it is kept from starting and from leaving.
+    pub fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Acquire)
     }
 
     /// Sends a request. The caller must then kick the partition's CPU.

@@ -3,5 +3,6 @@
 pub mod describe;
 pub mod disk;
 pub mod spaces;
+pub mod stores;
 
 pub use disk::NodeDisk;

@@ -116,6 +116,10 @@ struct Space {
 /// All spaces of a node.
 pub struct Spaces {
     devices: Vec<PagingDevice>,
+    /// Image stores on the same disks.
+    stores: Vec<SpaceLocation>,
+    /// A disk is not for image stores alone.
+    has_devices: bool,
     spaces: Vec<Space>,
     io: &'static AsyncIo,
     tasks: &'static Tasks,
@@ -148,6 +152,7 @@ impl Spaces {
         node: Uuid,
     ) -> Self {
         let places = discover::places(&devices);
+        let has_devices = (0..devices.len()).any(|disk| !places.is_for_stores(disk));
         let space = |place| Space {
             place,
             inner: RankedLock::new(SpaceInner {
@@ -166,7 +171,9 @@ impl Spaces {
             }),
         };
         Self {
-            spaces: places.into_iter().map(space).collect(),
+            spaces: places.spaces.into_iter().map(space).collect(),
+            stores: places.stores,
+            has_devices,
             devices,
             io,
             tasks,
@@ -270,9 +277,15 @@ impl Spaces {
         self.spaces.len()
     }
 
-    /// Returns whether there is a paging device, whatever it holds.
+    /// Returns whether there is a paging device, whatever it holds; a disk that has nothing but
+    /// image stores is none.
     pub const fn has_devices(&self) -> bool {
-        !self.devices.is_empty()
+        self.has_devices
+    }
+
+    /// Returns the image stores that were found beside the spaces, with their disks.
+    pub fn stores(&self) -> impl Iterator<Item = (SpaceLocation, &'static NodeDisk)> {
+        self.stores.iter().map(|place| (*place, self.devices[place.disk].disk()))
     }
 
     /// Describes every space, for `list`.

@@ -3,7 +3,7 @@
 //! The pager polls every disk and puts these completions into the mailbox for tasks.
 //! [`AsyncIo::deliver`] moves each into the slot that its cookie names. Every disk has its own
 //! slots, so a slow or dead disk delays no request for another disk. The last slot of each disk is
-//! for the beat of its claims.
+//! for the beat of its claims, and the one before for its image stores.
 //!
 //! The buffer of [`AsyncIo::transfer`] belongs to the request until the disk answers, even if the
 //! task that awaits it is dropped.
@@ -26,6 +26,17 @@ use arrayvec::ArrayVec;
 
 /// The slot reserved for [`QueueLane::Beat`].
 const BEAT_SLOT: usize = PER_DISK - 1;
+/// The slot reserved for [`QueueLane::Store`].
+const STORE_SLOT: usize = BEAT_SLOT - 1;
+
+/// Returns the lane of a slot's requests.
+const fn lane_of(slot: usize) -> QueueLane {
+    match slot {
+        BEAT_SLOT => QueueLane::Beat,
+        STORE_SLOT => QueueLane::Store,
+        _ => QueueLane::Common,
+    }
+}
 
 #[derive(Debug, Default)]
 enum IoSlot {
@@ -55,10 +66,11 @@ impl DiskSlots {
         Self { slots: [const { IoSlot::Free }; PER_DISK], returned: ArrayVec::new_const() }
     }
 
-    /// Takes a slot of the lane; the beat has one slot of its own and takes no other.
+    /// Takes a slot of the lane; the beat and the stores have one slot each and take no other.
     fn take(&mut self, lane: QueueLane) -> Option<usize> {
         let mut range = match lane {
-            QueueLane::Common => 0..BEAT_SLOT,
+            QueueLane::Common => 0..STORE_SLOT,
+            QueueLane::Store => STORE_SLOT..BEAT_SLOT,
             QueueLane::Beat => BEAT_SLOT..PER_DISK,
         };
         let free = range.find(|&n| matches!(self.slots[n], IoSlot::Free))?;
@@ -80,8 +92,7 @@ impl DiskSlots {
             IoSlot::Pending(buffer) => IoSlot::Done((result, buffer)),
             IoSlot::Overdue(buffer) => IoSlot::Done((Err(DiskError::TimedOut), buffer)),
             IoSlot::Abandoned(buffer) => {
-                let lane = if slot == BEAT_SLOT { QueueLane::Beat } else { QueueLane::Common };
-                self.returned.extend(buffer.map(|buffer| (lane, buffer)));
+                self.returned.extend(buffer.map(|buffer| (lane_of(slot), buffer)));
                 IoSlot::Free
             }
             other => other,

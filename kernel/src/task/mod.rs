@@ -7,6 +7,7 @@
 //! wakes itself, which keeps its CPU from idling.
 
 pub mod io;
+pub mod outcome;
 
 use crate::sync::{RankedLock, rank};
 use alloc::boxed::Box;

@@ -52,7 +52,7 @@ impl RequestSlots {
     /// The highest slot is reserved for the beat, unless it is the only one.
     pub(super) fn next_free(&self, lane: QueueLane) -> Option<u16> {
         let open = match lane {
-            QueueLane::Common => self.free & !self.reserved,
+            QueueLane::Common | QueueLane::Store => self.free & !self.reserved,
             QueueLane::Beat => self.free,
         };
         (open != 0).then(|| open.trailing_zeros() as u16)

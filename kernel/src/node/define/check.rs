@@ -1,15 +1,13 @@
 //! Checks a new definition by the rules of a configuration, before anything is made.
 
 use super::error::DefinitionError;
+use super::trial;
 use crate::config::{self, MAX_RESTARTS, PartitionConfig, RestartLimit, TIMES_NS};
 use crate::mm::layout::RamLayout;
 use crate::node::{Node, capacity};
-use crate::partition::acpi::AcpiTables;
-use crate::partition::command_line::{self, Added};
-use crate::partition::loaders::{self, ImageSource, LoadRequest};
 use alloc::vec::Vec;
 
-/// Checks a definition; returns the layout of its memory.
+/// Checks a definition apart from its images; returns the layout of its memory.
 ///
 /// # Errors
 /// The first rule that it breaks.
@@ -23,12 +21,6 @@ pub(super) fn check(node: &Node, config: &PartitionConfig) -> Result<RamLayout, 
         return Err(DefinitionError::NameInUse(name.clone()));
     }
     values(config)?;
-    let modules = [Some(&config.kernel.image), config.kernel.initrd.as_ref()];
-    for module in modules.into_iter().flatten() {
-        if node.host.archive.module(module).is_none() {
-            return Err(DefinitionError::NoModule(module.clone()));
-        }
-    }
     if others.len() >= node.registry.slots() {
         return Err(DefinitionError::NoSlot(node.registry.slots()));
     }
@@ -38,16 +30,25 @@ pub(super) fn check(node: &Node, config: &PartitionConfig) -> Result<RamLayout, 
     all.push((name, config.memory_bytes));
     capacity::check_together(node.host, &all)?;
     capacity::check_tables(node.host, &all)?;
-    let request = LoadRequest {
-        kernel: &config.kernel,
-        // The longest command line that any incarnation gets.
-        cmdline: &command_line::with_added(&config.cmdline, Added::LONGEST),
-        layout: &layout,
-        acpi: &AcpiTables::new(),
-    };
-    loaders::plan(&node.host.archive as &dyn ImageSource, &request)
-        .map_err(DefinitionError::Load)?;
     Ok(layout)
+}
+
+/// Checks that the boot archive has kernel and initrd, and that the kernel starts with them.
+///
+/// # Errors
+/// The module that is missing, or why the kernel does not start.
+pub(super) fn modules(
+    node: &Node,
+    config: &PartitionConfig,
+    layout: &RamLayout,
+) -> Result<(), DefinitionError> {
+    let modules = [Some(&config.kernel.image), config.kernel.initrd.as_ref()];
+    for module in modules.into_iter().flatten() {
+        if node.host.archive.module(module).is_none() {
+            return Err(DefinitionError::NoModule(module.clone()));
+        }
+    }
+    trial::plan(&node.host.archive, config, layout).map_err(DefinitionError::Load)
 }
 
 /// Checks the values that no other part of the node checks.

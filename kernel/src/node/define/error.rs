@@ -1,9 +1,11 @@
 //! Why a command on a partition's definition is refused.
 
-use crate::config;
+use crate::config::{self, ConfigError};
 use crate::node::capacity::CapacityError;
 use crate::partition::lifecycle::LifecycleView;
 use crate::partition::loaders::LoadError;
+use crate::storage::stores::{ImageReadError, StoreAtError, StoreId};
+use alloc::boxed::Box;
 use alloc::string::String;
 use core::fmt;
 
@@ -40,6 +42,30 @@ pub enum DefinitionError {
     AboutToStart(String),
     /// It is being undefined.
     Leaving(String),
+    /// No store has this number, or a name that begins with these digits.
+    NoStore(String),
+    /// As many commands on stores as can be are under way.
+    StoresBusy,
+    /// No image of a store has this label, or a digest that begins with these digits.
+    NoImage(String, StoreId),
+    /// Several images have the label or the digits; two of their digests.
+    SeveralImages(String, [String; 2]),
+    /// A store has a definition of this name already.
+    NameInStore(String, StoreId),
+    /// Two stores have a definition of this name.
+    SeveralStores(String, StoreId, StoreId),
+    /// The definition in a store cannot be decoded.
+    Undecodable(String, StoreId, ConfigError),
+    /// The definition in a store has another partition, or other images, than its slot says.
+    OtherDefinition(String, StoreId),
+    /// Another store lies where a partition's store was.
+    OtherStore(String, StoreId),
+    /// A store cannot be used.
+    Store(Box<StoreAtError>),
+    /// The kernel cannot be read from its store.
+    Image(Box<ImageReadError>),
+    /// The store has the definition, and this node refuses it.
+    OnlyInStore(String, Box<DefinitionError>),
 }
 
 impl fmt::Display for DefinitionError {
@@ -70,7 +96,59 @@ impl fmt::Display for DefinitionError {
             Self::Stopped(name) => write!(f, "{name} has stopped already"),
             Self::AboutToStart(name) => write!(f, "{name} is about to start: stop it first"),
             Self::Leaving(name) => write!(f, "{name} is being undefined"),
+            _ => self.of_store(f),
         }
+    }
+}
+
+impl DefinitionError {
+    /// Writes an error that concerns a store.
+    fn of_store(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoStore(word) => write!(f, "no image store '{word}'; 'store' lists them"),
+            Self::StoresBusy => {
+                f.write_str("other commands on image stores are under way: try again in a moment")
+            }
+            Self::NoImage(word, store) => {
+                write!(f, "image store {} has no image '{word}'; 'store' lists them", store.0)
+            }
+            Self::SeveralImages(word, [one, other]) => {
+                write!(f, "'{word}' stands for several images, give more digits: {one}, {other}")
+            }
+            Self::NameInStore(name, store) => write!(
+                f,
+                "image store {} has a partition {name}: start it, or choose another name",
+                store.0
+            ),
+            Self::SeveralStores(name, one, other) => {
+                write!(f, "{name} is in the image stores {} and {}: remove one", one.0, other.0)
+            }
+            Self::Undecodable(name, store, error) => {
+                write!(f, "the definition of {name} in image store {}: {error}", store.0)
+            }
+            Self::OtherDefinition(name, store) => write!(
+                f,
+                "the definition of {name} in image store {} contradicts its slot",
+                store.0
+            ),
+            Self::OtherStore(name, store) => write!(
+                f,
+                "another store lies at the place of image store {}, which had {name}",
+                store.0
+            ),
+            Self::Store(error) => write!(f, "{error}"),
+            Self::Image(error) => write!(f, "{error}"),
+            Self::OnlyInStore(name, error) => {
+                write!(f, "{name} is in the image store now, but not on this node: {error}")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<StoreAtError> for DefinitionError {
+    fn from(error: StoreAtError) -> Self {
+        Self::Store(Box::new(error))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Carries out the commands of the operator or of a harness.
 
-use super::stats;
+use super::audience::{self, Audience};
+use super::{stats, stores};
 use crate::console::command::{DumpChoice, HELP, MonitorCommand, parse_json, parse_text};
-use crate::console::definition::PolicyOptions;
+use crate::console::definition::{DefinitionScope, PolicyOptions};
 use crate::console::event::ConsoleEvent;
 use crate::console::hex;
 use crate::console::input::{ConsoleMode, KeyDestination};
@@ -10,6 +11,7 @@ use crate::console::output::{leave_raw, print_switch, print_text};
 use crate::console::report;
 use crate::console::utc::UtcTime;
 use crate::node::Node;
+use crate::node::define::stored::has_stored_definition;
 use crate::node::define::{self, DefinitionError};
 use crate::partition::shared::{PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
@@ -24,13 +26,6 @@ use core::sync::atomic::Ordering;
 /// Answer to `type` while the guest has not read the earlier input.
 const BUSY: &str = "busy: the guest has not read what was typed before";
 
-/// Who receives the answer to a command.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Audience {
-    People,
-    Program(u64),
-}
-
 /// Carries out a line typed at the monitor; returns where keys go from then on.
 pub fn text(node: &'static Node, line: &str) -> KeyDestination {
     let done = match parse_text(line) {
@@ -38,10 +33,11 @@ pub fn text(node: &'static Node, line: &str) -> KeyDestination {
         Some(Ok(command)) => carry_out(node, &command, Audience::People),
         Some(Err(error)) => Err(format!("{error}")),
     };
-    done.unwrap_or_else(|error| {
-        print_text(format_args!("error: {error}\n"));
-        KeyDestination::Stay
-    })
+    let keys = *done.as_ref().unwrap_or(&Some(KeyDestination::Stay));
+    if keys.is_some() {
+        audience::answer(Audience::People, done.map(|_| ()));
+    }
+    keys.unwrap_or(KeyDestination::Stay)
 }
 
 /// Carries out a JSON line and answers it; returns where keys go from then on.
@@ -52,12 +48,11 @@ pub fn json(node: &'static Node, line: &[u8]) -> KeyDestination {
         Ok(command) => carry_out(node, &command, Audience::Program(id)),
         Err(error) => Err(format!("{error}")),
     };
-    report(&ConsoleEvent::Reply {
-        id,
-        ok: done.is_ok(),
-        error: done.as_ref().err().map(String::as_str),
-    });
-    done.unwrap_or(KeyDestination::Stay)
+    let keys = *done.as_ref().unwrap_or(&Some(KeyDestination::Stay));
+    if keys.is_some() {
+        audience::answer(Audience::Program(id), done.map(|_| ()));
+    }
+    keys.unwrap_or(KeyDestination::Stay)
 }
 
 /// Answers a JSON line that exceeds the length limit.
@@ -65,31 +60,53 @@ pub fn too_long() {
     report(&ConsoleEvent::Reply { id: 0, ok: false, error: Some("line too long") });
 }
 
+/// Carries out a command; returns where keys go from then on, or `None` if a task answers it later.
 fn carry_out(
     node: &'static Node,
     command: &MonitorCommand<'_>,
     audience: Audience,
-) -> Result<KeyDestination, String> {
+) -> Result<Option<KeyDestination>, String> {
     match *command {
         MonitorCommand::Help => print_text(format_args!("{HELP}")),
         MonitorCommand::List => list(node, audience),
         MonitorCommand::Stats => show_stats(node, audience),
         MonitorCommand::Crash(name) => crash(node, name)?,
-        MonitorCommand::Console(name) => return choose_console(node, name, ConsoleMode::Lines),
-        MonitorCommand::Raw(name) => return choose_console(node, name, ConsoleMode::Raw),
+        MonitorCommand::Console(name) => {
+            return choose_console(node, name, ConsoleMode::Lines).map(Some);
+        }
+        MonitorCommand::Raw(name) => {
+            return choose_console(node, name, ConsoleMode::Raw).map(Some);
+        }
+        MonitorCommand::Store => return later(stores::list(node, audience)),
+        MonitorCommand::Define(definition) if definition.store.is_some() => {
+            return later(stores::define(node, &definition, audience));
+        }
         MonitorCommand::Define(definition) => said(define::define(node, definition.to_config()))?,
+        MonitorCommand::Start(name) if stores::has_to_look(node, name) => {
+            return later(stores::start(node, name, audience));
+        }
         MonitorCommand::Start(name) => said(define::start(node, name))?,
         MonitorCommand::Stop(name, timeout) => said(define::stop(node, name, timeout))?,
         MonitorCommand::Set(name, PolicyOptions { dump, restart }) => {
             said(define::set(node, name, dump, restart))?
         }
-        MonitorCommand::Undefine(name) => said(define::undefine(node, name))?,
+        MonitorCommand::Undefine(name, DefinitionScope::Store)
+            if said(has_stored_definition(node, name))? =>
+        {
+            return later(stores::undefine(node, name, audience));
+        }
+        MonitorCommand::Undefine(name, _) => said(define::undefine(node, name))?,
         MonitorCommand::Release(choice) => release(node, choice)?,
         MonitorCommand::Type(name, bytes) => type_at(node, name, bytes)?,
         MonitorCommand::Evict(name, pages) => evict(node, name, pages)?,
         MonitorCommand::PowerOff(timeout) => power_off(node, timeout),
     }
-    Ok(KeyDestination::Stay)
+    Ok(Some(KeyDestination::Stay))
+}
+
+/// The answer comes later, unless the command was refused at once.
+fn later(begun: Result<(), DefinitionError>) -> Result<Option<KeyDestination>, String> {
+    said(begun).map(|()| None)
 }
 
 /// Ends all partitions, and then the machine.

@@ -9,6 +9,7 @@ mod operator;
 mod panic;
 mod start;
 mod stop;
+mod stored;
 
 use super::disk::SimDisk;
 use super::machine::{SimMachine, SimRam};
@@ -22,7 +23,7 @@ use crate::console::fake as events;
 use crate::host::Host;
 use crate::mm::layout::RamLayout;
 use crate::mm::phys::FrameMemory;
-use crate::node::monitor::commands;
+use crate::node::monitor::{commands, stores};
 use crate::node::registry::VcpuSource;
 use crate::node::services::IdleLimit;
 use crate::node::{cpu, define};
@@ -152,17 +153,34 @@ impl Life {
 
     /// As [`Self::new`], with a pool of `frames` frames.
     fn with(disks: u8, frames: u32, partitions: &[(PartitionConfig, &GuestScript)]) -> Self {
+        Self::beside_stores(disks, frames, partitions, &[])
+    }
+
+    /// As [`Self::with`], with further disks that have these contents.
+    fn beside_stores(
+        disks: u8,
+        frames: u32,
+        partitions: &[(PartitionConfig, &GuestScript)],
+        stores: &[Vec<u8>],
+    ) -> Self {
         let ram = SimRam::new(frames);
         let disk = |n| &*Box::leak(Box::new(SimDisk::new(n, DISK_BYTES, ram.map(), 1)));
+        let store = |(n, content): (u8, &Vec<u8>)| {
+            let disk = disk(n);
+            disk.state().content = content.clone();
+            disk
+        };
         let archive =
             BootArchive::new(tar(&[("kernel", &kernel()), ("initrd", &[0x5a; INITRD_BYTES])]))
                 .expect("an archive");
         let configs: Vec<_> = partitions.iter().map(|(config, _)| config.clone()).collect();
-        let disks = (0..disks).map(disk).collect();
+        let spaces = (0..disks).map(disk);
+        let disks = spaces.chain((disks..).zip(stores).map(store)).collect();
         let mut machine = SimMachine::with(&ram, disks, 1, archive, &configs);
         let host = machine.node.host;
         machine.block_on("open", 60, host.spaces.open());
         host.spaces.resume();
+        stores::tell_all(machine.node);
         let scripts: Vec<_> = partitions.iter().map(|(_, script)| (*script).clone()).collect();
         let named = configs.iter().map(|config| config.name.clone()).zip(scripts.clone());
         let vcpus: &'static ScriptedVcpus = Box::leak(Box::new(ScriptedVcpus {

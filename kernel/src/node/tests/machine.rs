@@ -29,6 +29,7 @@ use crate::sched::queue::RunQueue;
 use crate::space::Uuid;
 use crate::storage::NodeDisk;
 use crate::storage::spaces::{BEAT_BUFFER, BUFFER, PagingDevice, Spaces};
+use crate::storage::stores::{ImageStores, STORE_BUFFER, StoreDevice};
 use crate::sync::RankedLock;
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
@@ -109,6 +110,9 @@ impl SimMachine {
             .collect();
         let (io, tasks) = (leak(AsyncIo::new()), leak(Tasks::new()));
         let spaces = leak(Spaces::new(devices, io, tasks, Uuid::from_entropy(uuid_seed, 7)));
+        let device = |(place, disk)| StoreDevice::new(place, disk, buffer(STORE_BUFFER));
+        let stores = spaces.stores().map(device).collect();
+        let stores = leak(ImageStores::new(stores, io, Uuid::from_entropy(uuid_seed, 7)));
         let memory = leak(ram.frames.map());
         let tables = FrameTable::new(&[ram.tables.region()]).expect("a region");
         let tables = Arc::new(TableReserve::new(tables, ram.tables.map()));
@@ -133,6 +137,7 @@ impl SimMachine {
             memory,
             pager,
             spaces,
+            stores,
             io,
             tasks,
             reaper: Reaper::new(),

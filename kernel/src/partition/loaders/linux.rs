@@ -8,6 +8,7 @@
 
 use alloc::{vec, vec::Vec};
 
+use super::bytes::KernelBytes;
 use super::plan::{CopyContent, LoadCopy};
 use super::{ImageRole, LoadError, LoadPlan, LoadRequest, firmware, memory_map, mp_table, place};
 use crate::addr::{Gpa, PAGE_SIZE};
@@ -96,13 +97,14 @@ pub(super) fn is_bzimage(image: &[u8]) -> bool {
     image.get(at::SIGNATURE..).is_some_and(|rest| rest.starts_with(SIGNATURE))
 }
 
-/// Plans how to start the bzImage `image`.
+/// Plans how to start a bzImage.
 pub(super) fn plan(
-    image: &[u8],
+    kernel: &KernelBytes<'_>,
     initrd: Option<u64>,
     request: &LoadRequest<'_>,
 ) -> Result<LoadPlan, LoadError> {
-    let header = Header::read(image)?;
+    let image = kernel.head()?;
+    let header = Header::read(image, kernel.length())?;
     let longest = u64::from(header.command_line_max).min(place::COMMAND_LINE_BYTES - 1);
     if request.cmdline.len() as u64 > longest {
         return Err(LoadError::CommandLineTooLong(longest as u32));
@@ -130,7 +132,8 @@ pub(super) fn plan(
 }
 
 impl Header {
-    fn read(image: &[u8]) -> Result<Self, LoadError> {
+    /// Reads the header from the first bytes of a kernel of `length` bytes.
+    fn read(image: &[u8], length: u64) -> Result<Self, LoadError> {
         let half = |at: usize| field(image, at).map(u16::from_le_bytes);
         let word = |at: usize| field(image, at).map(u32::from_le_bytes);
         let [flags] = field(image, at::LOADFLAGS)?;
@@ -143,7 +146,7 @@ impl Header {
         let payload = (usize::from(if sectors == 0 { 4 } else { sectors }) + 1) * SECTOR;
         // The size is in units of 16 bytes, rounded up: the file need not fill the last one.
         let rounded = word(at::SYSTEM_SIZE)? as usize * 16;
-        let payload_bytes = rounded.min(image.len().saturating_sub(payload));
+        let payload_bytes = rounded.min((length as usize).saturating_sub(payload));
         if payload_bytes as u64 <= STARTUP_64 || payload_bytes.next_multiple_of(16) < rounded {
             return Err(LoadError::Damaged);
         }

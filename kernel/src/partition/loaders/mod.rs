@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   ImageSource ──recognise──> linux::plan | pvh::plan ──> LoadPlan ──> LoadJob::step ... step ──> vCPU runs
-//!   (boot archive)             by content                  copies, registers   a few pages a step
+//!   (boot archive,             by content                  copies, registers   a few pages a step
+//!    staged ranges)
 //! ```
 //!
 //! Making a plan reads headers only and writes nothing. [`LoadJob`] carries it out in bounded
@@ -12,6 +13,7 @@
 //! Invariants: memory is untouched before the first step, hence zero, so zero bytes need no copy.
 //! All copies of a plan lie in RAM and do not overlap.
 
+mod bytes;
 mod firmware;
 mod linux;
 pub mod memory_map;
@@ -19,6 +21,7 @@ mod mp_table;
 mod place;
 pub mod plan;
 mod pvh;
+pub mod staged;
 
 #[cfg(test)]
 pub mod fake;
@@ -29,12 +32,26 @@ use crate::archive::BootArchive;
 use crate::config::KernelModules;
 use crate::mm::layout::RamLayout;
 use crate::partition::acpi::AcpiTables;
+use bytes::KernelBytes;
+pub use bytes::MOST_AT_ONCE;
 pub use plan::{LoadJob, LoadPlan, LoadProgress};
 
 /// A source of images.
 pub trait ImageSource {
-    /// Returns the bytes of the module called `name`.
+    /// Returns the bytes of the module called `name`. `None` if there is none, or if the source has
+    /// parts of its images only.
     fn module(&self, name: &str) -> Option<&[u8]>;
+
+    /// Returns the length of an image; `None` if there is none.
+    fn length(&self, name: &str) -> Option<u64> {
+        self.module(name).map(|bytes| bytes.len() as u64)
+    }
+
+    /// Returns the bytes of an image from `offset` on that are in memory, at least one; `None` if
+    /// there are none.
+    fn bytes(&self, name: &str, offset: u64) -> Option<&[u8]> {
+        self.module(name)?.get(usize::try_from(offset).ok()?..).filter(|rest| !rest.is_empty())
+    }
 }
 
 impl ImageSource for BootArchive {
@@ -76,6 +93,13 @@ pub enum LoadError {
     CommandLineTooLong(u32),
     /// Too little memory: at least this many bytes are needed.
     MemoryTooSmall(u64),
+    /// Not an error of the kernel: these of its bytes have to be read first.
+    Unread {
+        /// The first byte.
+        offset: u64,
+        /// Number of bytes, at most [`MOST_AT_ONCE`].
+        bytes: u32,
+    },
 }
 
 impl core::fmt::Display for LoadError {
@@ -86,6 +110,9 @@ impl core::fmt::Display for LoadError {
             }
             LoadError::Missing(ImageRole::Initrd) => {
                 f.write_str("the initrd is not in the boot archive")
+            }
+            LoadError::Unread { offset, bytes } => {
+                write!(f, "{bytes} bytes of the kernel from byte {offset} on are not read yet")
             }
             LoadError::UnknownFormat => {
                 f.write_str("the kernel is neither a Linux bzImage nor an ELF file")
@@ -134,21 +161,21 @@ pub struct LoadRequest<'a> {
 /// Recognises the kernel by its content and plans how to start it.
 ///
 /// # Errors
-/// [`LoadError`] names the cause.
+/// [`LoadError`] names the cause. After [`LoadError::Unread`] the caller reads those bytes and calls
+/// again; that happens a few times, and never for a source whose images are whole.
 pub fn plan(source: &dyn ImageSource, request: &LoadRequest<'_>) -> Result<LoadPlan, LoadError> {
-    let kernel =
-        source.module(&request.kernel.image).ok_or(LoadError::Missing(ImageRole::Kernel))?;
+    let kernel = KernelBytes::of(source, &request.kernel.image)
+        .ok_or(LoadError::Missing(ImageRole::Kernel))?;
     place::check_memory(request.layout)?;
     let initrd = match &request.kernel.initrd {
-        Some(name) => {
-            Some(source.module(name).ok_or(LoadError::Missing(ImageRole::Initrd))?.len() as u64)
-        }
+        Some(name) => Some(source.length(name).ok_or(LoadError::Missing(ImageRole::Initrd))?),
         None => None,
     };
-    if pvh::is_elf(kernel) {
-        pvh::plan(kernel, initrd, request)
-    } else if linux::is_bzimage(kernel) {
-        linux::plan(kernel, initrd, request)
+    let head = kernel.head()?;
+    if pvh::is_elf(head) {
+        pvh::plan(&kernel, initrd, request)
+    } else if linux::is_bzimage(head) {
+        linux::plan(&kernel, initrd, request)
     } else {
         Err(LoadError::UnknownFormat)
     }

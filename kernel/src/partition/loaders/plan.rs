@@ -77,6 +77,9 @@ impl CopyContent {
 pub enum LoadProgress {
     /// Call again.
     More,
+    /// Call again when the source has the bytes of this image from this offset on. Never for a
+    /// source whose images are whole.
+    Unread(ImageRole, u64),
     /// The vCPU can start.
     Done,
 }
@@ -107,10 +110,6 @@ impl LoadJob {
     ///
     /// # Errors
     /// The error of guest memory; the next call goes on with the same page.
-    ///
-    /// # Panics
-    /// If an image is gone or shorter than when the plan was made: the boot archive does not
-    /// change.
     pub fn step(
         &mut self,
         source: &dyn ImageSource,
@@ -119,16 +118,21 @@ impl LoadJob {
     ) -> Result<LoadProgress, GuestMemoryError> {
         let mut copied = 0;
         while let Some(copy) = self.plan.copies.get(self.copy) {
-            let rest = &self.bytes_of(&copy.content, source)[self.done..];
-            if rest.is_empty() {
+            let left = copy.content.len() - self.done;
+            if left == 0 {
                 (self.copy, self.done) = (self.copy + 1, 0);
                 continue;
             }
             if copied > 0 && copied >= max_bytes {
                 return Ok(LoadProgress::More);
             }
+            let rest = match self.rest_of(&copy.content, source) {
+                Ok(rest) => rest,
+                Err((role, offset)) => return Ok(LoadProgress::Unread(role, offset)),
+            };
             let to = Gpa::new(copy.to.as_u64() + self.done as u64);
-            let chunk = &rest[..rest.len().min((PAGE_SIZE - to.page_offset()) as usize)];
+            let page = (PAGE_SIZE - to.page_offset()) as usize;
+            let chunk = &rest[..rest.len().min(left).min(page)];
             memory.write(to, chunk)?;
             copied += chunk.len();
             self.done += chunk.len();
@@ -136,18 +140,21 @@ impl LoadJob {
         Ok(LoadProgress::Done)
     }
 
-    fn bytes_of<'a>(&self, content: &'a CopyContent, source: &'a dyn ImageSource) -> &'a [u8] {
-        let (role, offset, bytes) = match content {
-            CopyContent::Made(bytes) => return bytes,
-            CopyContent::Image { role, offset, bytes } => (*role, *offset, *bytes),
+    /// Returns the bytes of the current copy that come next, at least one; or where they are if the
+    /// source does not have them.
+    fn rest_of<'a>(
+        &self,
+        content: &'a CopyContent,
+        source: &'a dyn ImageSource,
+    ) -> Result<&'a [u8], (ImageRole, u64)> {
+        let (role, offset) = match content {
+            CopyContent::Made(bytes) => return Ok(&bytes[self.done..]),
+            CopyContent::Image { role, offset, .. } => (*role, (offset + self.done) as u64),
         };
         let name = match role {
             ImageRole::Kernel => Some(&self.kernel),
             ImageRole::Initrd => self.initrd.as_ref(),
         };
-        let image = name.and_then(|name| source.module(name));
-        image
-            .and_then(|image| image.get(offset..offset + bytes))
-            .expect("the plan was made from this image")
+        name.and_then(|name| source.bytes(name, offset)).ok_or((role, offset))
     }
 }

@@ -6,12 +6,14 @@
 
 use alloc::vec::Vec;
 
-use elf::ElfBytes;
-use elf::abi::{EM_386, EM_X86_64, PT_LOAD, PT_NOTE};
+use elf::abi::{EI_NIDENT, EM_386, EM_X86_64, PT_LOAD, PT_NOTE};
 use elf::endian::LittleEndian;
-use elf::file::Class;
-use elf::note::Note;
+use elf::file::{Class, FileHeader, parse_ident};
+use elf::note::{Note, NoteIterator};
+use elf::parse::ParseAt;
+use elf::segment::{ProgramHeader, SegmentTable};
 
+use super::bytes::{KernelBytes, MOST_AT_ONCE};
 use super::plan::{CopyContent, LoadCopy};
 use super::{ImageRole, LoadError, LoadPlan, LoadRequest, firmware, memory_map, mp_table, place};
 use crate::addr::Gpa;
@@ -33,32 +35,56 @@ const CODE: SegmentRegister =
 const DATA: SegmentRegister =
     SegmentRegister { selector: 0x10, attributes: 0xc093, limit: u32::MAX, base: 0 };
 
-type Elf<'a> = ElfBytes<'a, LittleEndian>;
+/// The headers of an ELF file.
+struct Elf<'a> {
+    header: FileHeader<LittleEndian>,
+    segments: SegmentTable<'a, LittleEndian>,
+}
+
+impl<'a> Elf<'a> {
+    /// Reads the headers; section headers are of no interest here.
+    fn read(kernel: &KernelBytes<'a>) -> Result<Self, LoadError> {
+        let head = kernel.head()?;
+        let (ident, tail) = head.split_at_checked(EI_NIDENT).ok_or(LoadError::Damaged)?;
+        let header = parse_ident(ident)
+            .and_then(|ident| FileHeader::parse_tail(ident, tail))
+            .map_err(|_| LoadError::Damaged)?;
+        let size = ProgramHeader::validate_entsize(header.class, header.e_phentsize.into())
+            .map_err(|_| LoadError::Damaged)?;
+        let bytes = size * usize::from(header.e_phnum);
+        if bytes > MOST_AT_ONCE {
+            return Err(LoadError::TooManySegments(MOST_SEGMENTS));
+        }
+        let table = kernel.get(header.e_phoff, bytes as u64)?;
+        let segments = SegmentTable::new(LittleEndian, header.class, table);
+        Ok(Self { header, segments })
+    }
+}
 
 /// Tells whether `image` is an ELF file.
 pub(super) fn is_elf(image: &[u8]) -> bool {
     image.starts_with(b"\x7fELF")
 }
 
-/// Plans how to start the ELF file `image`.
+/// Plans how to start an ELF file.
 pub(super) fn plan(
-    image: &[u8],
+    kernel: &KernelBytes<'_>,
     initrd: Option<u64>,
     request: &LoadRequest<'_>,
 ) -> Result<LoadPlan, LoadError> {
-    let elf = Elf::minimal_parse(image).map_err(|_| LoadError::Damaged)?;
+    let elf = Elf::read(kernel)?;
     // The entry point is 32-bit code in any case; the class is only the file's format.
     if !matches!(
-        (elf.ehdr.class, elf.ehdr.e_machine),
+        (elf.header.class, elf.header.e_machine),
         (Class::ELF64, EM_X86_64) | (Class::ELF32, EM_386 | EM_X86_64)
     ) {
         return Err(LoadError::WrongElf);
     }
-    let entry = entry(&elf)?;
+    let entry = entry(&elf, kernel)?;
     if request.cmdline.len() as u64 >= place::COMMAND_LINE_BYTES {
         return Err(LoadError::CommandLineTooLong(place::COMMAND_LINE_BYTES as u32 - 1));
     }
-    let (mut copies, kernel_end) = segments(&elf, image, request)?;
+    let (mut copies, kernel_end) = segments(&elf, kernel.length(), request)?;
     let initrd = match initrd {
         Some(bytes) => {
             Some((place::initrd_base(bytes, kernel_end, u64::MAX, request.layout)?, bytes))
@@ -84,12 +110,16 @@ pub(super) fn plan(
     Ok(LoadPlan { copies, regs, state: CpuState::flat(CODE, DATA), apic: ApicMode::XApic })
 }
 
+/// Most segments of notes that are looked at.
+const MOST_NOTES: usize = 4;
+
 /// Finds the entry point in the file's notes.
-fn entry(elf: &Elf<'_>) -> Result<u64, LoadError> {
-    let headers = elf.segments().ok_or(LoadError::Damaged)?;
-    for header in headers.iter().filter(|header| header.p_type == PT_NOTE) {
-        let notes = elf.segment_data_as_notes(&header).map_err(|_| LoadError::Damaged)?;
-        for note in notes {
+fn entry(elf: &Elf<'_>, kernel: &KernelBytes<'_>) -> Result<u64, LoadError> {
+    let notes = elf.segments.iter().filter(|header| header.p_type == PT_NOTE);
+    for header in notes.take(MOST_NOTES) {
+        let bytes = kernel.get(header.p_offset, header.p_filesz)?;
+        let align = usize::try_from(header.p_align).map_err(|_| LoadError::Damaged)?;
+        for note in NoteIterator::new(LittleEndian, elf.header.class, align, bytes) {
             if let Note::Unknown(note) = note
                 && note.name_str().is_ok_and(|name| name == NOTE_NAME)
                 && note.n_type == NOTE_ENTRY
@@ -109,16 +139,16 @@ const MOST_SEGMENTS: usize = 64;
 /// Plans the copies of the loadable segments. Also returns the end of the highest one.
 fn segments(
     elf: &Elf<'_>,
-    image: &[u8],
+    length: u64,
     request: &LoadRequest<'_>,
 ) -> Result<(Vec<LoadCopy>, u64), LoadError> {
-    let headers = elf.segments().ok_or(LoadError::Damaged)?;
     let (mut copies, mut kernel_end) = (Vec::new(), 0);
-    for header in headers.iter().filter(|header| header.p_type == PT_LOAD && header.p_memsz > 0) {
+    let loadable = |header: &ProgramHeader| header.p_type == PT_LOAD && header.p_memsz > 0;
+    for header in elf.segments.iter().filter(loadable) {
         let end = place::kernel_end(header.p_paddr, header.p_memsz, request.layout)?;
         kernel_end = end.max(kernel_end);
         let file_end = header.p_offset.checked_add(header.p_filesz).ok_or(LoadError::Damaged)?;
-        if file_end > image.len() as u64 || header.p_filesz > header.p_memsz {
+        if file_end > length || header.p_filesz > header.p_memsz {
             return Err(LoadError::Damaged);
         }
         let (offset, bytes) = (header.p_offset as usize, header.p_filesz as usize);

@@ -14,11 +14,15 @@ use crate::mm::guest_bytes::GuestBytes;
 use crate::partition::acpi::AcpiTables;
 use crate::partition::command_line::{self, Added};
 use crate::partition::devices::clock::GuestClock;
+use crate::partition::devices::lapic::ApicMode;
 use crate::partition::hang::HangWatch;
 use crate::partition::last_words::PanicGrace;
 use crate::partition::lengths::InsnLengthCache;
 use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
-use crate::partition::loaders::{self, ImageSource, LoadJob, LoadProgress};
+use crate::partition::loaders::{
+    self, ImageSource, LoadError, LoadJob, LoadPlan, LoadProgress, LoadRequest,
+};
+use crate::partition::loading::{KernelLoading, LoadingState};
 use crate::partition::stall::StallWatch;
 use crate::pool::PoolTerms;
 use crate::time::Ns;
@@ -116,7 +120,7 @@ impl Runner {
         }
     }
 
-    /// Begins an incarnation: empty memory, devices after reset, a plan to load the kernel.
+    /// Begins an incarnation: empty memory, and the images of its kernel.
     pub(super) fn begin(&mut self, host: &'static Host) -> StepOutcome {
         let object = match host.objects.create(self.layout) {
             Ok(object) => object,
@@ -148,25 +152,46 @@ impl Runner {
             return self.fail(host, "the paging space does not fit the partition");
         }
         self.tell_of_store(host);
-        let plan = match self.plan(host) {
-            Ok(plan) => plan,
-            Err(error) => return self.fail(host, &format!("{error}")),
-        };
-        self.reset_machine(host, &plan);
-        self.machine.vcpu.set_memory(object.root().base(), self.tag);
         self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
         self.last_words = PanicGrace::None;
-        self.hang = self.shared.config.hang_timeout_ns.map(|ns| HangWatch::new(Ns::new(ns)));
-        self.stall = StallWatch::new();
         self.entered = false;
-        let job = LoadJob::new(plan, &self.shared.config.kernel);
-        self.set_state(Lifecycle::Loading(Box::new(job)));
+        let loading = KernelLoading::begin(host, self.shared.stored);
+        self.set_state(Lifecycle::Loading(Box::new(loading)));
         StepOutcome::Onward
+    }
+
+    /// Makes the plan to load the kernel, and resets the machine for it; asks for parts of the
+    /// kernel that are not in memory.
+    fn make_plan(&mut self, host: &'static Host) -> StepOutcome {
+        let Lifecycle::Loading(loading) = &self.state else { return StepOutcome::Again };
+        let plan = self.plan(loading.source(&host.archive));
+        match plan {
+            Ok(plan) => {
+                self.reset_machine(host, plan.apic);
+                if let Some(object) = &self.object {
+                    self.machine.vcpu.set_memory(object.root().base(), self.tag);
+                }
+                let hang_ns = self.shared.config.hang_timeout_ns;
+                self.hang = hang_ns.map(|ns| HangWatch::new(Ns::new(ns)));
+                self.stall = StallWatch::new();
+                if let Lifecycle::Loading(loading) = &mut self.state {
+                    loading.job = Some(LoadJob::new(plan, &self.shared.config.kernel));
+                }
+                StepOutcome::Onward
+            }
+            Err(LoadError::Unread { offset, bytes }) => {
+                if let Lifecycle::Loading(loading) = &mut self.state {
+                    loading.read_for_plan(host, offset, bytes);
+                }
+                StepOutcome::look_again()
+            }
+            Err(error) => self.fail(host, &format!("{error}")),
+        }
     }
 
     /// Resets everything but the vCPU's registers, and allocates a tag of its own for the new
     /// memory.
-    fn reset_machine(&mut self, host: &'static Host, plan: &loaders::LoadPlan) {
+    fn reset_machine(&mut self, host: &'static Host, apic: ApicMode) {
         let mut tags = host.tags.lock();
         tags.release(self.tag);
         self.tag = tags.allocate();
@@ -176,40 +201,46 @@ impl Runner {
             start: instr::rdtsc(),
             unix_ns_at_start: host.unix_ns(),
         };
-        self.machine.platform.restart(clock, plan.apic);
+        self.machine.platform.restart(clock, apic);
         self.machine.msrs = self.machine.msrs.after_reset();
         self.machine.vcpu.set_tsc_offset(0);
         self.machine.lengths = InsnLengthCache::new();
     }
 
-    fn plan(&self, host: &'static Host) -> Result<loaders::LoadPlan, loaders::LoadError> {
+    fn plan(&self, source: &dyn ImageSource) -> Result<LoadPlan, LoadError> {
         let added = Added { incarnation: self.incarnation, tsc_khz: self.machine.rate.khz() };
         let cmdline = command_line::with_added(&self.shared.config.cmdline, added);
         let acpi = AcpiTables::new();
-        let request = loaders::LoadRequest {
+        let request = LoadRequest {
             kernel: &self.shared.config.kernel,
             cmdline: &cmdline,
             layout: &self.layout,
             acpi: &acpi,
         };
-        loaders::plan(&host.archive as &dyn ImageSource, &request)
+        loaders::plan(source, &request)
     }
 
     pub(super) fn load(&mut self, host: &'static Host) -> StepOutcome {
         let (Lifecycle::Loading(loading), Some(object)) = (&mut self.state, &self.object) else {
             return StepOutcome::Again;
         };
+        match loading.look() {
+            LoadingState::Ready => {}
+            LoadingState::Waits => return StepOutcome::look_again(),
+            LoadingState::Failed(message) => return self.fail(host, &message),
+        }
         let ticket = object.wait_ticket();
         let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
-        match loading.step(&host.archive, &memory, LOAD_BUDGET) {
+        let stepped =
+            loading.with_job(&host.archive, |job, source| job.step(source, &memory, LOAD_BUDGET));
+        let Some(stepped) = stepped else { return self.make_plan(host) };
+        match stepped {
             Ok(LoadProgress::More) => StepOutcome::Again,
-            Ok(LoadProgress::Done) => {
-                *self.machine.vcpu.regs_mut() = loading.plan().regs;
-                self.machine.vcpu.set_state(&loading.plan().state);
-                self.reset_fpu();
-                self.set_state(Lifecycle::Running(ParkReason::No));
-                StepOutcome::Onward
+            Ok(LoadProgress::Unread(role, offset)) => {
+                loading.read_chunk(host, role, offset);
+                StepOutcome::look_again()
             }
+            Ok(LoadProgress::Done) => self.enter_kernel(),
             Err(GuestMemoryError::NotResident(_)) if object.ready(ticket) => StepOutcome::Again,
             Err(GuestMemoryError::NotResident(_)) => {
                 StepOutcome::Wait(WaitEvent::Page(object.clone(), ticket), self.next_duty())
@@ -225,6 +256,19 @@ impl Runner {
                 &format!("the loader wants to write at {:#x}, where no RAM is", gpa.as_u64()),
             ),
         }
+    }
+
+    /// Gives the vCPU the state in which its kernel starts.
+    fn enter_kernel(&mut self) -> StepOutcome {
+        if let Lifecycle::Loading(loading) = &self.state
+            && let Some(job) = &loading.job
+        {
+            *self.machine.vcpu.regs_mut() = job.plan().regs;
+            self.machine.vcpu.set_state(&job.plan().state);
+        }
+        self.reset_fpu();
+        self.set_state(Lifecycle::Running(ParkReason::No));
+        StepOutcome::Onward
     }
 
     fn reset_fpu(&mut self) {

@@ -1,19 +1,20 @@
-//! Finds the spaces: a disk with a GUID partition table has one for each entry of our type; any
-//! other disk is one space.
+//! Finds the spaces and the image stores: a disk with a GUID partition table has one for each entry
+//! of our types; any other disk is one store if it begins like one, else one space.
 //!
 //! Runs alone, before there is a pager. A disk whose table has no entry of our type belongs to
 //! another system. An entry that cannot be trusted is reported and left alone; the others are used.
 
 use crate::addr::Hpa;
-use crate::arch::{interrupts, time};
+use crate::arch::{heap, interrupts, time};
 use crate::block::blocking::{BlockingDisk, BlockingError};
 use crate::block::dma::DmaRegion;
-use crate::block::gpt::{self, GptError, GptFinding, GptTable};
+use crate::block::gpt::{self, GptEntry, GptError, GptFinding, GptTable};
 use crate::block::patience::{AfterRefusal, PAUSE_NS, RetryCount};
 use crate::block::request::SECTOR_SIZE;
 use crate::block::{Disk, DiskError, QueueLane};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
+use crate::images::superblock::{HEAD_LEN, is_store};
 use crate::paging::MAX_SPACES;
 use crate::space::SpaceArea;
 use crate::storage::disk::NodeDisk;
@@ -25,12 +26,12 @@ use alloc::vec::Vec;
 /// Time-out for a driver; the driver itself gives up earlier.
 const TIMEOUT_NS: Ns = Ns::from_secs(60);
 
-/// Location of a space.
+/// Location of a space, or of an image store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SpaceLocation {
     /// Its disk.
     pub disk: usize,
-    /// Number of its GPT entry; 0 if the space is the whole disk.
+    /// Number of its GPT entry; 0 if it is the whole disk.
     pub number: u32,
     /// Its part of the disk.
     pub area: SpaceArea,
@@ -62,7 +63,8 @@ struct LaneBuffers {
 impl LaneBuffers {
     const fn of(&mut self, lane: QueueLane) -> &mut Option<DmaRegion> {
         match lane {
-            QueueLane::Common => &mut self.common,
+            // The stores have their own buffers.
+            QueueLane::Common | QueueLane::Store => &mut self.common,
             QueueLane::Beat => &mut self.beat,
         }
     }
@@ -89,8 +91,9 @@ impl PagingDevice {
         *self.buffers.lock().of(lane) = Some(buffer);
     }
 
-    /// Looks for a partition table, with retries if the disk refuses.
-    fn table_at_last(&self, number: usize) -> Result<GptFinding, DiskError> {
+    /// Looks for a partition table, with retries if the disk refuses. Returns also whether the disk
+    /// begins like an image store.
+    fn table_at_last(&self, number: usize) -> Result<(GptFinding, bool), DiskError> {
         let mut tries = RetryCount::default();
         loop {
             let result = self.table();
@@ -111,11 +114,17 @@ impl PagingDevice {
         }
     }
 
-    fn table(&self) -> Result<GptFinding, DiskError> {
+    fn table(&self) -> Result<(GptFinding, bool), DiskError> {
         let buffer = self.take_buffer(QueueLane::Common).ok_or(DiskError::Dead)?;
         let disk = BlockingDisk::new(self.disk, time::now_ns, TIMEOUT_NS);
-        let found = gpt::read(self.disk.info().capacity, |sector, bytes| {
-            read(&disk, sector, &buffer, bytes)
+        let mut head = heap::zeroed(HEAD_LEN)?;
+        let sectors = self.disk.info().capacity;
+        let found = gpt::read(sectors, |sector, bytes| read(&disk, sector, &buffer, bytes));
+        let found = found.and_then(|found| {
+            if found == GptFinding::None && sectors * SECTOR_SIZE >= HEAD_LEN as u64 {
+                read(&disk, 0, &buffer, &mut head)?;
+            }
+            Ok((found, is_store(&head)))
         });
         match found {
             // The device may still write to the buffer, so the buffer is never used again.
@@ -138,18 +147,35 @@ fn read(
     Ok(())
 }
 
-/// Returns the locations of all spaces, in the order of disks and of GPT entries.
-pub(super) fn places(devices: &[PagingDevice]) -> Vec<SpaceLocation> {
-    let mut places = Vec::new();
+/// What was found, in the order of disks and of GPT entries.
+#[derive(Debug, Default)]
+pub(super) struct FoundPlaces {
+    pub(super) spaces: Vec<SpaceLocation>,
+    pub(super) stores: Vec<SpaceLocation>,
+}
+
+impl FoundPlaces {
+    /// Returns whether a disk has image stores and no space.
+    pub(super) fn is_for_stores(&self, disk: usize) -> bool {
+        let is_on = |place: &SpaceLocation| place.disk == disk;
+        self.stores.iter().any(is_on) && !self.spaces.iter().any(is_on)
+    }
+}
+
+/// Returns the locations of all spaces and stores.
+pub(super) fn places(devices: &[PagingDevice]) -> FoundPlaces {
+    let mut places = FoundPlaces::default();
     for (disk, device) in devices.iter().enumerate() {
         match device.table_at_last(disk) {
-            Ok(GptFinding::None) => places.push(SpaceLocation {
-                disk,
-                number: 0,
-                area: SpaceArea::whole(device.disk.info().capacity),
-            }),
-            Ok(GptFinding::Table(table, fault)) => from_table(disk, &table, fault, &mut places),
-            Ok(GptFinding::Damaged(primary, backup)) => {
+            Ok((GptFinding::None, is_store)) => {
+                let area = SpaceArea::whole(device.disk.info().capacity);
+                let kind = if is_store { &mut places.stores } else { &mut places.spaces };
+                kind.push(SpaceLocation { disk, number: 0, area });
+            }
+            Ok((GptFinding::Table(table, fault), _)) => {
+                from_table(disk, &table, fault, &mut places);
+            }
+            Ok((GptFinding::Damaged(primary, backup), _)) => {
                 trouble(
                     disk,
                     &format!(
@@ -160,34 +186,31 @@ pub(super) fn places(devices: &[PagingDevice]) -> Vec<SpaceLocation> {
             Err(error) => trouble(disk, &format!("cannot be read: {error}")),
         }
     }
-    if places.len() > MAX_SPACES {
+    if let Some(beyond) = places.spaces.get(MAX_SPACES) {
         trouble(
-            places[MAX_SPACES].disk,
+            beyond.disk,
             &format!("only the first {MAX_SPACES} paging spaces of this machine are used"),
         );
-        places.truncate(MAX_SPACES);
+        places.spaces.truncate(MAX_SPACES);
     }
     places
 }
 
-fn from_table(
-    disk: usize,
-    table: &GptTable,
-    primary: Option<GptError>,
-    places: &mut Vec<SpaceLocation>,
-) {
+fn from_table(disk: usize, table: &GptTable, primary: Option<GptError>, places: &mut FoundPlaces) {
     if let Some(fault) = primary {
         trouble(disk, &format!("the primary GPT is damaged, the backup counts: {fault}"));
     }
-    if !table.entries.iter().any(|entry| entry.is_space()) {
+    let is_ours = |entry: &&GptEntry| entry.is_space() || entry.is_store();
+    if !table.entries.iter().any(|entry| is_ours(&entry)) {
         trouble(
             disk,
             "holds a GPT without a paging space; it belongs to another program and is left alone",
         );
     }
-    for entry in table.entries.iter().filter(|entry| entry.is_space()) {
+    for entry in table.entries.iter().filter(is_ours) {
+        let kind = if entry.is_store() { &mut places.stores } else { &mut places.spaces };
         match entry.sectors().map(SpaceArea::part) {
-            Ok(Some(area)) => places.push(SpaceLocation { disk, number: entry.number, area }),
+            Ok(Some(area)) => kind.push(SpaceLocation { disk, number: entry.number, area }),
             Ok(None) => trouble(disk, &format!("GPT entry {} ends beyond all disks", entry.number)),
             Err(fault) => {
                 trouble(disk, &format!("GPT entry {} {fault}; nothing touches it", entry.number))

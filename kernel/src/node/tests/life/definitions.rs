@@ -18,7 +18,7 @@ fn beside() -> Life {
 
 /// What a partition that has gone must leave as it was.
 #[derive(PartialEq, Eq, Debug)]
-struct Ledger {
+pub(super) struct Ledger {
     frames: u32,
     objects: usize,
     tables: u32,
@@ -26,11 +26,11 @@ struct Ledger {
     vcpus: usize,
     promised: u32,
     spaces: Vec<(&'static str, Option<(String, u64)>)>,
-    has_work: bool,
+    pub(super) has_work: bool,
     partitions: usize,
 }
 
-fn ledger(life: &Life) -> Ledger {
+pub(super) fn ledger(life: &Life) -> Ledger {
     let host = life.host();
     let tags = host.tags.lock().used();
     Ledger {

@@ -1,0 +1,207 @@
+//! Definitions in image stores: tasks, because they wait for disks.
+//!
+//! ```text
+//!   define   ─> store, images ─> kernel on trial ─> into the store ─> slot, stopped
+//!   start    ─> definition of any node ─> kernel on trial ─> slot ─> start
+//!   undefine ─> out of the store ─> the runner leaves
+//! ```
+//!
+//! Each begins with the checks that need no disk, so that most mistakes are told at once, and
+//! repeats them at its end: other commands are carried out meanwhile.
+
+use super::error::DefinitionError;
+use super::{check, choose, find, find_to_leave, place, refuse_at_end, start, trial, undefine};
+use crate::config::{DEFINITION_VERSION, KernelModules, PartitionConfig};
+use crate::images::define::Definer;
+use crate::images::slot::DefinitionName;
+use crate::images::{
+    OpenStore, StoreError, StoreRefusedError, StoredDefinition, find as definitions,
+};
+use crate::node::Node;
+use crate::partition::shared::SharedPartition;
+use crate::space::Uuid;
+use crate::storage::stores::{StoreId, StoreOrigin};
+use alloc::boxed::Box;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+
+/// A partition to define with images from a store.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredWish {
+    /// The word for the store.
+    pub store: String,
+    /// Its configuration; kernel and initrd are words for images.
+    pub config: PartitionConfig,
+    /// Whether the definition goes into the store, for all nodes.
+    pub is_for_all: bool,
+}
+
+/// Keeps a partition from starting and leaving, until it is dropped.
+struct PartitionHold(Arc<SharedPartition>);
+
+impl Drop for PartitionHold {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
+}
+
+/// Defines a partition in a store and on this node, stopped.
+///
+/// # Errors
+/// [`DefinitionError`]; nothing has changed then, except after
+/// [`DefinitionError::OnlyInStore`].
+pub async fn define_stored(node: &'static Node, wish: StoredWish) -> Result<(), DefinitionError> {
+    let StoredWish { store, mut config, is_for_all } = wish;
+    refuse_at_end(node)?;
+    let layout = check::check(node, &config)?;
+    let (id, open) = choose::store(node, &store).await?;
+    let kernel = choose::image(id, &open, &config.kernel.image)?;
+    let initrd = config.kernel.initrd.as_deref();
+    let initrd = initrd.map(|word| choose::image(id, &open, word)).transpose()?;
+    let text = |digest: crate::images::ImageDigest| digest.text().to_string();
+    config.kernel = KernelModules { image: text(kernel), initrd: initrd.map(text) };
+    let origin =
+        StoreOrigin { store: id, uuid: open.uuid(), kernel, initrd, has_definition: is_for_all };
+    let images = node.host.stores.find_images(origin).await?;
+    trial::plan_stored(node, id, images, &config, &layout).await?;
+    if !is_for_all {
+        return place(node, config, Some(origin));
+    }
+    put(node, &open, &origin, &config).await?;
+    let name = config.name.clone();
+    let only_there = |error| DefinitionError::OnlyInStore(name, Box::new(error));
+    place(node, config, Some(origin)).map_err(only_there)
+}
+
+/// Writes a new definition into its store.
+async fn put(
+    node: &'static Node,
+    open: &OpenStore,
+    origin: &StoreOrigin,
+    config: &PartitionConfig,
+) -> Result<(), DefinitionError> {
+    let stores = node.host.stores;
+    let definition = StoredDefinition {
+        name: DefinitionName::from(&config.name).map_err(|_| DefinitionError::NameInvalid)?,
+        partition: Uuid::from_name(&config.name),
+        generation: 0,
+        kernel: origin.kernel,
+        initrd: origin.initrd,
+        encoding: DEFINITION_VERSION,
+        bytes: config.to_definition(),
+    };
+    let definer = Definer { superblock: open.superblock, writer: stores.writer() };
+    let done = definer.define_new(&mut stores.disk(origin.store), definition).await;
+    match done {
+        Ok(_) => Ok(()),
+        Err(StoreError::Refused(StoreRefusedError::Exists(_))) => {
+            Err(DefinitionError::NameInStore(config.name.clone(), origin.store))
+        }
+        Err(error) => Err(stores.at(origin.store, error).into()),
+    }
+}
+
+/// Starts a partition that no slot has, from its definition in a store.
+///
+/// # Errors
+/// [`DefinitionError`]; nothing has changed then.
+pub async fn start_stored(node: &'static Node, name: String) -> Result<(), DefinitionError> {
+    refuse_at_end(node)?;
+    let (id, open, definition) = definition(node, &name).await?;
+    let config = PartitionConfig::from_definition(definition.encoding, &definition.bytes)
+        .map_err(|error| DefinitionError::Undecodable(name.clone(), id, error))?;
+    let digits = |digest: crate::images::ImageDigest| digest.text().to_string();
+    let named =
+        KernelModules { image: digits(definition.kernel), initrd: definition.initrd.map(digits) };
+    if config.name != name || config.kernel != named {
+        return Err(DefinitionError::OtherDefinition(name, id));
+    }
+    let layout = check::check(node, &config)?;
+    let origin = StoreOrigin {
+        store: id,
+        uuid: open.uuid(),
+        kernel: definition.kernel,
+        initrd: definition.initrd,
+        has_definition: true,
+    };
+    let images = node.host.stores.find_images(origin).await?;
+    trial::plan_stored(node, id, images, &config, &layout).await?;
+    place(node, config, Some(origin))?;
+    start(node, &name)
+}
+
+/// Finds the definition of a partition in the stores of this node.
+async fn definition(
+    node: &'static Node,
+    name: &str,
+) -> Result<(StoreId, OpenStore, StoredDefinition), DefinitionError> {
+    let stores = node.host.stores;
+    let mut found: Option<(StoreId, OpenStore, StoredDefinition)> = None;
+    let mut failure = None;
+    for id in stores.all() {
+        let open = match stores.open(id).await {
+            Ok(open) => open,
+            Err(error) => {
+                failure = Some(error);
+                continue;
+            }
+        };
+        let there = definitions::definition(&mut stores.disk(id), &open.superblock, name).await;
+        let Some(there) = there.map_err(|error| stores.at(id, error))? else { continue };
+        if let Some((earlier, ..)) = found {
+            return Err(DefinitionError::SeveralStores(name.into(), earlier, id));
+        }
+        found = Some((id, open, there));
+    }
+    match (found, failure) {
+        (Some(found), _) => Ok(found),
+        // The store that cannot be read may have it.
+        (None, Some(error)) => Err(error.into()),
+        (None, None) => Err(DefinitionError::Unknown(name.into())),
+    }
+}
+
+/// Removes the definition of a partition that has stopped, from its store and from this node.
+///
+/// # Errors
+/// [`DefinitionError`]; if its store cannot be written, nothing has changed.
+pub async fn undefine_stored(node: &'static Node, name: String) -> Result<(), DefinitionError> {
+    let (_, shared) = find_to_leave(node, &name)?;
+    let origin = shared.stored.filter(|origin| origin.has_definition);
+    if !shared.hold() {
+        return Err(DefinitionError::Leaving(name));
+    }
+    let hold = PartitionHold(shared);
+    if let Some(origin) = origin {
+        remove(node, &origin, &name).await?;
+    }
+    drop(hold);
+    undefine(node, &name)
+}
+
+/// Takes a definition out of its store; that another program has done so is no error.
+async fn remove(
+    node: &'static Node,
+    origin: &StoreOrigin,
+    name: &str,
+) -> Result<(), DefinitionError> {
+    let stores = node.host.stores;
+    let open = stores.open(origin.store).await?;
+    if open.uuid() != origin.uuid {
+        return Err(DefinitionError::OtherStore(name.into(), origin.store));
+    }
+    let definer = Definer { superblock: open.superblock, writer: stores.writer() };
+    match definer.undefine(&mut stores.disk(origin.store), name).await {
+        Ok(()) | Err(StoreError::Refused(StoreRefusedError::NoDefinition)) => Ok(()),
+        Err(error) => Err(stores.at(origin.store, error).into()),
+    }
+}
+
+/// Returns whether `undefine` has to remove a definition from a store.
+///
+/// # Errors
+/// [`DefinitionError::Unknown`].
+pub fn has_stored_definition(node: &Node, name: &str) -> Result<bool, DefinitionError> {
+    let (_, shared) = find(node, name)?;
+    Ok(shared.stored.is_some_and(|origin| origin.has_definition))
+}
