@@ -10,7 +10,7 @@
 mod bounds;
 mod devices;
 mod document;
-mod duration;
+pub(crate) mod duration;
 mod image;
 mod limits;
 mod named;
