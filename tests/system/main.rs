@@ -6,6 +6,7 @@
 mod bad_disk;
 mod bench;
 mod bounds;
+mod cluster;
 mod console;
 mod cpu;
 mod cuts;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
             spaces::CASES,
             bounds::CASES,
             gpt::CASES,
+            cluster::CASES,
             sharing::CASES,
             several::CASES,
             server::cases(),

@@ -90,6 +90,8 @@ pub struct BedMachine {
     pub append: String,
     /// Images of virtio-blk disks, in order.
     pub disks: Vec<PathBuf>,
+    /// Images of further virtio-blk disks, which other machines have open at the same time.
+    pub shared: Vec<PathBuf>,
     /// Limit of each disk's bandwidth in bytes a second, if one is set.
     pub disk_bandwidth: Option<u64>,
     /// How the hypervisor is started.
@@ -123,6 +125,7 @@ impl BedMachine {
             archive: ModuleArchive::default(),
             append: String::new(),
             disks: Vec::new(),
+            shared: Vec::new(),
             disk_bandwidth: None,
             medium: Medium::Usual,
             clock: ClockBase::Host,
@@ -138,6 +141,7 @@ impl BedMachine {
     pub fn apply(&mut self, plan: BootPlan) {
         self.archive = plan.archive;
         self.disks = plan.disks;
+        self.shared = plan.areas;
         self.disk_bandwidth = plan.disk_bandwidth;
         self.memory_mib = self.memory_mib.max(plan.machine_mib);
         self.cpu = plan.cpu.or(self.cpu.take());

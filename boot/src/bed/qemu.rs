@@ -104,7 +104,7 @@ fn arguments(machine: &BedMachine, folder: &Path, ports: [u16; 2]) -> Vec<String
         let line = format!("socket,id={name},host=127.0.0.1,port={port},server=off,nodelay=on");
         add(&["-chardev", &line, "-serial", &format!("chardev:{name}")]);
     }
-    for (index, image) in machine.disks.iter().enumerate() {
+    for (index, image) in machine.disks.iter().chain(&machine.shared).enumerate() {
         // `cache=none` bypasses the host's page cache, so the speed is the real disk's, and a FLUSH
         // is a real fdatasync.
         let limit = machine
@@ -115,7 +115,8 @@ fn arguments(machine: &BedMachine, folder: &Path, ports: [u16; 2]) -> Vec<String
             "if=none,id=disk{index},format=raw,cache=none,discard=unmap,{limit}file={}",
             escape(image)
         );
-        add(&["-drive", &drive, "-device", &disk_device(index)]);
+        let share = if index < machine.disks.len() { "" } else { ",share-rw=on" };
+        add(&["-drive", &drive, "-device", &(disk_device(index) + share)]);
     }
     if let Some(count) = instruction_count(machine.clock) {
         add(&["-icount", &count, "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm"]);

@@ -3,11 +3,11 @@
 //! Nodes may run meanwhile, so a structure may be half written when it is read. A fault counts only
 //! if two reads find it.
 
-use super::ClusterImages;
+use super::{ClusterImages, name_of};
 use ::cluster::beat::{Beat, BeatMode};
 use ::cluster::block::LogBlock;
 use ::cluster::id::MemberId;
-use ::cluster::layout::{Extent, Half};
+use ::cluster::layout::Extent;
 use ::cluster::sector::{FieldReader, SectorError, SectorKind};
 use ::cluster::state::{ClusterState, MemberStatus};
 use ::cluster::superblock::{Superblock, SuperblockError};
@@ -205,8 +205,8 @@ impl Look<'_> {
     /// Judges the two copies of a structure that are written in turn.
     fn copies(&mut self, what: &str, slot: u16, copies: [Result<MemberId, SectorError>; 2]) {
         let is_whole = copies.iter().any(Result::is_ok);
-        for (half, copy) in [Half::A, Half::B].into_iter().zip(copies) {
-            let place = format!("slot {slot}, {what} {half:?}");
+        for (half, copy) in ["A", "B"].into_iter().zip(copies) {
+            let place = format!("slot {slot}, {what} {half}");
             match copy {
                 Ok(member) => self.owner(&place, slot, member),
                 Err(SectorError::Empty) => {}
@@ -226,7 +226,7 @@ impl Look<'_> {
         if member.is_some_and(|member| member != writer) {
             self.fault(
                 place,
-                &format!("is of incarnation {:?}, not the slot's", writer.incarnation),
+                &format!("is of incarnation {}, not the slot's", name_of(writer.incarnation.0)),
             );
         }
     }

@@ -107,6 +107,23 @@ fn a_new_cluster_is_sound_and_empty_and_is_not_made_twice() {
 }
 
 #[test]
+fn a_partition_of_a_divided_image_becomes_an_area_once() {
+    let folder = Folder::new();
+    let path = folder.path("disk");
+    let parts = crate::volume::BlankParts { cluster: Some(2 << 20), ..Default::default() };
+    crate::volume::create_parts(&path, 8 << 20, &[2 << 20], parts).unwrap();
+    let paths = vec![path.clone()];
+    assert!(error(ClusterImages::open(&paths, VolumeAccess::Read)).contains("not a cluster area"));
+    put(&path, (3 << 20) + 100_000, b"left behind");
+    create(&paths, SLOTS, ClusterTiming::DEFAULT).unwrap();
+    let found = report(&paths);
+    assert!(found.faults.is_empty() && found.notes.is_empty(), "{:?}", found.faults);
+    assert!(error(create(&paths, SLOTS, ClusterTiming::DEFAULT)).contains("is not blank"));
+    let disk = crate::volume::VolumeDisk::open(&path, VolumeAccess::Read).unwrap();
+    assert_eq!(disk.usable().unwrap().len(), 1, "the area is no paging space");
+}
+
+#[test]
 fn images_of_other_clusters_or_newer_programs_are_refused() {
     let folder = Folder::new();
     let (one, superblock) = folder.create(&["a", "b", "c"]);

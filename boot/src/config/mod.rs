@@ -8,6 +8,7 @@
 //! The format is described in `docs/configuration.md`.
 
 mod bounds;
+mod cluster;
 mod devices;
 mod document;
 pub(crate) mod duration;
@@ -55,6 +56,8 @@ pub struct BootPlan {
     pub archive: ModuleArchive,
     /// Image files of the paging devices, in order.
     pub disks: Vec<PathBuf>,
+    /// Images with cluster areas, which other machines use too; their disks come after the others.
+    pub areas: Vec<PathBuf>,
     /// MiB of memory of the machine.
     pub machine_mib: u64,
     /// CPUs of the machine.
@@ -179,6 +182,7 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
         "partition",
         "image",
         "spare",
+        "cluster",
         "at_end",
         "disk_timeout",
         "self_tests",
@@ -194,6 +198,7 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
             .into());
     }
     let pool_bytes = pool(&root)?;
+    let cluster = cluster::read(&root, base, bed, &devices)?;
     let config = Config {
         version: VERSION,
         pool_bytes,
@@ -204,6 +209,7 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
         at_end: root
             .choice("at_end", &[("stay", EndAction::Stay), ("power-off", EndAction::PowerOff)])?
             .unwrap_or(EndAction::Stay),
+        node_name: cluster.name.clone(),
         self_tests: root.texts("self_tests")?,
     };
     let archived = archive.size()?;
@@ -220,7 +226,17 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
     let disks = devices.iter().filter_map(PagingDevice::image).collect();
     let warnings = warnings.iter().map(ToString::to_string).collect();
     Ok((
-        BootPlan { config, archive, disks, machine_mib, cpus, cpu, disk_bandwidth, warnings },
+        BootPlan {
+            config,
+            archive,
+            disks,
+            areas: cluster.areas,
+            machine_mib,
+            cpus,
+            cpu,
+            disk_bandwidth,
+            warnings,
+        },
         devices,
     ))
 }

@@ -12,6 +12,10 @@ pub enum MonitorCommand<'a> {
     List,
     /// Counters.
     Stats,
+    /// The members of the cluster.
+    Nodes,
+    /// A fenced member's machine is off: the operator says so.
+    FenceConfirm(&'a str),
     /// Crash a partition, as if it had panicked.
     Crash(&'a str),
     /// Direct the keys to a partition.
@@ -51,10 +55,15 @@ pub enum DumpChoice<'a> {
     Named(DumpSelector),
 }
 
+/// The command of two words.
+const FENCE_CONFIRM: &str = "fence confirm";
+
 /// One line each for `help`.
 pub const HELP: &str = "\
 list               partitions, paging spaces and dumps
 stats              counters of the pool and of each partition
+nodes              the members of the cluster, with their last beats
+fence confirm NODE the machine of a fenced member is off: nothing of it lands any more
 crash PARTITION    crash it, as if it had panicked
 console PARTITION  type at its console from now on
 raw PARTITION      the same for programs that use the whole screen: others' lines are held back \
@@ -76,6 +85,7 @@ struct JsonCommand<'a> {
     id: u64,
     command: &'a str,
     partition: Option<&'a str>,
+    node: Option<&'a str>,
     count: Option<u64>,
     dump: Option<&'a str>,
     bytes: Option<&'a str>,
@@ -88,6 +98,7 @@ struct JsonCommand<'a> {
 #[derive(Clone, Copy, Default)]
 struct Arguments<'a> {
     name: Option<&'a str>,
+    node: Option<&'a str>,
     count: Option<u64>,
     dump: Option<&'a str>,
     bytes: Option<&'a str>,
@@ -121,6 +132,10 @@ fn build<'a>(
     Ok(match word {
         "list" => MonitorCommand::List,
         "stats" => MonitorCommand::Stats,
+        "nodes" => MonitorCommand::Nodes,
+        FENCE_CONFIRM => MonitorCommand::FenceConfirm(
+            arguments.node.ok_or(CommandError::MissingArgument("a node's name"))?,
+        ),
         "crash" => MonitorCommand::Crash(name?),
         "console" => MonitorCommand::Console(name?),
         "raw" => MonitorCommand::Raw(name?),
@@ -158,10 +173,17 @@ pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<
     }
     let name = words.next();
     let last = words.next();
-    let mut arguments =
-        Arguments { name, count: last.and_then(|w| w.parse().ok()), dump: None, bytes: last };
+    let mut arguments = Arguments {
+        name,
+        count: last.and_then(|w| w.parse().ok()),
+        bytes: last,
+        ..Default::default()
+    };
     if word == "release" {
         arguments = release_words(name, last);
+    }
+    if (word, name) == ("fence", Some("confirm")) {
+        return Some(build(FENCE_CONFIRM, Arguments { node: last, ..arguments }));
     }
     Some(build(word, arguments))
 }
@@ -185,7 +207,7 @@ pub fn parse_json(line: &[u8]) -> (Option<u64>, Result<MonitorCommand<'_>, Comma
 }
 
 fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>> {
-    let JsonCommand { partition, count, dump, bytes, .. } = line;
+    let JsonCommand { partition, node, count, dump, bytes, .. } = line;
     match line.command {
         "define" => {
             let found = line.definition.ok_or(CommandError::MissingArgument("a definition"))?;
@@ -207,7 +229,7 @@ fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>
             let (name, options) = definition::some(name, PolicyOptions { dump, restart })?;
             Ok(MonitorCommand::Set(name, options))
         }
-        word => build(word, Arguments { name: partition, count, dump, bytes }),
+        word => build(word, Arguments { name: partition, node, count, dump, bytes }),
     }
 }
 
@@ -310,6 +332,18 @@ mod tests {
         assert!(of(escaped).contains("no option"), "{}", of(escaped));
         let none = parse_json(br#"{"id":5,"command":"define","partition":"w"}"#);
         assert_eq!(none, (Some(5), Err(CommandError::MissingArgument("a definition"))));
+    }
+
+    #[test]
+    fn a_fenced_member_is_confirmed_by_two_words() {
+        let confirm = Ok(MonitorCommand::FenceConfirm("node-a"));
+        assert_eq!(parse_text(" fence confirm node-a "), Some(confirm));
+        let json = br#"{"id":3,"command":"fence confirm","node":"node-a"}"#;
+        assert_eq!(parse_json(json), (Some(3), confirm));
+        assert_eq!(parse_text("nodes"), Some(Ok(MonitorCommand::Nodes)));
+        let none = Err(CommandError::MissingArgument("a node's name"));
+        assert_eq!(parse_text("fence confirm"), Some(none));
+        assert_eq!(parse_text("fence node-a"), Some(Err(CommandError::Unknown("fence"))));
     }
 
     #[test]

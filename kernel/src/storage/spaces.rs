@@ -53,7 +53,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 pub use claims::sleep;
-pub use discover::{PagingDevice, SpaceLocation};
+pub use discover::{AreaPlace, PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
 use reserve::SpaceTenants;
@@ -117,6 +117,7 @@ struct Space {
 pub struct Spaces {
     devices: Vec<PagingDevice>,
     spaces: Vec<Space>,
+    areas: Vec<AreaPlace>,
     io: &'static AsyncIo,
     tasks: &'static Tasks,
     node: Uuid,
@@ -147,7 +148,7 @@ impl Spaces {
         tasks: &'static Tasks,
         node: Uuid,
     ) -> Self {
-        let places = discover::places(&devices);
+        let found = discover::places(&devices);
         let space = |place| Space {
             place,
             inner: RankedLock::new(SpaceInner {
@@ -166,7 +167,8 @@ impl Spaces {
             }),
         };
         Self {
-            spaces: places.into_iter().map(space).collect(),
+            spaces: found.spaces.into_iter().map(space).collect(),
+            areas: found.areas,
             devices,
             io,
             tasks,
@@ -263,6 +265,16 @@ impl Spaces {
     /// Returns whether a space can be acquired.
     pub fn is_free(&self, id: SpaceId) -> bool {
         self.space(id).inner.lock().phase == SpacePhase::Free
+    }
+
+    /// Returns the places for cluster areas on the disks.
+    pub fn areas(&self) -> &[AreaPlace] {
+        &self.areas
+    }
+
+    /// Returns the number of spaces that can be acquired.
+    pub fn free_count(&self) -> usize {
+        (0..self.spaces.len()).filter(|id| self.is_free(SpaceId(*id))).count()
     }
 
     /// Returns the number of spaces, usable or not.

@@ -1,6 +1,6 @@
 //! Carries out the commands of the operator or of a harness.
 
-use super::stats;
+use super::{members, stats};
 use crate::console::command::{DumpChoice, HELP, MonitorCommand, parse_json, parse_text};
 use crate::console::definition::PolicyOptions;
 use crate::console::event::ConsoleEvent;
@@ -28,6 +28,15 @@ const BUSY: &str = "busy: the guest has not read what was typed before";
 enum Audience {
     People,
     Program(u64),
+}
+
+impl Audience {
+    const fn program(self) -> Option<u64> {
+        match self {
+            Self::People => None,
+            Self::Program(id) => Some(id),
+        }
+    }
 }
 
 /// Carries out a line typed at the monitor; returns where keys go from then on.
@@ -73,6 +82,8 @@ fn carry_out(
         MonitorCommand::Help => print_text(format_args!("{HELP}")),
         MonitorCommand::List => list(node, audience),
         MonitorCommand::Stats => show_stats(node, audience),
+        MonitorCommand::Nodes => members::show(node, audience.program())?,
+        MonitorCommand::FenceConfirm(name) => members::confirm(node, name)?,
         MonitorCommand::Crash(name) => crash(node, name)?,
         MonitorCommand::Console(name) => return choose_console(node, name, ConsoleMode::Lines),
         MonitorCommand::Raw(name) => return choose_console(node, name, ConsoleMode::Raw),

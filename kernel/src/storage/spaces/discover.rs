@@ -8,7 +8,7 @@ use crate::addr::Hpa;
 use crate::arch::{interrupts, time};
 use crate::block::blocking::{BlockingDisk, BlockingError};
 use crate::block::dma::DmaRegion;
-use crate::block::gpt::{self, GptError, GptFinding, GptTable};
+use crate::block::gpt::{self, GptEntry, GptError, GptFinding, GptTable};
 use crate::block::patience::{AfterRefusal, PAUSE_NS, RetryCount};
 use crate::block::request::SECTOR_SIZE;
 use crate::block::{Disk, DiskError, QueueLane};
@@ -20,7 +20,10 @@ use crate::storage::disk::NodeDisk;
 use crate::sync::{RankedLock, rank};
 use crate::time::Ns;
 use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
+use cluster::layout::SUPERBLOCK;
+use cluster::superblock::MAGIC;
 
 /// Time-out for a driver; the driver itself gives up earlier.
 const TIMEOUT_NS: Ns = Ns::from_secs(60);
@@ -43,6 +46,25 @@ impl core::fmt::Display for SpaceLocation {
             number => write!(f, "paging device {}, GPT entry {number}", self.disk),
         }
     }
+}
+
+/// A place for a cluster area: a whole disk that has one, or a GPT partition of that type.
+pub struct AreaPlace {
+    /// The place.
+    pub place: SpaceLocation,
+    /// Its disk.
+    pub disk: &'static NodeDisk,
+    /// Both superblocks.
+    pub head: Vec<u8>,
+    /// The disk has paging spaces too.
+    pub has_spaces: bool,
+}
+
+/// The contents of all disks, as far as they are ours.
+#[derive(Default)]
+pub(super) struct FoundPlaces {
+    pub spaces: Vec<SpaceLocation>,
+    pub areas: Vec<AreaPlace>,
 }
 
 /// A paging device: a disk, and one buffer per lane for all I/O outside the blocks of its spaces.
@@ -111,6 +133,19 @@ impl PagingDevice {
         }
     }
 
+    /// Reads both superblocks of a cluster area; empty if they cannot be read.
+    fn area_head(&self, area: SpaceArea) -> Vec<u8> {
+        let mut head = vec![0; 2 * SUPERBLOCK];
+        let Some(sectors) = area.locate(0, head.len() as u64) else { return Vec::new() };
+        let Some(buffer) = self.take_buffer(QueueLane::Common) else { return Vec::new() };
+        let disk = BlockingDisk::new(self.disk, time::now_ns, TIMEOUT_NS);
+        let result = read(&disk, sectors.first, &buffer, &mut head);
+        if result != Err(BlockingError::Stuck) {
+            self.give_buffer(QueueLane::Common, buffer);
+        }
+        if result.is_ok() { head } else { Vec::new() }
+    }
+
     fn table(&self) -> Result<GptFinding, DiskError> {
         let buffer = self.take_buffer(QueueLane::Common).ok_or(DiskError::Dead)?;
         let disk = BlockingDisk::new(self.disk, time::now_ns, TIMEOUT_NS);
@@ -138,17 +173,15 @@ fn read(
     Ok(())
 }
 
-/// Returns the locations of all spaces, in the order of disks and of GPT entries.
-pub(super) fn places(devices: &[PagingDevice]) -> Vec<SpaceLocation> {
-    let mut places = Vec::new();
+/// Returns all spaces and cluster areas, in the order of disks and of GPT entries.
+pub(super) fn places(devices: &[PagingDevice]) -> FoundPlaces {
+    let mut found = FoundPlaces::default();
     for (disk, device) in devices.iter().enumerate() {
         match device.table_at_last(disk) {
-            Ok(GptFinding::None) => places.push(SpaceLocation {
-                disk,
-                number: 0,
-                area: SpaceArea::whole(device.disk.info().capacity),
-            }),
-            Ok(GptFinding::Table(table, fault)) => from_table(disk, &table, fault, &mut places),
+            Ok(GptFinding::None) => whole(disk, device, &mut found),
+            Ok(GptFinding::Table(table, fault)) => {
+                from_table(disk, device, &table, fault, &mut found);
+            }
             Ok(GptFinding::Damaged(primary, backup)) => {
                 trouble(
                     disk,
@@ -160,34 +193,61 @@ pub(super) fn places(devices: &[PagingDevice]) -> Vec<SpaceLocation> {
             Err(error) => trouble(disk, &format!("cannot be read: {error}")),
         }
     }
-    if places.len() > MAX_SPACES {
+    let FoundPlaces { spaces, areas } = &mut found;
+    if spaces.len() > MAX_SPACES {
         trouble(
-            places[MAX_SPACES].disk,
+            spaces[MAX_SPACES].disk,
             &format!("only the first {MAX_SPACES} paging spaces of this machine are used"),
         );
-        places.truncate(MAX_SPACES);
+        spaces.truncate(MAX_SPACES);
     }
-    places
+    for area in areas {
+        area.has_spaces = spaces.iter().any(|space| space.disk == area.place.disk);
+    }
+    found
+}
+
+/// Looks at a disk without a partition table: a cluster area if it begins as one, else a space.
+fn whole(disk: usize, device: &PagingDevice, found: &mut FoundPlaces) {
+    let area = SpaceArea::whole(device.disk.info().capacity);
+    let place = SpaceLocation { disk, number: 0, area };
+    let head = device.area_head(area);
+    let is_area = head.chunks(SUPERBLOCK).any(|copy| copy.starts_with(MAGIC));
+    if is_area {
+        found.areas.push(AreaPlace { place, disk: device.disk, head, has_spaces: false });
+    } else {
+        found.spaces.push(place);
+    }
 }
 
 fn from_table(
     disk: usize,
+    device: &PagingDevice,
     table: &GptTable,
     primary: Option<GptError>,
-    places: &mut Vec<SpaceLocation>,
+    found: &mut FoundPlaces,
 ) {
     if let Some(fault) = primary {
         trouble(disk, &format!("the primary GPT is damaged, the backup counts: {fault}"));
     }
-    if !table.entries.iter().any(|entry| entry.is_space()) {
+    let is_ours = |entry: &GptEntry| entry.is_space() || entry.is_cluster();
+    if !table.entries.iter().any(is_ours) {
         trouble(
             disk,
             "holds a GPT without a paging space; it belongs to another program and is left alone",
         );
     }
-    for entry in table.entries.iter().filter(|entry| entry.is_space()) {
+    for entry in table.entries.iter().filter(|entry| is_ours(entry)) {
         match entry.sectors().map(SpaceArea::part) {
-            Ok(Some(area)) => places.push(SpaceLocation { disk, number: entry.number, area }),
+            Ok(Some(area)) if entry.is_cluster() => found.areas.push(AreaPlace {
+                place: SpaceLocation { disk, number: entry.number, area },
+                disk: device.disk,
+                head: device.area_head(area),
+                has_spaces: false,
+            }),
+            Ok(Some(area)) => {
+                found.spaces.push(SpaceLocation { disk, number: entry.number, area });
+            }
             Ok(None) => trouble(disk, &format!("GPT entry {} ends beyond all disks", entry.number)),
             Err(fault) => {
                 trouble(disk, &format!("GPT entry {} {fault}; nothing touches it", entry.number))
