@@ -56,6 +56,9 @@ pub enum CliCommand {
     /// Make image stores, and put kernels, initrds and partitions into them
     #[command(subcommand)]
     Store(commands::store::StoreAction),
+    /// Make, check and sweep the areas by which nodes that share disks know each other
+    #[command(subcommand)]
+    Cluster(commands::cluster::ClusterAction),
     /// List, verify and release crash dumps on paging devices
     #[command(subcommand)]
     Dump(commands::dump::DumpAction),
@@ -133,6 +136,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Some(CliCommand::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
         Some(CliCommand::Volume(action)) => commands::volume::run(action),
         Some(CliCommand::Store(action)) => commands::store::run(action),
+        Some(CliCommand::Cluster(action)) => commands::cluster::run(action),
         Some(CliCommand::Dump(action)) => commands::dump::run(action),
         Some(CliCommand::Image(arguments)) => commands::image::run(&cli.common, arguments),
         Some(CliCommand::Bench(arguments)) => commands::bench::run(&cli.common, arguments),

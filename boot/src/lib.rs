@@ -16,6 +16,7 @@ pub mod bed;
 pub mod bench;
 pub mod bounded;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod config;
 pub mod demo;

@@ -21,7 +21,7 @@ pub use image::SpaceImage;
 pub use resized::ResizedSpace;
 
 use anyhow::{Context, Result, bail};
-use kernel::block::gpt::make::{self, GptCapacityError, NewSpace};
+use kernel::block::gpt::make::{self, GptCapacityError, NewPart, NewSpace};
 use kernel::size::ReadableSize;
 use kernel::space::{DeviceContent, SpaceLayout, Uuid};
 use std::fs::File;
@@ -62,25 +62,44 @@ pub fn create(path: &Path, bytes: u64) -> Result<()> {
 /// # Errors
 /// As [`create`], or where the spaces do not fit or one is too small.
 pub fn create_spaces(path: &Path, bytes: u64, sizes: &[u64]) -> Result<()> {
-    create_parts(path, bytes, sizes, None)
+    create_parts(path, bytes, sizes, BlankParts::default())
 }
 
-/// As [`create_spaces`], with a last partition of size `store` for an image store, which stays
-/// blank: [`crate::store::create`] makes the store.
+/// Partitions of a new table besides the spaces, with their sizes. They stay blank.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct BlankParts {
+    /// For an image store, which [`crate::store::create`] makes.
+    pub store: Option<u64>,
+    /// For a cluster area, which [`crate::cluster::create`] makes.
+    pub cluster: Option<u64>,
+}
+
+impl BlankParts {
+    /// Returns the sizes, in the order of the partitions.
+    pub fn sizes(&self) -> Vec<u64> {
+        self.all().map(|(bytes, _)| bytes).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u64, NewPart)> {
+        let store = self.store.map(|bytes| (bytes, NewPart::Store));
+        store.into_iter().chain(self.cluster.map(|bytes| (bytes, NewPart::Cluster)))
+    }
+}
+
+/// As [`create_spaces`], with further partitions behind the spaces.
 ///
 /// # Errors
 /// As [`create_spaces`].
-pub fn create_parts(path: &Path, bytes: u64, sizes: &[u64], store: Option<u64>) -> Result<()> {
+pub fn create_parts(path: &Path, bytes: u64, sizes: &[u64], blank: BlankParts) -> Result<()> {
     refuse_existing(path)?;
     let bytes = whole_blocks(bytes)?;
-    let sizes = [sizes, store.as_slice()].concat();
-    let placed = placed(bytes, &sizes)?;
-    let spaces_count = placed.len() - store.iter().count();
+    let placed = placed(bytes, &[sizes, &blank.sizes()].concat())?;
+    let kinds = sizes.iter().map(|_| NewPart::Space).chain(blank.all().map(|(_, kind)| kind));
     let guid = || Ok::<_, anyhow::Error>(gpt_guid(new_uuid()?));
     let spaces = placed
         .into_iter()
-        .enumerate()
-        .map(|(n, sectors)| Ok(NewSpace { sectors, guid: guid()?, is_store: n >= spaces_count }))
+        .zip(kinds)
+        .map(|(sectors, kind)| Ok(NewSpace { sectors, guid: guid()?, kind }))
         .collect::<Result<Vec<_>>>()?;
     let table = make::table(bytes, guid()?, &spaces);
     crate::atomic::write(path, |file| {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of the module.
 pub const MAGIC: [u8; 4] = *b"TPCF";
 /// Version of the encoding, first field of the configuration.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Version of a partition's encoding in an image store, which outlives this build: the bytes of
 /// [`PartitionConfig::to_definition`]. It changes with every change of [`PartitionConfig`].
 pub const DEFINITION_VERSION: u32 = 1;
@@ -42,6 +42,8 @@ pub struct Config {
     pub spare: SpareRoom,
     /// What to do after the last partition has stopped.
     pub at_end: EndAction,
+    /// This node's name in a cluster; `None`: one made of the start's name.
+    pub node_name: Option<String>,
     /// Names and arguments of built-in measurements to run instead of partitions (`tidepool bench`,
     /// tests).
     pub self_tests: Vec<String>,
@@ -328,6 +330,7 @@ mod tests {
             spare: SpareRoom::default(),
             at_end: EndAction::Stay,
             disk_timeout_ns: DISK_TIMEOUT_NS,
+            node_name: Some("node-a".into()),
             self_tests: vec![],
         }
     }

@@ -26,6 +26,7 @@ pub mod images;
 #[cfg(target_os = "none")]
 pub mod init;
 pub mod log;
+pub mod members;
 pub mod mm;
 pub mod node;
 pub mod paging;

@@ -167,6 +167,7 @@ fn config() -> Config {
         memory_disks: vec![1 << 20],
         disk_timeout_ns: DISK_TIMEOUT_NS,
         at_end: EndAction::Stay,
+        node_name: Some("node-a".into()),
         self_tests: vec!["pager".into()],
         spare: SpareRoom { partitions: 4, memory_bytes: 1 << 27 },
         partitions: vec![PartitionConfig {

@@ -14,6 +14,7 @@ pub const ROOMS: &[&str] = &[
     "partition",
     "crash",
     "host",
+    "members",
     "storage",
     "task",
     "paging",

@@ -7,6 +7,7 @@ mod bad_disk;
 mod bench;
 mod bounds;
 mod button;
+mod cluster;
 mod console;
 mod cpu;
 mod cuts;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
             bounds::CASES,
             button::CASES,
             gpt::CASES,
+            cluster::CASES,
             sharing::CASES,
             several::CASES,
             server::cases(),

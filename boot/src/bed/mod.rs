@@ -90,8 +90,9 @@ pub struct BedMachine {
     pub append: String,
     /// Images of virtio-blk disks, in order.
     pub disks: Vec<PathBuf>,
-    /// Images of further virtio-blk disks, which other machines may have at the same time.
-    pub stores: Vec<PathBuf>,
+    /// Images of further virtio-blk disks, which other machines may have at the same time: image
+    /// stores, then cluster areas.
+    pub shared: Vec<PathBuf>,
     /// Limit of each disk's bandwidth in bytes a second, if one is set.
     pub disk_bandwidth: Option<u64>,
     /// How the hypervisor is started.
@@ -125,7 +126,7 @@ impl BedMachine {
             archive: ModuleArchive::default(),
             append: String::new(),
             disks: Vec::new(),
-            stores: Vec::new(),
+            shared: Vec::new(),
             disk_bandwidth: None,
             medium: Medium::Usual,
             clock: ClockBase::Host,
@@ -141,10 +142,10 @@ impl BedMachine {
     pub fn apply(&mut self, plan: BootPlan) {
         self.archive = plan.archive;
         self.disks = plan.disks;
-        self.stores = plan.stores;
+        self.shared = [plan.stores, plan.areas].concat();
         if self.bed == Bed::Nested {
             // Its Linux has copies of all disks.
-            self.disks.append(&mut self.stores);
+            self.disks.append(&mut self.shared);
         }
         self.disk_bandwidth = plan.disk_bandwidth;
         self.memory_mib = self.memory_mib.max(plan.machine_mib);

@@ -104,7 +104,7 @@ fn arguments(machine: &BedMachine, folder: &Path, ports: [u16; 2]) -> Vec<String
         let line = format!("socket,id={name},host=127.0.0.1,port={port},server=off,nodelay=on");
         add(&["-chardev", &line, "-serial", &format!("chardev:{name}")]);
     }
-    let shared = machine.stores.iter().map(|image| (image, ",share-rw=on"));
+    let shared = machine.shared.iter().map(|image| (image, ",share-rw=on"));
     let disks = machine.disks.iter().map(|image| (image, "")).chain(shared);
     for (index, (image, sharing)) in disks.enumerate() {
         // `cache=none` bypasses the host's page cache, so the speed is the real disk's, and a FLUSH

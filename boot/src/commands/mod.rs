@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod boot;
+pub mod cluster;
 pub mod demo;
 pub mod doctor;
 pub mod dump;

@@ -3,7 +3,7 @@
 use crate::dump;
 use crate::report::TextTable;
 use crate::size;
-use crate::volume::{self, SpaceImage, SpaceSlot, VolumeAccess, VolumeDisk};
+use crate::volume::{self, BlankParts, SpaceImage, SpaceSlot, VolumeAccess, VolumeDisk};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use kernel::addr::PAGE_SIZE;
@@ -27,6 +27,10 @@ pub enum VolumeAction {
         /// Size of a GPT partition for an image store, which `tidepool store create` then makes
         #[arg(long, value_parser = crate::size::parse)]
         store: Option<u64>,
+        /// Size of a GPT partition for a cluster area, which `tidepool cluster create` then makes:
+        /// 35 MiB for 1024 slots
+        #[arg(long, value_parser = crate::size::parse)]
+        cluster: Option<u64>,
     },
     /// Make a free paging space of an image or of one of its spaces, whatever it holds
     Format {
@@ -59,7 +63,10 @@ pub enum VolumeAction {
 /// Names the image.
 pub fn run(action: &VolumeAction) -> Result<ExitCode> {
     match action {
-        VolumeAction::Create { file, size, spaces, store } => create(file, *size, spaces, *store)?,
+        VolumeAction::Create { file, size, spaces, store, cluster } => {
+            let blank = BlankParts { store: *store, cluster: *cluster };
+            create(file, *size, spaces, blank)?;
+        }
         VolumeAction::Format { file, space, force } => format(file, *space, *force)?,
         VolumeAction::List { files } => list(files)?,
         VolumeAction::Check { files } => return check(files),
@@ -67,16 +74,16 @@ pub fn run(action: &VolumeAction) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn create(file: &Path, size: Option<u64>, spaces: &[u64], store: Option<u64>) -> Result<()> {
-    if spaces.is_empty() && store.is_none() {
+fn create(file: &Path, size: Option<u64>, spaces: &[u64], blank: BlankParts) -> Result<()> {
+    if spaces.is_empty() && blank.sizes().is_empty() {
         return volume::create(
             file,
             size.context("say how large the image is to be: --size SIZE")?,
         );
     }
-    let all = [spaces, store.as_slice()].concat();
+    let all = [spaces, &blank.sizes()].concat();
     let size = size.map_or_else(|| volume::least_size(&all), Ok)?;
-    volume::create_parts(file, size, spaces, store)
+    volume::create_parts(file, size, spaces, blank)
 }
 
 fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {

@@ -11,7 +11,7 @@ const UNITS: &[(&str, u64)] = &[("min", 60_000), ("s", 1_000), ("ms", 1)];
 ///
 /// # Errors
 /// The fault as text, to be placed behind the key.
-pub(super) fn parse(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse(text: &str) -> Result<Duration, String> {
     let Some((number, scale)) = quantity::split(text, UNITS) else {
         return Err(format!("“{text}” is no time: write a whole number and ms, s or min"));
     };

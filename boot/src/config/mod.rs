@@ -8,9 +8,10 @@
 //! The format is described in `docs/configuration.md`.
 
 mod bounds;
+mod cluster;
 mod devices;
 mod document;
-mod duration;
+pub(crate) mod duration;
 mod image;
 mod limits;
 mod named;
@@ -58,6 +59,8 @@ pub struct BootPlan {
     pub disks: Vec<PathBuf>,
     /// Images with image stores, in order.
     pub stores: Vec<PathBuf>,
+    /// Images with cluster areas, which other machines use too; their disks come after the others.
+    pub areas: Vec<PathBuf>,
     /// MiB of memory of the machine.
     pub machine_mib: u64,
     /// CPUs of the machine.
@@ -184,6 +187,7 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
         "image",
         "image_store",
         "spare",
+        "cluster",
         "at_end",
         "disk_timeout",
         "self_tests",
@@ -200,6 +204,7 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
             .into());
     }
     let pool_bytes = pool(&root)?;
+    let cluster = cluster::read(&root, base, bed, &devices)?;
     let config = Config {
         version: VERSION,
         pool_bytes,
@@ -210,6 +215,7 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
         at_end: root
             .choice("at_end", &[("stay", EndAction::Stay), ("power-off", EndAction::PowerOff)])?
             .unwrap_or(EndAction::Stay),
+        node_name: cluster.name.clone(),
         self_tests: root.texts("self_tests")?,
     };
     let archived = archive.size()?;
@@ -231,6 +237,7 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
             archive,
             disks,
             stores,
+            areas: cluster.areas,
             machine_mib,
             cpus,
             cpu,

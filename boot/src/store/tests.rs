@@ -273,6 +273,7 @@ fn a_store_lies_in_a_gpt_partition_beside_paging_spaces() {
         size,
         spaces: vec![8 * MIB],
         store: Some(8 * MIB),
+        cluster: None,
     };
     commands::volume::run(&parts).unwrap();
     let file = File::options().write(true).open(&image).unwrap();

@@ -193,8 +193,10 @@ fn overlapping_spaces_cannot_be_opened() {
     let guid = kernel::block::gpt::Guid::from_bytes([1; 16]);
     let mut placed = placed(16 * MIB, &[4 * MIB, 4 * MIB]).unwrap();
     placed[1].first = placed[0].first + 8;
-    let spaces: Vec<_> =
-        placed.into_iter().map(|sectors| NewSpace { sectors, guid, is_store: false }).collect();
+    let spaces: Vec<_> = placed
+        .into_iter()
+        .map(|sectors| NewSpace { sectors, guid, kind: NewPart::Space })
+        .collect();
     File::create(&file.path).unwrap().set_len(16 * MIB).unwrap();
     make::table(16 * MIB, guid, &spaces)
         .iter()

@@ -50,14 +50,33 @@ pub struct Beat {
     pub is_tainted: bool,
     /// The suspicion that stands.
     pub suspicion: Option<Suspicion>,
+    /// What it says about the member beside that.
+    pub details: BeatDetails,
+}
+
+/// What a beat says about its member for people and for placement. No rule depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BeatDetails {
     /// Devices of the cluster that the member reaches, one a bit.
     pub devices: u64,
     /// Free memory in MiB.
     pub free_mib: u32,
     /// Free spaces.
     pub free_spaces: u32,
-    /// Name for people.
+    /// Name for people, UTF-8, zero-padded.
     pub name: [u8; 32],
+}
+
+impl BeatDetails {
+    /// Says nothing.
+    pub const NONE: Self = Self { devices: 0, free_mib: 0, free_spaces: 0, name: [0; 32] };
+
+    /// Returns the name; a name that is no text is empty.
+    pub fn name(&self) -> &str {
+        let end = self.name.iter().position(|byte| *byte == 0).unwrap_or(self.name.len());
+        let name = self.name.get(..end).unwrap_or_default();
+        core::str::from_utf8(name).unwrap_or_default()
+    }
 }
 
 impl Beat {
@@ -71,10 +90,7 @@ impl Beat {
             mode: BeatMode::Up,
             is_tainted: false,
             suspicion: None,
-            devices: 0,
-            free_mib: 0,
-            free_spaces: 0,
-            name: [0; 32],
+            details: BeatDetails::NONE,
         }
     }
 
@@ -93,10 +109,10 @@ impl Beat {
         let suspicion = self.suspicion.unwrap_or(Suspicion { who: MemberId::default(), known: 0 });
         out.member(suspicion.who);
         out.u64(suspicion.known);
-        out.u64(self.devices);
-        out.u32(self.free_mib);
-        out.u32(self.free_spaces);
-        out.raw(&self.name);
+        out.u64(self.details.devices);
+        out.u32(self.details.free_mib);
+        out.u32(self.details.free_spaces);
+        out.raw(&self.details.name);
         out.seal();
         bytes
     }
@@ -123,10 +139,12 @@ impl Beat {
             mode,
             is_tainted,
             suspicion: (suspicion.who.incarnation != Incarnation(0)).then_some(suspicion),
-            devices: fields.u64(),
-            free_mib: fields.u32(),
-            free_spaces: fields.u32(),
-            name: fields.raw(),
+            details: BeatDetails {
+                devices: fields.u64(),
+                free_mib: fields.u32(),
+                free_spaces: fields.u32(),
+                name: fields.raw(),
+            },
         })
     }
 }

@@ -1,6 +1,6 @@
 //! Every structure reads back as written; every damaged bit is found; newer versions are known.
 
-use crate::beat::{Beat, BeatMode, Suspicion};
+use crate::beat::{Beat, BeatDetails, BeatMode, Suspicion};
 use crate::block::LogBlock;
 use crate::crc::crc32c;
 use crate::decree::{Decree, Owner, QuietProof};
@@ -35,10 +35,12 @@ fn beats() -> Vec<Beat> {
         mode: BeatMode::Leaving,
         is_tainted: true,
         suspicion,
-        devices: 1 << 63,
-        free_mib: 77,
-        free_spaces: 88,
-        name: *b"a name of exactly 32 characters!",
+        details: BeatDetails {
+            devices: 1 << 63,
+            free_mib: 77,
+            free_spaces: 88,
+            name: *b"a name of exactly 32 characters!",
+        },
         ..first
     };
     vec![first, full]

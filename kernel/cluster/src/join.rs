@@ -32,6 +32,19 @@ pub enum JoinStep {
     NoSlot,
 }
 
+impl JoinStep {
+    /// Returns the step's name in events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Row => "row",
+            Self::First(_) => "first",
+            Self::Second(_) => "second",
+            Self::Won(_) => "member",
+            Self::NoSlot => "no_slot",
+        }
+    }
+}
+
 /// A registration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Splitter {

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   node ──> join, watch, proposal, duty ──> state, inherit ──> beat, block, decree ──> sector, layout
-//!     └────> round                                              superblock ──> timing
+//!     └────> round                  sweep ──────┘               superblock ──> timing
 //! ```
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
@@ -34,5 +34,6 @@ mod sim;
 pub mod state;
 mod state_codec;
 pub mod superblock;
+pub mod sweep;
 pub mod timing;
 pub mod watch;

@@ -16,7 +16,7 @@
 //! * A start gives its registration up only as long as its decree cannot be decided by others:
 //!   until it submits the second phase. A write that lands later then makes no member.
 
-use crate::beat::{Beat, BeatMode};
+use crate::beat::{Beat, BeatDetails, BeatMode};
 use crate::decree::Decree;
 use crate::id::{Incarnation, MemberId};
 use crate::join::{JoinStep, Splitter};
@@ -25,7 +25,7 @@ use crate::proposal::{PhaseVerdict, Proposer};
 use crate::sector::SECTOR;
 use crate::state::{ClusterState, VoidError};
 use crate::timing::ClusterTiming;
-use crate::watch::{TurnTimes, Watch};
+use crate::watch::{Sighting, TurnTimes, Watch};
 
 mod turn;
 
@@ -111,15 +111,16 @@ pub struct StepDone<'a> {
     pub reads: &'a [&'a [u8]],
 }
 
-/// A start of a hypervisor, as the cluster sees it. `SLOTS` is the area's number of slots.
-pub struct ClusterNode<const SLOTS: usize> {
+/// A start of a hypervisor, as the cluster sees it. `S` has a [`Sighting`] for each slot of the
+/// area.
+pub struct ClusterNode<S> {
     layout: AreaLayout,
     timing: ClusterTiming,
     state: ClusterState,
     phase: NodePhase,
     splitter: Splitter,
     beat: Beat,
-    watch: Watch<SLOTS>,
+    watch: Watch<S>,
     proposer: Proposer,
     lease_ns: Option<u64>,
     next_turn_ns: u64,
@@ -129,6 +130,7 @@ pub struct ClusterNode<const SLOTS: usize> {
     /// The fence of the suspect is proposed, and may be decided at any time.
     has_proposed: bool,
     wish: Option<Decree>,
+    details: BeatDetails,
     /// Number of the next copy of the state.
     copies: u64,
     is_member: bool,
@@ -138,14 +140,16 @@ pub struct ClusterNode<const SLOTS: usize> {
     random: u64,
 }
 
-impl<const SLOTS: usize> ClusterNode<SLOTS> {
-    /// Starts. `limit` is the number of bytes of a copy of the state, `entropy` any number.
+impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
+    /// Starts. `limit` is the number of bytes of a copy of the state, `entropy` any number; `seen`
+    /// holds [`Sighting::NEVER`] for each slot of the area.
     pub fn new(
         me: Incarnation,
         layout: AreaLayout,
         timing: ClusterTiming,
         limit: usize,
         entropy: u64,
+        seen: S,
     ) -> Self {
         let nowhere = MemberId { slot: u16::MAX, incarnation: me };
         Self {
@@ -155,7 +159,7 @@ impl<const SLOTS: usize> ClusterNode<SLOTS> {
             phase: NodePhase::Join,
             splitter: Splitter::new(me),
             beat: Beat::new(nowhere),
-            watch: Watch::new(),
+            watch: Watch::new(seen),
             proposer: Proposer::new(nowhere, layout.slots()),
             lease_ns: None,
             next_turn_ns: 0,
@@ -164,6 +168,7 @@ impl<const SLOTS: usize> ClusterNode<SLOTS> {
             want: None,
             has_proposed: false,
             wish: None,
+            details: BeatDetails::NONE,
             copies: 0,
             is_member: false,
             is_committed: false,
@@ -180,6 +185,26 @@ impl<const SLOTS: usize> ClusterNode<SLOTS> {
     /// Returns the state after the last decree that is known here.
     pub const fn state(&self) -> &ClusterState {
         &self.state
+    }
+
+    /// Sets what the next beats say about the member for people and for placement.
+    pub const fn describe(&mut self, details: BeatDetails) {
+        self.details = details;
+    }
+
+    /// Returns whether this incarnation takes part.
+    pub const fn is_member(&self) -> bool {
+        self.is_member
+    }
+
+    /// Returns where the registration stands.
+    pub const fn join_step(&self) -> JoinStep {
+        self.splitter.step()
+    }
+
+    /// Returns when the lease ends; `None` before the first one, and after the last one.
+    pub const fn lease_end_ns(&self) -> Option<u64> {
+        self.lease_ns
     }
 
     /// Returns whether a request for a space may be submitted now. An answer "no" freezes the
@@ -275,6 +300,7 @@ impl<const SLOTS: usize> ClusterNode<SLOTS> {
         self.beat.sequence += 1;
         self.beat.nonce = self.below(u64::MAX);
         self.beat.known = self.state.number();
+        self.beat.details = self.details;
         fill(out, &self.beat.encode());
         self.step(Some(self.layout.beat(self.me().slot)), read)
     }
@@ -356,14 +382,15 @@ impl<const SLOTS: usize> ClusterNode<SLOTS> {
     }
 
     fn learned(&mut self, done: &StepDone<'_>, note: &mut impl FnMut(ClusterEvent)) {
-        let newest = done.reads.iter().filter_map(|both| ClusterState::newer(both));
-        let newest = newest.max_by_key(ClusterState::number);
-        let Some(newest) = newest.filter(|state| state.number() > self.state.number()) else {
+        let copies = done.reads.iter().flat_map(|both| ClusterState::halves(both));
+        let newest = copies.max_by_key(|copy| ClusterState::number_of(copy));
+        let known = self.state.number();
+        let is_later = newest.and_then(ClusterState::number_of) > Some(known);
+        if !is_later || newest.is_none_or(|copy| self.state.read(copy).is_err()) {
             // Its copy was being written: look again.
             self.phase = NodePhase::Idle(done.times.seen_ns + self.timing.beat_ns() / 4);
             return;
-        };
-        self.state = newest;
+        }
         self.wish = None;
         note(ClusterEvent::Learned(self.state.number()));
         self.go_on(note);

@@ -39,6 +39,17 @@ pub enum RoundStep {
     Read,
 }
 
+impl RoundStep {
+    /// Returns the request's name in events.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Write => "write",
+            Self::Flush => "flush",
+            Self::Read => "read",
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum LaneState {
     Out,

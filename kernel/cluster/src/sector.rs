@@ -138,6 +138,7 @@ impl<'a> FieldWriter<'a> {
 }
 
 /// Reads fields one after the other. Fields beyond the end are zeros.
+#[derive(Clone, Copy)]
 pub struct FieldReader<'a> {
     bytes: &'a [u8],
     at: usize,

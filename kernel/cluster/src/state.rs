@@ -149,6 +149,11 @@ impl ClusterState {
         word >> (slot % 64) & 1 == 1
     }
 
+    /// Returns the number of slots that were ever a member's.
+    pub fn used_slots(&self) -> u32 {
+        self.used.iter().map(|word| word.count_ones()).sum()
+    }
+
     /// Returns the row of a thing; an unowned one if there is none.
     pub fn row(&self, thing: Thing) -> ThingRow {
         let found = self.things.iter().find(|row| row.thing == thing);
@@ -235,9 +240,9 @@ impl ClusterState {
     }
 
     /// Drops members that are quiet and own nothing.
-    fn drop_quiet(&mut self) {
-        let things = self.things.clone();
-        self.members.retain(|row| {
+    pub(crate) fn drop_quiet(&mut self) {
+        let Self { members, things, .. } = self;
+        members.retain(|row| {
             let is_quiet = matches!(row.status, MemberStatus::Quiet(_));
             !is_quiet || things.iter().any(|thing| thing.owner == Owner::Slot(row.id.slot))
         });

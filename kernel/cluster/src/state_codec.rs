@@ -30,7 +30,7 @@ const _: () = assert!(
 impl ClusterState {
     /// Returns the bytes that a copy needs.
     pub(crate) fn encoded_len(&self) -> usize {
-        FIXED + self.members.len() * MEMBER_ROW + self.things.len() * THING_ROW
+        encoded_len(self.members.len(), self.things.len())
     }
 
     /// Writes a copy, which fills `bytes`.
@@ -73,35 +73,64 @@ impl ClusterState {
     /// # Errors
     /// If it is empty, torn or newer.
     pub fn decode(bytes: &[u8]) -> Result<(u64, Self), SectorError> {
-        let (_, mut fields) = FieldReader::open(bytes, SectorKind::State)?;
         let mut state = Self::new(bytes.len());
-        let sequence = fields.u64();
-        state.number = fields.u64();
-        state.used = core::array::from_fn(|_| fields.u64());
+        let sequence = state.read(bytes)?;
+        Ok((sequence, state))
+    }
+
+    /// Becomes the state of a copy, in place, and returns the copy's sequence number. A state has
+    /// 25 KiB, so it is not passed by value where stacks are small.
+    ///
+    /// # Errors
+    /// If the copy is empty, torn or newer; the state is then as before.
+    pub fn read(&mut self, bytes: &[u8]) -> Result<u64, SectorError> {
+        let (_, mut fields) = FieldReader::open(bytes, SectorKind::State)?;
+        let (sequence, number) = (fields.u64(), fields.u64());
+        let used = core::array::from_fn(|_| fields.u64());
         let (members, things) = (fields.u16(), fields.u16());
-        for _ in 0..members {
-            let row = read_member(&mut fields).ok_or(SectorError::Torn)?;
-            state.members.try_push(row).map_err(|_| SectorError::Torn)?;
-        }
-        for _ in 0..things {
-            let row = read_thing(&mut fields).ok_or(SectorError::Torn)?;
-            state.things.try_push(row).map_err(|_| SectorError::Torn)?;
-        }
-        if state.encoded_len() > bytes.len() {
+        let rows = fields;
+        let is_whole = usize::from(members) <= MAX_MEMBERS
+            && usize::from(things) <= MAX_THINGS
+            && encoded_len(members.into(), things.into()) <= bytes.len()
+            && (0..members).all(|_| read_member(&mut fields).is_some())
+            && (0..things).all(|_| read_thing(&mut fields).is_some());
+        if !is_whole {
             return Err(SectorError::Torn);
         }
-        Ok((sequence, state))
+        (self.limit, self.number, self.used) = (bytes.len(), number, used);
+        fields = rows;
+        self.members.clear();
+        self.members.extend((0..members).filter_map(|_| read_member(&mut fields)));
+        self.things.clear();
+        self.things.extend((0..things).filter_map(|_| read_thing(&mut fields)));
+        Ok(sequence)
+    }
+
+    /// Returns the number of the last decree in a copy; `None` if it is not whole.
+    pub fn number_of(bytes: &[u8]) -> Option<u64> {
+        let (_, mut fields) = FieldReader::open(bytes, SectorKind::State).ok()?;
+        let _sequence = fields.u64();
+        Some(fields.u64())
+    }
+
+    /// Returns both copies of a slot.
+    pub fn halves(both: &[u8]) -> [&[u8]; 2] {
+        let (a, b) = both.split_at(both.len() / 2);
+        [a, b]
     }
 
     /// Reads both copies of a slot and returns the later state that is whole.
     pub fn newer(both: &[u8]) -> Option<Self> {
-        let (a, b) = both.split_at_checked(both.len() / 2)?;
-        match (Self::decode(a), Self::decode(b)) {
-            (Ok((_, a)), Ok((_, b))) => Some(if a.number > b.number { a } else { b }),
-            (Ok((_, one)), Err(_)) | (Err(_), Ok((_, one))) => Some(one),
-            (Err(_), Err(_)) => None,
-        }
+        let mut copies = Self::halves(both);
+        copies.sort_unstable_by_key(|copy| Self::number_of(copy));
+        let mut state = Self::new(0);
+        copies.iter().rev().any(|copy| state.read(copy).is_ok()).then_some(state)
     }
+}
+
+/// Returns the bytes of a copy with so many rows.
+const fn encoded_len(members: usize, things: usize) -> usize {
+    FIXED + members * MEMBER_ROW + things * THING_ROW
 }
 
 fn read_member(fields: &mut FieldReader<'_>) -> Option<MemberRow> {

@@ -23,7 +23,8 @@ use crate::layout::{AreaLayout, SUPERBLOCK};
 use crate::sector::{FieldReader, FieldWriter};
 use crate::timing::ClusterTiming;
 
-const MAGIC: &[u8; 8] = b"TIDECLUS";
+/// First bytes of a superblock.
+pub const MAGIC: &[u8; 8] = b"TIDECLUS";
 const AREA_VERSION: u32 = 1;
 /// Required features that this program knows: none yet.
 const KNOWN_FEATURES: u64 = 0;

@@ -16,17 +16,24 @@ use crate::sector::{SECTOR, SectorError};
 use crate::state::{ClusterState, MemberStatus};
 use crate::timing::ClusterTiming;
 
-#[derive(Clone, Copy)]
-struct Sighting {
+/// What was seen last of a slot's beat. A watch keeps one a slot.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting {
     /// The newest beat.
     mark: (Incarnation, u64),
     since_ns: u64,
     is_up: bool,
 }
 
-/// The beats that were seen last.
-pub struct Watch<const SLOTS: usize> {
-    seen: [Sighting; SLOTS],
+impl Sighting {
+    /// Nothing was seen yet.
+    pub const NEVER: Self = Self { mark: (Incarnation(0), 0), since_ns: 0, is_up: false };
+}
+
+/// The beats that were seen last. `S` has a [`Sighting`] for each slot of the area, in an array or
+/// on the caller's heap.
+pub struct Watch<S> {
+    seen: S,
 }
 
 /// Times of a turn.
@@ -57,17 +64,10 @@ pub struct TurnFound {
     pub left: Option<u16>,
 }
 
-impl<const SLOTS: usize> Default for Watch<SLOTS> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl<const SLOTS: usize> Watch<SLOTS> {
-    /// Returns a watch that has seen nothing.
-    pub const fn new() -> Self {
-        let never = Sighting { mark: (Incarnation(0), 0), since_ns: 0, is_up: false };
-        Self { seen: [never; SLOTS] }
+impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> Watch<S> {
+    /// Returns a watch whose sightings are all [`Sighting::NEVER`].
+    pub const fn new(seen: S) -> Self {
+        Self { seen }
     }
 
     /// Judges the reads of all beats, one a majority's area. `mine` is the beat that was written
@@ -82,7 +82,7 @@ impl<const SLOTS: usize> Watch<SLOTS> {
     ) -> TurnFound {
         let mut found = TurnFound::default();
         let mut latest = state.number();
-        for slot in 0..SLOTS as u16 {
+        for slot in 0..self.seen.as_ref().len() as u16 {
             let sectors = reads.iter().map(|read| sector(read, slot));
             if slot == mine.member.slot {
                 found.is_foreign = sectors.clone().any(|bytes| bytes != mine.encode());
@@ -115,7 +115,7 @@ impl<const SLOTS: usize> Watch<SLOTS> {
 
     /// Notes whether the beat has changed.
     fn sight(&mut self, slot: u16, newest: Option<&Beat>, state: &ClusterState, times: &TurnTimes) {
-        let seen = &mut self.seen[usize::from(slot)];
+        let Some(seen) = self.seen.as_mut().get_mut(usize::from(slot)) else { return };
         let since_ns = if mutant!(WatchFromSubmission) { times.read_ns } else { times.seen_ns };
         let mark = newest.map_or(seen.mark, |beat| (beat.member.incarnation, beat.sequence));
         let is_new = mark.0 != seen.mark.0 || mark.1 > seen.mark.1;
@@ -146,7 +146,7 @@ impl<const SLOTS: usize> Watch<SLOTS> {
         });
         match row.status {
             MemberStatus::Up => {
-                let seen = &self.seen[usize::from(slot)];
+                let Some(seen) = self.seen.as_ref().get(usize::from(slot)) else { return };
                 let is_old = times.read_ns >= seen.since_ns.saturating_add(timing.watch_ns());
                 // The present suspect comes first, so that a suspicion can come to its end.
                 let is_present = mine.suspicion.is_some_and(|suspicion| suspicion.who == row.id);

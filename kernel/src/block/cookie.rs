@@ -13,9 +13,13 @@
 
 use super::{Cookie, MAX_DISKS};
 
-/// Most requests that tasks may have in flight on one disk, including the claim's beat and a
-/// request of its image stores.
-pub const PER_DISK: usize = 34;
+/// Most requests that tasks may have in flight on one disk for spaces and dumps.
+pub const COMMON_PER_DISK: usize = 32;
+/// Most requests of a cluster's member on one disk: the copies of a write, and a late request.
+pub const MEMBER_PER_DISK: usize = 8;
+/// Most requests that tasks may have in flight on one disk, including a request of its image stores
+/// and the claim's beat.
+pub const PER_DISK: usize = COMMON_PER_DISK + 2 + MEMBER_PER_DISK;
 /// Completions that the mailbox holds: for each request on each disk, its completion and its late
 /// one.
 pub const MAILBOX_DEPTH: usize = 2 * PER_DISK * MAX_DISKS;

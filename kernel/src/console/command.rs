@@ -13,6 +13,10 @@ pub enum MonitorCommand<'a> {
     List,
     /// Counters.
     Stats,
+    /// The members of the cluster.
+    Nodes,
+    /// A fenced member's machine is off: the operator says so.
+    FenceConfirm(&'a str),
     /// Crash a partition, as if it had panicked.
     Crash(&'a str),
     /// Direct the keys to a partition.
@@ -56,11 +60,15 @@ pub enum DumpChoice<'a> {
 
 /// How long a guest has to end in order if a command names no time.
 pub const STOP_TIMEOUT: Ns = Ns::from_secs(60);
+/// The command of two words.
+const FENCE_CONFIRM: &str = "fence confirm";
 
 /// One line each for `help`.
 pub const HELP: &str = "\
 list               partitions, paging spaces and dumps
 stats              counters of the pool and of each partition
+nodes              the members of the cluster, with their last beats
+fence confirm NODE the machine of a fenced member is off: nothing of it lands any more
 crash PARTITION    crash it, as if it had panicked
 console PARTITION  type at its console from now on
 raw PARTITION      the same for programs that use the whole screen: others' lines are held back \
@@ -87,6 +95,7 @@ struct JsonCommand<'a> {
     id: u64,
     command: &'a str,
     partition: Option<&'a str>,
+    node: Option<&'a str>,
     count: Option<u64>,
     dump: Option<&'a str>,
     bytes: Option<&'a str>,
@@ -102,6 +111,7 @@ struct JsonCommand<'a> {
 #[derive(Clone, Copy, Default)]
 struct Arguments<'a> {
     name: Option<&'a str>,
+    node: Option<&'a str>,
     count: Option<u64>,
     dump: Option<&'a str>,
     bytes: Option<&'a str>,
@@ -136,6 +146,10 @@ fn build<'a>(
     Ok(match word {
         "list" => MonitorCommand::List,
         "stats" => MonitorCommand::Stats,
+        "nodes" => MonitorCommand::Nodes,
+        FENCE_CONFIRM => MonitorCommand::FenceConfirm(
+            arguments.node.ok_or(CommandError::MissingArgument("a node's name"))?,
+        ),
         "crash" => MonitorCommand::Crash(name?),
         "console" => MonitorCommand::Console(name?),
         "raw" => MonitorCommand::Raw(name?),
@@ -189,6 +203,9 @@ pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<
     if word == "release" {
         arguments = release_words(name, last);
     }
+    if (word, name) == ("fence", Some("confirm")) {
+        return Some(build(FENCE_CONFIRM, Arguments { node: last, ..arguments }));
+    }
     Some(build(word, arguments))
 }
 
@@ -211,7 +228,7 @@ pub fn parse_json(line: &[u8]) -> (Option<u64>, Result<MonitorCommand<'_>, Comma
 }
 
 fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>> {
-    let JsonCommand { partition, count, dump, bytes, .. } = line;
+    let JsonCommand { partition, node, count, dump, bytes, .. } = line;
     match line.command {
         "define" => {
             let found = line.definition.ok_or(CommandError::MissingArgument("a definition"))?;
@@ -240,7 +257,7 @@ fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>
         }
         word => {
             let timeout = line.timeout_ns.map(Ns::new);
-            build(word, Arguments { name: partition, count, dump, bytes, timeout })
+            build(word, Arguments { name: partition, node, count, dump, bytes, timeout })
         }
     }
 }
@@ -344,6 +361,18 @@ mod tests {
         assert!(of(escaped).contains("no option"), "{}", of(escaped));
         let none = parse_json(br#"{"id":5,"command":"define","partition":"w"}"#);
         assert_eq!(none, (Some(5), Err(CommandError::MissingArgument("a definition"))));
+    }
+
+    #[test]
+    fn a_fenced_member_is_confirmed_by_two_words() {
+        let confirm = Ok(MonitorCommand::FenceConfirm("node-a"));
+        assert_eq!(parse_text(" fence confirm node-a "), Some(confirm));
+        let json = br#"{"id":3,"command":"fence confirm","node":"node-a"}"#;
+        assert_eq!(parse_json(json), (Some(3), confirm));
+        assert_eq!(parse_text("nodes"), Some(Ok(MonitorCommand::Nodes)));
+        let none = Err(CommandError::MissingArgument("a node's name"));
+        assert_eq!(parse_text("fence confirm"), Some(none));
+        assert_eq!(parse_text("fence node-a"), Some(Err(CommandError::Unknown("fence"))));
     }
 
     #[test]

@@ -197,10 +197,58 @@ pub enum ConsoleEvent<'a> {
     SelfTest { name: &'a str, passed: bool, detail: &'a str },
     /// The answer to the command with this id.
     Reply { id: u64, ok: bool, error: Option<&'a str> },
+    /// A request of the registration in a cluster was sent again.
+    Register { step: &'a str, area: u8, request: &'a str, resend: u8 },
+    /// The areas do not answer: this node runs on outside the cluster.
+    JoinFailed { step: &'a str, tries: u8 },
+    /// All slots of the cluster were used: this node runs on outside the cluster.
+    NoSlot { slots: u16 },
+    /// This node is a member.
+    Joined { slot: u16, members: u32 },
+    /// A member, and what has become of it.
+    Member(MemberReport<'a>),
+    /// Answer to `nodes`: where this node and its cluster stand.
+    Cluster {
+        id: u64,
+        cluster: Uuid,
+        state: &'a str,
+        slot: Option<u16>,
+        decree: u64,
+        used: u32,
+        slots: u16,
+    },
+    /// The lease in the cluster has ended, or goes on.
+    Lease { state: &'a str },
+    /// The cluster has fenced this node.
+    Fenced { slot: u16 },
+    /// This node has signed off.
+    Left { slot: u16 },
+    /// Most slots are used: a sweep is due.
+    SlotsLow { used: u32, slots: u32 },
+    /// A cluster area that this node leaves alone.
+    ClusterForeign { cluster: Uuid, reason: &'a str },
     /// Number of earlier lines that did not fit into the buffer.
     Lost { lines: u64 },
     /// No partition runs any more; the machine stops with this status.
     End { status: u32 },
+}
+
+/// A member of the cluster.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[expect(missing_docs, reason = "docs/events.md describes each field")]
+pub struct MemberReport<'a> {
+    pub id: Option<u64>,
+    pub node: &'a str,
+    pub slot: u16,
+    pub incarnation: Uuid,
+    pub state: &'a str,
+    pub own: bool,
+    pub age_ms: Option<u64>,
+    pub decree: Option<u64>,
+    pub free_mib: u32,
+    pub free_spaces: u32,
+    /// Areas that it reaches, one a bit.
+    pub areas: u64,
 }
 
 /// Counters of one partition: AMS's `hpi`, `hpit`, `pmem` and similar ones (`lparstat -m`), and our

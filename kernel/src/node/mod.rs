@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   Node ── host            what the partitions share
+//!        ── members         this node's part in a cluster
 //!        ── registry        the partitions, which come and go
 //! ```
 //!
@@ -22,9 +23,12 @@ pub mod start;
 #[cfg(test)]
 mod tests;
 
+use crate::addr::PAGE_SIZE;
 use crate::host::Host;
+use crate::members::{FreeRoom, Members};
 use crate::partition::shared::SharedPartition;
 use crate::partition_id::PartitionId;
+use crate::time::Ns;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use registry::Registry;
@@ -33,6 +37,8 @@ use registry::Registry;
 pub struct Node {
     /// What the partitions share.
     pub host: &'static Host,
+    /// This node's part in a cluster, if its disks have an area.
+    pub members: Option<&'static Members>,
     /// The partitions. Those of the configuration have the first numbers, in its order.
     pub registry: Registry,
 }
@@ -46,6 +52,15 @@ impl Node {
     /// Returns a partition by its id; `None` if there is none.
     pub fn partition(&self, id: PartitionId) -> Option<Arc<SharedPartition>> {
         self.registry.partition(id)
+    }
+
+    /// Goes on with the cluster; returns whether there is more to do at once.
+    pub fn poll_members(&self, now_ns: Ns) -> bool {
+        let Some(members) = self.members else { return false };
+        members.poll(now_ns, || {
+            let free = u64::from(self.host.frames.free_count()) * PAGE_SIZE;
+            FreeRoom { mib: (free >> 20) as u32, spaces: self.host.spaces.free_count() as u32 }
+        })
     }
 
     /// Returns whether the machine is to stop, no partition runs and no work is in flight.

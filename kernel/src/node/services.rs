@@ -95,6 +95,7 @@ pub fn background(node: &'static Node, cpu: CpuId) -> IdleLimit {
     node.host.io.deliver(|| node.host.pager.take_completion());
     node.host.spaces.beat(now);
     node.host.spaces.mend(now);
+    let has_member_work = node.poll_members(now);
     let tasks = node.host.tasks.poll();
     if tasks.ended {
         node.host.wake();
@@ -102,7 +103,7 @@ pub fn background(node: &'static Node, cpu: CpuId) -> IdleLimit {
     let (kicks, reaper_busy) =
         node.host.reaper.poll(&node.host.pager, node.host.words, &node.host.objects, cpu);
     node.host.kick(kicks);
-    if work.poll_again | tasks.busy | reaper_busy {
+    if work.poll_again | tasks.busy | reaper_busy | has_member_work {
         return IdleLimit::None;
     }
     if work.awaits_flush { IdleLimit::Short } else { IdleLimit::Long }

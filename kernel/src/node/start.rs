@@ -112,6 +112,9 @@ fn start(
     history::record_machine(HistoryKind::NodeStarted, 0, [config.partitions.len() as u64, pool]);
     build::report_disks(node);
     build::check_heap(node)?;
+    if let Some(members) = node.members.filter(|members| members.holds_spaces()) {
+        block_on(node, members.joined());
+    }
     block_on(node, node.host.spaces.open());
     node.host.spaces.resume();
     stores::tell_all(node);
@@ -135,6 +138,9 @@ fn prepare(node: &'static Node, config: &Config) -> Result<(), NodeStartError> {
 fn leave(node: &'static Node) {
     node.host.hurry_disks();
     block_on(node, node.host.spaces.give_up_claims());
+    if let Some(members) = node.members {
+        block_on(node, members.leave());
+    }
 }
 
 /// Runs the measurements that the configuration asks for.

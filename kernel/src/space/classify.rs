@@ -92,6 +92,7 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
     (0, b"KDUMP   ", "a kdump-compressed dump"),
     (0, b"makedumpfile\0", "a flattened makedumpfile dump"),
     (0, b"TIDEIMGS", "a Tidepool image store"),
+    (0, b"TIDECLUS", "a Tidepool cluster area"),
     (3, b"NTFS    ", "an NTFS file system"),
     (512, b"EFI PART", "a GPT partition table"),
     (536, b"LVM2 001", "an LVM physical volume"),

@@ -47,6 +47,8 @@ pub struct NodeDisk {
     failed: AtomicU32,
     /// Earliest time of the next report, so that a bad disk does not flood the event stream.
     report_at: AtomicNs,
+    /// End of the cluster's lease on the disk; `Ns::MAX` if it belongs to none.
+    member_end: AtomicNs,
     writes: RankedLock<InFlightWrites, { rank::DISK }>,
 }
 
@@ -139,6 +141,7 @@ impl NodeDisk {
             gate,
             failed: AtomicU32::new(0),
             report_at: AtomicNs::new(Ns::ZERO),
+            member_end: AtomicNs::new(Ns::MAX),
             writes: RankedLock::default(),
         }
     }
@@ -155,9 +158,25 @@ impl NodeDisk {
         self.gate.give_up();
     }
 
-    /// Opens the gate until the lease on the disk's claims ends.
+    /// Opens the gate until the lease on the disk's claims ends, or the cluster's.
     pub fn open_until(&self, lease_end_ns: Ns) {
-        self.gate.open_until(lease_end_ns);
+        self.gate.open_until(lease_end_ns.min(self.member_end.load(Ordering::Acquire)));
+    }
+
+    /// Sets the end of the cluster's lease on the disk. The gate opens at the next beat of a claim.
+    pub fn lease_until(&self, end_ns: Ns) {
+        self.member_end.store(end_ns, Ordering::Release);
+    }
+
+    /// Ends the cluster's lease now: nothing but beats is submitted from now on.
+    pub fn end_lease(&self) {
+        self.lease_until(Ns::ZERO);
+        self.gate.open_until(Ns::ZERO);
+    }
+
+    /// Returns whether writes of paging spaces are in flight.
+    pub fn has_writes(&self) -> bool {
+        !self.writes.lock().in_flight.is_empty()
     }
 
     /// Treats all writes as answered. For tests whose pager polls the disk under another name.

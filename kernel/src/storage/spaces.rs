@@ -53,7 +53,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 pub use claims::sleep;
-pub use discover::{PagingDevice, SpaceLocation};
+pub use discover::{AreaPlace, PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
 use reserve::SpaceTenants;
@@ -118,9 +118,10 @@ pub struct Spaces {
     devices: Vec<PagingDevice>,
     /// Image stores on the same disks.
     stores: Vec<SpaceLocation>,
-    /// A disk is not for image stores alone.
+    /// A disk is not for image stores and cluster areas alone.
     has_devices: bool,
     spaces: Vec<Space>,
+    areas: Vec<AreaPlace>,
     io: &'static AsyncIo,
     tasks: &'static Tasks,
     node: Uuid,
@@ -151,8 +152,8 @@ impl Spaces {
         tasks: &'static Tasks,
         node: Uuid,
     ) -> Self {
-        let places = discover::places(&devices);
-        let has_devices = (0..devices.len()).any(|disk| !places.is_for_stores(disk));
+        let found = discover::places(&devices);
+        let has_devices = (0..devices.len()).any(|disk| !found.is_for_others(disk));
         let space = |place| Space {
             place,
             inner: RankedLock::new(SpaceInner {
@@ -171,9 +172,10 @@ impl Spaces {
             }),
         };
         Self {
-            spaces: places.spaces.into_iter().map(space).collect(),
-            stores: places.stores,
+            spaces: found.spaces.into_iter().map(space).collect(),
+            stores: found.stores,
             has_devices,
+            areas: found.areas,
             devices,
             io,
             tasks,
@@ -270,6 +272,16 @@ impl Spaces {
     /// Returns whether a space can be acquired.
     pub fn is_free(&self, id: SpaceId) -> bool {
         self.space(id).inner.lock().phase == SpacePhase::Free
+    }
+
+    /// Returns the places for cluster areas on the disks.
+    pub fn areas(&self) -> &[AreaPlace] {
+        &self.areas
+    }
+
+    /// Returns the number of spaces that can be acquired.
+    pub fn free_count(&self) -> usize {
+        (0..self.spaces.len()).filter(|id| self.is_free(SpaceId(*id))).count()
     }
 
     /// Returns the number of spaces, usable or not.

@@ -2,8 +2,8 @@
 //!
 //! The pager polls every disk and puts these completions into the mailbox for tasks.
 //! [`AsyncIo::deliver`] moves each into the slot that its cookie names. Every disk has its own
-//! slots, so a slow or dead disk delays no request for another disk. The last slot of each disk is
-//! for the beat of its claims, and the one before for its image stores.
+//! slots, so a slow or dead disk delays no request for another disk. One slot of each disk is for
+//! its image stores, one for the beat of its claims, and some are for a cluster's member.
 //!
 //! The buffer of [`AsyncIo::transfer`] belongs to the request until the disk answers, even if the
 //! task that awaits it is dropped.
@@ -15,7 +15,7 @@
 //! ```
 
 use super::{until, yield_now};
-use crate::block::cookie::{CompletionOwner, CookieFields, PER_DISK};
+use crate::block::cookie::{COMMON_PER_DISK, CompletionOwner, CookieFields, PER_DISK};
 use crate::block::dma::DmaRegion;
 use crate::block::{
     Completion, Disk, DiskError, DiskOperation, DiskRequest, DmaSegment, MAX_DISKS, QueueLane,
@@ -24,12 +24,14 @@ use crate::block::{
 use crate::sync::{RankedLock, rank};
 use arrayvec::ArrayVec;
 
-/// The slot reserved for [`QueueLane::Beat`].
-const BEAT_SLOT: usize = PER_DISK - 1;
 /// The slot reserved for [`QueueLane::Store`].
-const STORE_SLOT: usize = BEAT_SLOT - 1;
+const STORE_SLOT: usize = COMMON_PER_DISK;
+/// The slot reserved for the beat of claims.
+const BEAT_SLOT: usize = STORE_SLOT + 1;
+/// The slots of a cluster's member; its requests use [`QueueLane::Beat`] too.
+const MEMBER_SLOTS: core::ops::Range<usize> = BEAT_SLOT + 1..PER_DISK;
 
-/// Returns the lane of a slot's requests.
+/// Returns the lane of a slot's requests, for the slots whose buffers come back late.
 const fn lane_of(slot: usize) -> QueueLane {
     match slot {
         BEAT_SLOT => QueueLane::Beat,
@@ -68,11 +70,15 @@ impl DiskSlots {
 
     /// Takes a slot of the lane; the beat and the stores have one slot each and take no other.
     fn take(&mut self, lane: QueueLane) -> Option<usize> {
-        let mut range = match lane {
+        let range = match lane {
             QueueLane::Common => 0..STORE_SLOT,
             QueueLane::Store => STORE_SLOT..BEAT_SLOT,
-            QueueLane::Beat => BEAT_SLOT..PER_DISK,
+            QueueLane::Beat => BEAT_SLOT..BEAT_SLOT + 1,
         };
+        self.take_in(range)
+    }
+
+    fn take_in(&mut self, mut range: core::ops::Range<usize>) -> Option<usize> {
         let free = range.find(|&n| matches!(self.slots[n], IoSlot::Free))?;
         self.slots[free] = IoSlot::Pending(None);
         Some(free)
@@ -107,6 +113,18 @@ impl DiskSlots {
                 *place = IoSlot::Abandoned(buffer);
                 Some((Err(DiskError::TimedOut), None))
             }
+            other => {
+                *place = other;
+                None
+            }
+        }
+    }
+
+    /// Takes the answer after which nothing of the request lands any more.
+    fn take_last_answer(&mut self, slot: usize) -> Option<Result<(), DiskError>> {
+        let place = &mut self.slots[slot];
+        match core::mem::take(place) {
+            IoSlot::Done((result, _)) => Some(result),
             other => {
                 *place = other;
                 None
@@ -216,6 +234,44 @@ impl AsyncIo {
             cookie: Default::default(),
         };
         self.carry_out(disk, &request, None).await.0
+    }
+
+    /// Carries out one request of a cluster's member on memory that is never freed, and waits for
+    /// the disk's last word: a request that times out ends with its late answer, as
+    /// [`DiskError::TimedOut`], and without one it does not end. It passes a full queue, and the
+    /// disk's gate until the disk is given up.
+    ///
+    /// # Errors
+    /// The disk's error.
+    pub async fn run_to_the_end(
+        &self,
+        disk: &impl Disk,
+        operation: DiskOperation,
+        sectors: SectorRange,
+        segments: &[DmaSegment],
+    ) -> Result<(), DiskError> {
+        let number = usize::from(disk.info().index);
+        let slots = &self.disks[number];
+        let slot = until(|| match slots.lock().take_in(MEMBER_SLOTS) {
+            None if disk.is_dead() => Some(None),
+            slot => slot.map(Some),
+        });
+        let Some(slot) = slot.await else { return Err(DiskError::Dead) };
+        let (class, detail) = (CompletionOwner::Task, number as u32);
+        let cookie = CookieFields { class, detail, slot: slot as u32 }.cookie();
+        let lane = QueueLane::Beat;
+        let request = DiskRequest { operation, sectors, segments, lane, cookie };
+        let submitted = until(|| match disk.submit(&request) {
+            Err(SubmitError::Full) => None,
+            result => Some(result),
+        });
+        if submitted.await.is_err() {
+            slots.lock().complete(slot, Err(DiskError::Dead));
+        } else {
+            // As in `try_once`.
+            yield_now().await;
+        }
+        until(|| slots.lock().take_last_answer(slot)).await
     }
 
     /// Carries a request out. A failure counts only while it is known which node owns the disk.

@@ -4,7 +4,7 @@
 
 use fuzz::Input;
 use kernel::block::SectorRange;
-use kernel::block::gpt::make::{NewSpace, place, table};
+use kernel::block::gpt::make::{NewPart, NewSpace, place, table};
 use kernel::block::gpt::{GptFinding, Guid, read};
 use libfuzzer_sys::fuzz_target;
 
@@ -17,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     let spaces = [(36, 3), (40, 20)].map(|(first, count)| NewSpace {
         sectors: SectorRange { first, count },
         guid: Guid::from_bytes([first as u8; 16]),
-        is_store: false,
+        kind: NewPart::Space,
     });
     for piece in table(disk.len() as u64, Guid::from_bytes([7; 16]), &spaces) {
         disk[piece.offset as usize..][..piece.bytes.len()].copy_from_slice(&piece.bytes);

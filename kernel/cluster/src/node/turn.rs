@@ -10,9 +10,9 @@ use super::{ClusterEvent, ClusterNode, NodePhase, StepDone};
 use crate::beat::Suspicion;
 use crate::decree::Decree;
 use crate::duty::duty;
-use crate::watch::TurnFound;
+use crate::watch::{Sighting, TurnFound};
 
-impl<const SLOTS: usize> ClusterNode<SLOTS> {
+impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
     /// Judges the reads of a turn.
     pub(super) fn turned(&mut self, done: &StepDone<'_>, note: &mut impl FnMut(ClusterEvent)) {
         let found = self.watch.look(&self.beat, &self.state, &self.timing, &done.times, done.reads);

@@ -12,7 +12,7 @@ use crate::round::{LaneNext, ResendPlan, Round, RoundDue, RoundStep};
 use crate::sector::SECTOR;
 use crate::state::MemberStatus;
 use crate::timing::ClusterTiming;
-use crate::watch::TurnTimes;
+use crate::watch::{Sighting, TurnTimes};
 use std::collections::BTreeMap;
 
 pub(super) const MS: u64 = 1_000_000;
@@ -55,7 +55,7 @@ pub(super) struct SimNode {
     pub(super) life: u32,
     pub(super) incarnation: Incarnation,
     paused_until: u64,
-    pub(super) node: Option<Box<ClusterNode<SLOTS>>>,
+    pub(super) node: Option<Box<ClusterNode<[Sighting; SLOTS]>>>,
     round: Option<Round>,
     round_id: u32,
     wake: u32,
@@ -212,7 +212,14 @@ impl World {
         let it = &mut self.nodes[number];
         it.life += 1;
         it.incarnation = Incarnation(self.starts);
-        let node = ClusterNode::new(it.incarnation, layout(), TIMING, LIMIT, entropy);
+        let node = ClusterNode::new(
+            it.incarnation,
+            layout(),
+            TIMING,
+            LIMIT,
+            entropy,
+            [Sighting::NEVER; SLOTS],
+        );
         it.node = Some(Box::new(node));
         (it.round, it.pending, it.paused_until) = (None, None, 0);
         it.round_id += 1;

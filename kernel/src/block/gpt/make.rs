@@ -1,6 +1,7 @@
-//! Makes a new table: the bytes for both ends of a disk with paging spaces and image stores.
+//! Makes a new table: the bytes for both ends of a disk with paging spaces, image stores and
+//! cluster areas.
 
-use super::{BOOT_CODE_LEN, SPACE_TYPE, STORE_TYPE};
+use super::{BOOT_CODE_LEN, CLUSTER_TYPE, SPACE_TYPE, STORE_TYPE};
 use crate::block::SectorRange;
 use crate::block::request::SECTOR_SIZE;
 use alloc::vec;
@@ -8,7 +9,7 @@ use alloc::vec::Vec;
 use bytemuck::bytes_of;
 use gpt_disk_types::{
     BlockSize, GptHeader, GptHeaderRevision, GptPartitionEntry, GptPartitionEntryArray,
-    GptPartitionEntryArrayLayout, GptPartitionEntrySize, GptPartitionName, Guid, Lba, LbaLe,
+    GptPartitionEntryArrayLayout, GptPartitionEntrySize, GptPartitionType, Guid, Lba, LbaLe,
     MasterBootRecord, U32Le,
 };
 
@@ -21,15 +22,44 @@ const ALIGN: u64 = (1 << 20) / SECTOR_SIZE;
 /// Sectors at the end of the disk for the backup.
 const TAIL: u64 = ENTRY_SECTORS + 1;
 
-/// A space, or a store, of a new table.
+/// The use of a part of a new table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NewPart {
+    /// A paging space.
+    Space,
+    /// An image store.
+    Store,
+    /// A cluster area.
+    Cluster,
+}
+
+impl NewPart {
+    const fn partition_type(self) -> GptPartitionType {
+        match self {
+            Self::Space => SPACE_TYPE,
+            Self::Store => STORE_TYPE,
+            Self::Cluster => CLUSTER_TYPE,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Space => "tidepool space",
+            Self::Store => "tidepool store",
+            Self::Cluster => "tidepool cluster",
+        }
+    }
+}
+
+/// A space, a store or a cluster area of a new table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewSpace {
     /// Its sectors.
     pub sectors: SectorRange,
     /// Its permanent name.
     pub guid: Guid,
-    /// Whether it is for an image store.
-    pub is_store: bool,
+    /// Its use.
+    pub kind: NewPart,
 }
 
 /// Why spaces do not fit on a disk.
@@ -126,21 +156,16 @@ fn entries(spaces: &[NewSpace]) -> Vec<u8> {
     let mut bytes = vec![0; (ENTRIES * ENTRY_SIZE) as usize];
     for (space, slot) in spaces.iter().zip(bytes.as_chunks_mut::<{ ENTRY_SIZE as usize }>().0) {
         let entry = GptPartitionEntry {
-            partition_type_guid: if space.is_store { STORE_TYPE } else { SPACE_TYPE },
+            partition_type_guid: space.kind.partition_type(),
             unique_partition_guid: space.guid,
             starting_lba: LbaLe::from_u64(space.sectors.first),
             ending_lba: LbaLe::from_u64(space.sectors.first + space.sectors.count - 1),
-            name: name(space.is_store),
+            name: space.kind.name().parse().unwrap_or_default(),
             ..GptPartitionEntry::default()
         };
         slot.copy_from_slice(bytes_of(&entry));
     }
     bytes
-}
-
-fn name(is_store: bool) -> GptPartitionName {
-    let name = if is_store { "tidepool store" } else { "tidepool space" };
-    name.parse().unwrap_or_default()
 }
 
 fn sector_of(header: &GptHeader) -> [u8; SECTOR_SIZE as usize] {

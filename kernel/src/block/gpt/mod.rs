@@ -35,6 +35,9 @@ pub const SPACE_TYPE: GptPartitionType =
 /// The partition type of an image store.
 pub const STORE_TYPE: GptPartitionType =
     GptPartitionType(guid!("be889539-157e-44f9-b4a7-871b51cec173"));
+/// The partition type of a cluster area.
+pub const CLUSTER_TYPE: GptPartitionType =
+    GptPartitionType(guid!("513bd0c6-9496-42b0-b9d7-f14353b72e5e"));
 /// Boot-code bytes of the MBR.
 pub const BOOT_CODE_LEN: usize = 440;
 /// Most bytes of entries that are read: four times the usual 128 entries of 128 bytes.
@@ -132,6 +135,11 @@ impl GptEntry {
     /// Returns whether its type is that of an image store.
     pub fn is_store(&self) -> bool {
         self.kind == STORE_TYPE
+    }
+
+    /// Returns whether its type is that of a cluster area.
+    pub fn is_cluster(&self) -> bool {
+        self.kind == CLUSTER_TYPE
     }
 
     /// Returns its sectors, if it can be used.

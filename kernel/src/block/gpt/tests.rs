@@ -1,4 +1,4 @@
-use super::make::{GptCapacityError, NewSpace, place, table};
+use super::make::{GptCapacityError, NewPart, NewSpace, place, table};
 use super::*;
 use gpt_disk_types::{GptHeader, U64Le};
 
@@ -17,7 +17,7 @@ impl GptTestDisk {
         let spaces: Vec<_> = place(BYTES, sizes)
             .unwrap()
             .into_iter()
-            .map(|sectors| NewSpace { sectors, guid: SPACE_TYPE.0, is_store: false })
+            .map(|sectors| NewSpace { sectors, guid: SPACE_TYPE.0, kind: NewPart::Space })
             .collect();
         let mut bytes = vec![0; BYTES as usize];
         for piece in table(BYTES, SPACE_TYPE.0, &spaces) {

@@ -15,6 +15,14 @@ pub(super) enum Audience {
 }
 
 impl Audience {
+    /// Returns the id of a program's command.
+    pub(super) const fn program(self) -> Option<u64> {
+        match self {
+            Self::People => None,
+            Self::Program(id) => Some(id),
+        }
+    }
+
     /// Returns whether a few more lines of an answer fit now.
     pub(super) fn has_room(self) -> bool {
         match self {

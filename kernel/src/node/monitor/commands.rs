@@ -1,7 +1,7 @@
 //! Carries out the commands of the operator or of a harness.
 
 use super::audience::{self, Audience};
-use super::{stats, stores};
+use super::{members, stats, stores};
 use crate::console::command::{DumpChoice, HELP, MonitorCommand, parse_json, parse_text};
 use crate::console::definition::{DefinitionScope, PolicyOptions};
 use crate::console::event::ConsoleEvent;
@@ -70,6 +70,8 @@ fn carry_out(
         MonitorCommand::Help => print_text(format_args!("{HELP}")),
         MonitorCommand::List => list(node, audience),
         MonitorCommand::Stats => show_stats(node, audience),
+        MonitorCommand::Nodes => members::show(node, audience.program())?,
+        MonitorCommand::FenceConfirm(name) => members::confirm(node, name)?,
         MonitorCommand::Crash(name) => crash(node, name)?,
         MonitorCommand::Console(name) => {
             return choose_console(node, name, ConsoleMode::Lines).map(Some);

@@ -2,6 +2,7 @@
 
 mod audience;
 pub mod commands;
+mod members;
 pub mod notices;
 pub mod stats;
 pub mod stores;

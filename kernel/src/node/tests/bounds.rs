@@ -5,7 +5,7 @@ use super::guest::{PAGES, SimGuest, Truth};
 use super::image;
 use super::machine::{SimMachine, SimRam};
 use crate::block::SectorRange;
-use crate::block::gpt::make::{NewSpace, place, table};
+use crate::block::gpt::make::{NewPart, NewSpace, place, table};
 use crate::console::command::DumpChoice;
 use crate::crash::dumps::DumpOrder;
 use crate::dump::bound::DumpCensus;
@@ -165,7 +165,7 @@ pub(super) fn with_table() -> (Vec<u8>, SectorRange) {
     let guid = |n: u8| NewSpace {
         sectors: placed[usize::from(n)],
         guid: gpt_disk_types::Guid::from_bytes([n + 1; 16]),
-        is_store: false,
+        kind: NewPart::Space,
     };
     let mut content = vec![0; TABLE_DISK_BYTES];
     for piece in table(

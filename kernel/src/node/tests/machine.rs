@@ -6,12 +6,14 @@ use crate::addr::Hfn;
 use crate::arch::percpu::CpuId;
 use crate::arch::time::test_clock;
 use crate::archive::BootArchive;
+use crate::block::Disk;
 use crate::block::any::{AnyDisk, FoundDisk};
 use crate::block::dma::fake::region;
 use crate::config::PartitionConfig;
 use crate::console::fake as events;
 use crate::host::reaper::Reaper;
 use crate::host::{ConsoleChoice, Host};
+use crate::members::{MemberIdentity, Members};
 use crate::mm::fake::FakeRam;
 use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::FrameTable;
@@ -78,6 +80,9 @@ pub(super) struct SimMachine {
     pub told: Vec<String>,
 }
 
+/// A disk of a test.
+type TestDisk = dyn Disk + Send;
+
 fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
@@ -89,6 +94,12 @@ impl SimMachine {
         Self::with(ram, disks, uuid_seed, archive, &[])
     }
 
+    /// Makes a node without partitions over disks of any kind.
+    pub(super) fn of_disks(ram: &SimRam, disks: Vec<&'static TestDisk>, uuid_seed: u64) -> Self {
+        let archive = BootArchive::new(leak([0; 10240])).expect("an empty archive");
+        Self::over(ram, disks, uuid_seed, archive, &[])
+    }
+
     /// As [`Self::new`], with partitions and the archive that has their kernels.
     pub(super) fn with(
         ram: &SimRam,
@@ -97,9 +108,21 @@ impl SimMachine {
         archive: BootArchive,
         partitions: &[PartitionConfig],
     ) -> Self {
+        let of = |disk: &'static SimDisk| -> &'static TestDisk { disk };
+        let all = disks.iter().copied().map(of).collect();
+        Self { disks, ..Self::over(ram, all, uuid_seed, archive, partitions) }
+    }
+
+    fn over(
+        ram: &SimRam,
+        disks: Vec<&'static TestDisk>,
+        uuid_seed: u64,
+        archive: BootArchive,
+        partitions: &[PartitionConfig],
+    ) -> Self {
         test_clock::set(START_NS);
         let _ = (events::take(), events::take_printed());
-        let found = |disk: &&'static SimDisk| {
+        let found = |disk: &&'static TestDisk| {
             leak(NodeDisk::new(FoundDisk { disk: leak(AnyDisk::Host(*disk)), base: None }))
         };
         let node_disks: Vec<&'static NodeDisk> = disks.iter().map(found).collect();
@@ -153,8 +176,13 @@ impl SimMachine {
             let shared = Arc::new(SharedPartition::new(config.clone()));
             registry.claim(&shared).expect("a slot");
         }
-        let node = leak(Node { host, registry });
-        Self { node, disks, now_ns: crate::arch::time::now_ns(), told: Vec::new() }
+        let identity = MemberIdentity::new(None, Uuid::from_entropy(uuid_seed, 7), uuid_seed);
+        let members = Members::new(spaces.areas(), &identity, io, |len| {
+            Ok::<_, core::convert::Infallible>(region(len / 4096))
+        });
+        let Ok(members) = members;
+        let node = leak(Node { host, members, registry });
+        Self { node, disks: Vec::new(), now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 
     /// Advances the clock by a millisecond and runs a turn of everything.

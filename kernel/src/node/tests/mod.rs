@@ -15,8 +15,10 @@
 //! cycle. Each prints its seed. The short forms run with the unit tests; `TIDEPOOL_SIMULATION=long`
 //! selects the long ones (`docs/testing.md`).
 
+mod area_disk;
 mod beats;
 mod bounds;
+mod cluster;
 mod cycle;
 mod disk;
 mod faults;

@@ -122,3 +122,23 @@ fn a_flush_that_finds_the_queue_full_of_pages_goes_before_the_next_one() {
     assert!(answered, "there is room for one");
     assert_eq!((page(20), flush()), (Err(SubmitError::Full), Ok(())));
 }
+
+#[test]
+fn a_disk_of_a_cluster_is_open_no_longer_than_the_cluster_s_lease() {
+    let ram = SimRam::new(1);
+    let sim: &'static SimDisk = Box::leak(Box::new(SimDisk::new(0, DISK_BYTES, ram.map(), 1)));
+    let disk =
+        NodeDisk::new(FoundDisk { disk: Box::leak(Box::new(AnyDisk::Host(sim))), base: None });
+    let page = || submit(&disk, DiskOperation::Write, CompletionOwner::WriteOut, 1);
+    test_clock::set(SECOND_NS);
+    disk.lease_until(SECOND_NS);
+    disk.open_until(SECOND_NS + SECOND_NS);
+    assert_eq!(page(), Ok(()));
+    test_clock::set(SECOND_NS + Ns::new(1));
+    assert_eq!(page(), Err(SubmitError::Full), "the claims' lease alone does not open it");
+    disk.lease_until(Ns::MAX);
+    disk.open_until(SECOND_NS + SECOND_NS);
+    assert_eq!(page(), Ok(()));
+    disk.end_lease();
+    assert_eq!(page(), Err(SubmitError::Full), "a fence closes it at once");
+}

@@ -21,7 +21,10 @@ use crate::storage::disk::NodeDisk;
 use crate::sync::{RankedLock, rank};
 use crate::time::Ns;
 use alloc::format;
+use alloc::vec;
 use alloc::vec::Vec;
+use cluster::layout::SUPERBLOCK;
+use cluster::superblock::MAGIC;
 
 /// Time-out for a driver; the driver itself gives up earlier.
 const TIMEOUT_NS: Ns = Ns::from_secs(60);
@@ -43,6 +46,36 @@ impl core::fmt::Display for SpaceLocation {
             0 => write!(f, "paging device {}", self.disk),
             number => write!(f, "paging device {}, GPT entry {number}", self.disk),
         }
+    }
+}
+
+/// A place for a cluster area: a whole disk that has one, or a GPT partition of that type.
+pub struct AreaPlace {
+    /// The place.
+    pub place: SpaceLocation,
+    /// Its disk.
+    pub disk: &'static NodeDisk,
+    /// Both superblocks.
+    pub head: Vec<u8>,
+    /// The disk has paging spaces too.
+    pub has_spaces: bool,
+}
+
+/// The contents of all disks, as far as they are ours.
+#[derive(Default)]
+pub(super) struct FoundPlaces {
+    pub spaces: Vec<SpaceLocation>,
+    pub stores: Vec<SpaceLocation>,
+    pub areas: Vec<AreaPlace>,
+}
+
+impl FoundPlaces {
+    /// Returns whether a disk has image stores or cluster areas, and no space.
+    pub(super) fn is_for_others(&self, disk: usize) -> bool {
+        let is_on = |place: &SpaceLocation| place.disk == disk;
+        let has_others =
+            self.stores.iter().any(is_on) || self.areas.iter().any(|area| is_on(&area.place));
+        has_others && !self.spaces.iter().any(is_on)
     }
 }
 
@@ -114,6 +147,19 @@ impl PagingDevice {
         }
     }
 
+    /// Reads both superblocks of a cluster area; empty if they cannot be read.
+    fn area_head(&self, area: SpaceArea) -> Vec<u8> {
+        let mut head = vec![0; 2 * SUPERBLOCK];
+        let Some(sectors) = area.locate(0, head.len() as u64) else { return Vec::new() };
+        let Some(buffer) = self.take_buffer(QueueLane::Common) else { return Vec::new() };
+        let disk = BlockingDisk::new(self.disk, time::now_ns, TIMEOUT_NS);
+        let result = read(&disk, sectors.first, &buffer, &mut head);
+        if result != Err(BlockingError::Stuck) {
+            self.give_buffer(QueueLane::Common, buffer);
+        }
+        if result.is_ok() { head } else { Vec::new() }
+    }
+
     fn table(&self) -> Result<(GptFinding, bool), DiskError> {
         let buffer = self.take_buffer(QueueLane::Common).ok_or(DiskError::Dead)?;
         let disk = BlockingDisk::new(self.disk, time::now_ns, TIMEOUT_NS);
@@ -147,33 +193,14 @@ fn read(
     Ok(())
 }
 
-/// What was found, in the order of disks and of GPT entries.
-#[derive(Debug, Default)]
-pub(super) struct FoundPlaces {
-    pub(super) spaces: Vec<SpaceLocation>,
-    pub(super) stores: Vec<SpaceLocation>,
-}
-
-impl FoundPlaces {
-    /// Returns whether a disk has image stores and no space.
-    pub(super) fn is_for_stores(&self, disk: usize) -> bool {
-        let is_on = |place: &SpaceLocation| place.disk == disk;
-        self.stores.iter().any(is_on) && !self.spaces.iter().any(is_on)
-    }
-}
-
-/// Returns the locations of all spaces and stores.
+/// Returns all spaces, stores and cluster areas, in the order of disks and of GPT entries.
 pub(super) fn places(devices: &[PagingDevice]) -> FoundPlaces {
-    let mut places = FoundPlaces::default();
+    let mut found = FoundPlaces::default();
     for (disk, device) in devices.iter().enumerate() {
         match device.table_at_last(disk) {
-            Ok((GptFinding::None, is_store)) => {
-                let area = SpaceArea::whole(device.disk.info().capacity);
-                let kind = if is_store { &mut places.stores } else { &mut places.spaces };
-                kind.push(SpaceLocation { disk, number: 0, area });
-            }
+            Ok((GptFinding::None, is_store)) => whole(disk, device, is_store, &mut found),
             Ok((GptFinding::Table(table, fault), _)) => {
-                from_table(disk, &table, fault, &mut places);
+                from_table(disk, device, &table, fault, &mut found);
             }
             Ok((GptFinding::Damaged(primary, backup), _)) => {
                 trouble(
@@ -186,21 +213,48 @@ pub(super) fn places(devices: &[PagingDevice]) -> FoundPlaces {
             Err(error) => trouble(disk, &format!("cannot be read: {error}")),
         }
     }
-    if let Some(beyond) = places.spaces.get(MAX_SPACES) {
+    let FoundPlaces { spaces, areas, .. } = &mut found;
+    if let Some(beyond) = spaces.get(MAX_SPACES) {
         trouble(
             beyond.disk,
             &format!("only the first {MAX_SPACES} paging spaces of this machine are used"),
         );
-        places.spaces.truncate(MAX_SPACES);
+        spaces.truncate(MAX_SPACES);
     }
-    places
+    for area in areas {
+        area.has_spaces = spaces.iter().any(|space| space.disk == area.place.disk);
+    }
+    found
 }
 
-fn from_table(disk: usize, table: &GptTable, primary: Option<GptError>, places: &mut FoundPlaces) {
+/// Looks at a disk without a partition table: a store or a cluster area if it begins as one, else a
+/// space.
+fn whole(disk: usize, device: &PagingDevice, is_store: bool, found: &mut FoundPlaces) {
+    let area = SpaceArea::whole(device.disk.info().capacity);
+    let place = SpaceLocation { disk, number: 0, area };
+    if is_store {
+        return found.stores.push(place);
+    }
+    let head = device.area_head(area);
+    let is_area = head.chunks(SUPERBLOCK).any(|copy| copy.starts_with(MAGIC));
+    if is_area {
+        found.areas.push(AreaPlace { place, disk: device.disk, head, has_spaces: false });
+    } else {
+        found.spaces.push(place);
+    }
+}
+
+fn from_table(
+    disk: usize,
+    device: &PagingDevice,
+    table: &GptTable,
+    primary: Option<GptError>,
+    found: &mut FoundPlaces,
+) {
     if let Some(fault) = primary {
         trouble(disk, &format!("the primary GPT is damaged, the backup counts: {fault}"));
     }
-    let is_ours = |entry: &&GptEntry| entry.is_space() || entry.is_store();
+    let is_ours = |entry: &&GptEntry| entry.is_space() || entry.is_store() || entry.is_cluster();
     if !table.entries.iter().any(|entry| is_ours(&entry)) {
         trouble(
             disk,
@@ -208,14 +262,27 @@ fn from_table(disk: usize, table: &GptTable, primary: Option<GptError>, places: 
         );
     }
     for entry in table.entries.iter().filter(is_ours) {
-        let kind = if entry.is_store() { &mut places.stores } else { &mut places.spaces };
         match entry.sectors().map(SpaceArea::part) {
-            Ok(Some(area)) => kind.push(SpaceLocation { disk, number: entry.number, area }),
+            Ok(Some(area)) => {
+                add(device, entry, SpaceLocation { disk, number: entry.number, area }, found);
+            }
             Ok(None) => trouble(disk, &format!("GPT entry {} ends beyond all disks", entry.number)),
             Err(fault) => {
                 trouble(disk, &format!("GPT entry {} {fault}; nothing touches it", entry.number))
             }
         }
+    }
+}
+
+/// Adds a GPT partition of one of our types.
+fn add(device: &PagingDevice, entry: &GptEntry, place: SpaceLocation, found: &mut FoundPlaces) {
+    if entry.is_cluster() {
+        let head = device.area_head(place.area);
+        found.areas.push(AreaPlace { place, disk: device.disk, head, has_spaces: false });
+    } else if entry.is_store() {
+        found.stores.push(place);
+    } else {
+        found.spaces.push(place);
     }
 }
 

@@ -1,0 +1,51 @@
+//! `[cluster]`: this node's name, and the images with the area by which nodes know each other.
+
+use super::PagingDevice;
+use super::document::{ConfigError, Section};
+use crate::bed::kind::Bed;
+use crate::cluster::AreaFile;
+use crate::volume::VolumeAccess;
+use kernel::block::MAX_DISKS;
+use kernel::config::is_valid_name;
+use std::path::{Path, PathBuf};
+
+/// The section.
+#[derive(Default)]
+pub(super) struct ClusterSection {
+    /// The node's name.
+    pub(super) name: Option<String>,
+    /// The images.
+    pub(super) areas: Vec<PathBuf>,
+}
+
+/// Reads the section.
+pub(super) fn read(
+    root: &Section<'_>,
+    base: &Path,
+    bed: Bed,
+    devices: &[PagingDevice],
+) -> Result<ClusterSection, ConfigError> {
+    let Some(section) = root.section("cluster")? else { return Ok(ClusterSection::default()) };
+    section.only(&["name", "areas"])?;
+    let name = section.text("name")?.map(str::to_owned);
+    if name.as_deref().is_some_and(|name| !is_valid_name(name)) {
+        return Err(section.error("name", "must be 1 to 31 letters, digits, - and _"));
+    }
+    let areas: Vec<_> = section.texts("areas")?.iter().map(|file| base.join(file)).collect();
+    if matches!(bed, Bed::Bochs | Bed::Nested) && !areas.is_empty() {
+        return Err(section.error("areas", "this bed shares no disks with other machines"));
+    }
+    if !matches!(areas.len(), 0 | 1 | 3) {
+        return Err(section.error("areas", "a cluster has one area or three"));
+    }
+    if devices.len() + areas.len() > MAX_DISKS {
+        let message = format!("the hypervisor drives {MAX_DISKS} disks at most");
+        return Err(section.error("areas", &message));
+    }
+    for area in &areas {
+        AreaFile::open(area, VolumeAccess::Read)
+            .and_then(|file| file.superblock())
+            .map_err(|error| section.error("areas", &format!("{error:#}")))?;
+    }
+    Ok(ClusterSection { name, areas })
+}

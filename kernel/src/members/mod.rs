@@ -1,0 +1,278 @@
+//! This node's part in a cluster: it registers in the area on its disks, beats, takes part in the
+//! log, and knows the other members. The rules are the crate `cluster`'s; `docs/cluster.md` has
+//! them.
+//!
+//! ```text
+//!   Members ── find     the areas on the disks, and whether they can be joined
+//!           ── driver   the state machine's steps as requests, at real times
+//!           ── side     what this member is
+//!           ── roll     the members with their last beats
+//!           ── tell     events, and the leases of the areas' disks
+//! ```
+//!
+//! A disk with an area belongs to the cluster: its paging spaces get requests only while this node
+//! has a lease, besides the claims of their own. A registration that fails gives the disk up, and
+//! the node runs on with its other disks.
+
+mod area;
+mod driver;
+mod find;
+mod roll;
+mod side;
+mod tell;
+
+pub use roll::{RollRow, RollStatus};
+pub use side::MemberStanding;
+
+use crate::arch::heap;
+use crate::arch::time;
+use crate::block::dma::DmaRegion;
+use crate::config::MAX_NAME;
+use crate::space::Uuid;
+use crate::storage::spaces::AreaPlace;
+use crate::sync::{RankedGuard, RankedLock, rank};
+use crate::task::io::AsyncIo;
+use crate::task::until;
+use crate::time::Ns;
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+use area::{AreaIo, ClusterArea};
+use cluster::beat::BeatDetails;
+use cluster::id::Incarnation;
+use cluster::node::ClusterNode;
+use cluster::watch::Sighting;
+use driver::{DriverParts, MemberDriver};
+use roll::MemberRoll;
+use side::{AreaLane, MemberSide};
+
+/// How long a clean end waits for its last beat.
+const LEAVE_NS: Ns = Ns::from_secs(4);
+
+/// Who this start is in its cluster.
+#[derive(Clone, Debug)]
+pub struct MemberIdentity {
+    /// Name for people: the configuration's, or one made of the start's name.
+    pub name: String,
+    /// The start's name, which no other start has.
+    pub start: Uuid,
+    /// A random number.
+    pub entropy: u64,
+}
+
+impl MemberIdentity {
+    /// Names a start. Without a name it is called after its first digits.
+    pub fn new(name: Option<&str>, start: Uuid, entropy: u64) -> Self {
+        let (high, _) = start.halves();
+        let name =
+            name.map_or_else(|| alloc::format!("node-{:08x}", high >> 32), |name| name.into());
+        Self { name, start, entropy }
+    }
+}
+
+/// What a node has left, which its beats tell.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct FreeRoom {
+    /// MiB of the pool.
+    pub mib: u32,
+    /// Free paging spaces.
+    pub spaces: u32,
+}
+
+/// Where this node and its cluster stand.
+#[derive(Clone, Copy, Debug)]
+pub struct ClusterView {
+    /// The cluster's name.
+    pub cluster: Uuid,
+    /// Where this node stands.
+    pub standing: MemberStanding,
+    /// This node's slot, once it is won.
+    pub slot: Option<u16>,
+    /// The last decree that is known here.
+    pub decree: u64,
+    /// Slots that were ever a member's.
+    pub used: u32,
+    /// Slots of the area.
+    pub slots: u16,
+}
+
+/// Why a member cannot be confirmed to be off.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfirmError {
+    /// No member has this name or slot.
+    NoMember,
+    /// Several have; a slot's number tells them apart.
+    Several,
+    /// It is not fenced: this one is up.
+    NotFenced,
+    /// Too many confirmations wait.
+    Busy,
+}
+
+impl core::fmt::Display for ConfirmError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::NoMember => "no member has this name or slot; 'nodes' shows them",
+            Self::Several => "several members have this name: give the slot's number",
+            Self::NotFenced => "it is not fenced: a member is fenced when its beats stop",
+            Self::Busy => "other confirmations wait: try again",
+        })
+    }
+}
+
+/// This node's part in its cluster.
+pub struct Members {
+    io: &'static AreaIo,
+    name: [u8; 32],
+    /// Paging spaces lie on the areas' disks.
+    shares_disks: bool,
+    driver: RankedLock<Box<MemberDriver>, { rank::SCHEDULER }>,
+}
+
+impl Members {
+    /// Judges the areas on the disks and prepares the registration; `None` if there is no area that
+    /// can be joined. `buffer` takes memory for good.
+    ///
+    /// # Errors
+    /// That of `buffer`.
+    pub fn new<E>(
+        places: &[AreaPlace],
+        identity: &MemberIdentity,
+        io: &'static AsyncIo,
+        mut buffer: impl FnMut(usize) -> Result<DmaRegion, E>,
+    ) -> Result<Option<&'static Self>, E> {
+        let Some(found) = find::cluster(places) else { return Ok(None) };
+        let (layout, superblock) = (found.layout, found.areas[0].superblock);
+        let sizes = area::buffer_sizes(&layout);
+        let room: Result<Vec<_>, _> = found.areas.iter().map(|_| heap::zeroed(sizes[1])).collect();
+        let Ok(room) = room else {
+            for area in &found.areas {
+                find::trouble(&area.place, "the heap has no room for its cluster area");
+                area.disk.give_up();
+            }
+            return Ok(None);
+        };
+        let mut lanes = Vec::new();
+        for (area, seen) in found.areas.into_iter().zip(room) {
+            let buffers = [buffer(sizes[0])?, buffer(sizes[1])?];
+            area.disk.lease_until(Ns::ZERO);
+            let number = area.superblock.area;
+            let area = ClusterArea::new(number, area.place, area.disk, buffers);
+            lanes.push(AreaLane { area, seen, writes: 0, reads: 0, has_bad_read: false });
+        }
+        let limit = superblock.state_bytes as usize;
+        let seen = vec![Sighting::NEVER; usize::from(layout.slots())];
+        let me = Incarnation(u128::from_be_bytes(identity.start.0));
+        let entropy = identity.entropy;
+        let io: &'static AreaIo = Box::leak(Box::new(AreaIo::new(io)));
+        let side = MemberSide {
+            node: ClusterNode::new(me, layout, superblock.timing, limit, entropy, seen),
+            roll: MemberRoll::new(),
+            standing: MemberStanding::Joining,
+            has_told_slots: false,
+            cluster: superblock.cluster,
+            extended: None,
+            layout,
+            lanes,
+        };
+        let driver = MemberDriver::new(DriverParts {
+            side,
+            areas: superblock.areas,
+            io,
+            out: vec![0; limit],
+            entropy: entropy.rotate_left(32),
+        });
+        let mut name = [0; 32];
+        let len = identity.name.len().min(MAX_NAME);
+        name[..len].copy_from_slice(&identity.name.as_bytes()[..len]);
+        let shares_disks = places.iter().any(|place| place.has_spaces);
+        let driver = RankedLock::new(Box::new(driver));
+        Ok(Some(Box::leak(Box::new(Self { io, name, shares_disks, driver }))))
+    }
+
+    /// Goes on; called at every turn. Returns whether there is more to do at once.
+    pub fn poll(&self, now_ns: Ns, room: impl Fn() -> FreeRoom) -> bool {
+        let turn = self.io.tasks.poll();
+        if let Some(mut driver) = self.driver.try_lock() {
+            let reached = driver.side.reached();
+            driver.poll(now_ns, || {
+                let FreeRoom { mib, spaces } = room();
+                BeatDetails {
+                    devices: reached.into(),
+                    free_mib: mib,
+                    free_spaces: spaces,
+                    name: self.name,
+                }
+            });
+        }
+        turn.busy
+    }
+
+    fn driver(&self) -> RankedGuard<'_, Box<MemberDriver>, { rank::SCHEDULER }> {
+        self.driver.lock()
+    }
+
+    /// Returns whether paging spaces wait for the registration.
+    pub const fn holds_spaces(&self) -> bool {
+        self.shares_disks
+    }
+
+    /// Waits until this node is a member or will be none.
+    pub async fn joined(&self) {
+        until(|| (self.driver().side.standing != MemberStanding::Joining).then_some(())).await;
+    }
+
+    /// Signs off, and waits for the last beat, but not for long.
+    pub async fn leave(&self) {
+        let end = time::now_ns() + LEAVE_NS;
+        self.driver().side.node.leave();
+        until(|| {
+            let is_over =
+                self.driver().side.standing == MemberStanding::Out || time::now_ns() >= end;
+            is_over.then_some(())
+        })
+        .await;
+    }
+
+    /// Returns where this node and its cluster stand.
+    pub fn view(&self) -> ClusterView {
+        let driver = self.driver();
+        let (state, me) = (driver.side.node.state(), driver.side.node.me());
+        ClusterView {
+            cluster: find::name_of(driver.side.cluster),
+            standing: driver.side.standing,
+            slot: driver.side.node.is_member().then_some(me.slot),
+            decree: state.number(),
+            used: state.used_slots(),
+            slots: driver.side.layout.slots(),
+        }
+    }
+
+    /// Returns the members in the order of their slots.
+    pub fn rows(&self) -> Vec<RollRow> {
+        let mut rows = self.driver().side.roll.rows().to_vec();
+        rows.sort_by_key(|row| row.id.slot);
+        rows
+    }
+
+    /// Takes the operator's word that a fenced member's machine is off.
+    ///
+    /// # Errors
+    /// [`ConfirmError`] says why it is not taken.
+    pub fn confirm(&self, node: &str) -> Result<(), ConfirmError> {
+        let mut driver = self.driver();
+        let slot: Option<u16> = node.parse().ok();
+        let is_it = |row: &&RollRow| row.name() == node || slot == Some(row.id.slot);
+        let fenced = |row: &&RollRow| row.status == RollStatus::Fenced;
+        let rows: Vec<RollRow> = driver.side.roll.rows().iter().filter(is_it).copied().collect();
+        let mut found = rows.iter().filter(fenced);
+        let row = match (found.next(), found.next()) {
+            (Some(row), None) => row,
+            (Some(_), Some(_)) => return Err(ConfirmError::Several),
+            (None, _) if rows.is_empty() => return Err(ConfirmError::NoMember),
+            (None, _) => return Err(ConfirmError::NotFenced),
+        };
+        if driver.confirm(row.id.slot) { Ok(()) } else { Err(ConfirmError::Busy) }
+    }
+}

@@ -1,0 +1,69 @@
+//! What a member is, beside the step that is under way.
+
+use super::area::ClusterArea;
+use super::roll::MemberRoll;
+use crate::block::Disk;
+use alloc::vec::Vec;
+use cluster::layout::AreaLayout;
+use cluster::node::ClusterNode;
+use cluster::watch::Sighting;
+
+/// An area and the requests on it.
+pub(super) struct AreaLane {
+    pub area: ClusterArea,
+    /// What the last read has brought.
+    pub seen: Vec<u8>,
+    pub writes: u8,
+    pub reads: u8,
+    pub has_bad_read: bool,
+}
+
+/// Where this node stands in the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MemberStanding {
+    /// It registers.
+    Joining,
+    /// It is a member with a lease.
+    Member,
+    /// It is a member without a lease.
+    Frozen,
+    /// It submits nothing any more, and signs off.
+    Leaving,
+    /// It is no member, and will be none.
+    Out,
+}
+
+impl MemberStanding {
+    /// Returns the word in events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Member => "member",
+            Self::Frozen => "frozen",
+            Self::Leaving => "leaving",
+            Self::Out => "out",
+        }
+    }
+}
+
+/// A start of this hypervisor, as the cluster sees it.
+pub(super) struct MemberSide {
+    pub node: ClusterNode<Vec<Sighting>>,
+    pub roll: MemberRoll,
+    pub standing: MemberStanding,
+    pub has_told_slots: bool,
+    /// The cluster's name.
+    pub cluster: u128,
+    /// The end of a lease that the disks do not know yet.
+    pub extended: Option<u64>,
+    pub layout: AreaLayout,
+    pub lanes: Vec<AreaLane>,
+}
+
+impl MemberSide {
+    /// Returns the areas that this node reaches, one a bit.
+    pub(super) fn reached(&self) -> u8 {
+        let is_there = |lane: &&AreaLane| !lane.area.disk.is_dead();
+        self.lanes.iter().filter(is_there).map(|lane| 1 << lane.area.number).sum()
+    }
+}
