@@ -65,19 +65,19 @@ fn comes_and_goes(bed: Bed) -> Result<()> {
 }
 
 /// The machine, and how much of its events belongs to earlier steps.
-struct Steps<'m> {
-    running: &'m mut RunningMachine,
-    past: usize,
+pub(crate) struct Steps<'m> {
+    pub(crate) running: &'m mut RunningMachine,
+    pub(crate) past: usize,
 }
 
 impl Steps<'_> {
     /// Begins a step: events from now on belong to it.
-    fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.past = self.running.events.all().len();
     }
 
     /// Begins a step with a command that must succeed.
-    fn done(&mut self, command: Value) -> Result<()> {
+    pub(crate) fn done(&mut self, command: Value) -> Result<()> {
         self.begin();
         let reply = self.running.events.command(ANSWER, command.clone())?;
         ensure!(reply.0["ok"] == true, "{command}: {}", reply.0);
@@ -85,14 +85,14 @@ impl Steps<'_> {
     }
 
     /// Gives a command that must be refused for this reason.
-    fn refused(&mut self, command: Value, reason: &str) -> Result<()> {
+    pub(crate) fn refused(&mut self, command: Value, reason: &str) -> Result<()> {
         let reply = self.running.events.command(ANSWER, command.clone())?;
         ensure!(reply.text("error")?.contains(reason), "{command}: {}", reply.0);
         Ok(())
     }
 
     /// Waits for an event of this step that has all these members.
-    fn hear(&mut self, members: &Value) -> Result<Event> {
+    pub(crate) fn hear(&mut self, members: &Value) -> Result<Event> {
         let members = members.as_object().context("members")?;
         let wanted = |event: &Event| members.iter().all(|(key, value)| event.0[key] == *value);
         let mut come = self.running.events.all().iter().skip(self.past);
@@ -114,7 +114,7 @@ impl Steps<'_> {
     }
 }
 
-fn of(command: &str, partition: &str) -> Value {
+pub(crate) fn of(command: &str, partition: &str) -> Value {
     json!({"command": command, "partition": partition})
 }
 

@@ -26,6 +26,10 @@ pub enum MonitorCommand<'a> {
     Start(&'a str),
     /// Stop a partition.
     Stop(&'a str),
+    /// Suspend a partition into its paging space.
+    Suspend(&'a str),
+    /// Let a suspended partition go on.
+    Resume(&'a str),
     /// Change what the next crash of a partition leads to.
     Set(&'a str, PolicyOptions),
     /// Remove the definition of a partition that has stopped.
@@ -61,6 +65,8 @@ raw PARTITION      the same for programs that use the whole screen: others' line
                         until Ctrl-]
 stop PARTITION     stop it at once, without asking the guest; kill is the same
 start PARTITION    start it again after a stop
+suspend PARTITION  stop it and keep all of it in its paging space
+resume PARTITION   let it go on from there, also after a new start of the hypervisor
 set PARTITION [dump=aided|off] [restart=threshold|immediate|never]  from its next crash on
 define PARTITION memory=64M kernel=MODULE [initrd=MODULE] [cmdline=\"...\"] [dump=] [restart=]
 undefine PARTITION remove it after a stop; its dumps stay
@@ -126,6 +132,8 @@ fn build<'a>(
         "raw" => MonitorCommand::Raw(name?),
         "stop" | "kill" => MonitorCommand::Stop(name?),
         "start" => MonitorCommand::Start(name?),
+        "suspend" => MonitorCommand::Suspend(name?),
+        "resume" => MonitorCommand::Resume(name?),
         "undefine" => MonitorCommand::Undefine(name?),
         "release" => release(arguments)?,
         "type" => {
@@ -316,6 +324,9 @@ mod tests {
     fn partitions_are_started_stopped_and_changed() {
         assert_eq!(parse_text("start web"), Some(Ok(MonitorCommand::Start("web"))));
         assert_eq!(parse_text("kill web"), Some(Ok(MonitorCommand::Stop("web"))));
+        assert_eq!(parse_text("suspend web"), Some(Ok(MonitorCommand::Suspend("web"))));
+        let json = br#"{"id":2,"command":"resume","partition":"web"}"#;
+        assert_eq!(parse_json(json), (Some(2), Ok(MonitorCommand::Resume("web"))));
         assert_eq!(parse_text("undefine web"), Some(Ok(MonitorCommand::Undefine("web"))));
         let off = PolicyOptions { dump: Some(DumpPolicy::Off), restart: None };
         assert_eq!(parse_text("set web dump=off"), Some(Ok(MonitorCommand::Set("web", off))));

@@ -9,6 +9,7 @@
 
 mod check;
 mod error;
+pub mod suspend;
 
 pub use error::DefinitionError;
 
@@ -28,7 +29,7 @@ use crate::partition::runner::Runner;
 use crate::partition::shared::{CrashPolicy, PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::reserve::{SpaceNeed, own_spaces};
-use crate::storage::spaces::SpaceTenant;
+use crate::storage::spaces::{SpaceTenant, Suspension};
 use crate::virt::face::Vcpu;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -93,6 +94,10 @@ pub fn start(node: &Node, name: &str) -> Result<(), DefinitionError> {
     if shared.is_asked_to(PartitionRequest::Leave) {
         return Err(DefinitionError::Leaving(name.into()));
     }
+    // Another boot beside its suspended state would be the same machine twice.
+    if node.host.spaces.suspension_of(name) != Suspension::None {
+        return Err(DefinitionError::IsSuspended(name.into()));
+    }
     shared.ask(PartitionRequest::Start);
     node.host.poke(id);
     Ok(())
@@ -141,10 +146,11 @@ pub fn set(
 pub fn undefine(node: &Node, name: &str) -> Result<(), DefinitionError> {
     let (id, shared) = find(node, name)?;
     let view = shared.view();
-    if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping) {
+    if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping | LifecycleView::Suspended)
+    {
         return Err(DefinitionError::NotStopped(name.into(), view));
     }
-    if shared.is_asked_to(PartitionRequest::Start) {
+    if shared.is_asked_to(PartitionRequest::Start) || shared.is_asked_to(PartitionRequest::Resume) {
         return Err(DefinitionError::AboutToStart(name.into()));
     }
     if shared.is_asked_to(PartitionRequest::Leave) {

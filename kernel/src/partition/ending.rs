@@ -7,8 +7,8 @@
 //! ```
 
 use super::last_words::PanicSignal;
-use super::lifecycle::LifecycleView;
 use super::shared::PartitionRequest;
+use super::view::LifecycleView;
 use crate::crash::record::CrashCause;
 
 /// The treatment of a request.
@@ -28,17 +28,31 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
     match (request, view) {
         (
             PartitionRequest::Stop,
-            View::Waiting | View::Loading | View::Running | View::Crashed | View::Restarting,
+            View::Waiting
+            | View::Loading
+            | View::Running
+            | View::Crashed
+            | View::Restarting
+            | View::Suspended,
         )
         | (PartitionRequest::Crash | PartitionRequest::GiveUp, View::Loading | View::Running) => {
             RequestTiming::Now
         }
-        (PartitionRequest::Stop, View::Activating) => RequestTiming::Later,
-        (PartitionRequest::Start | PartitionRequest::Leave, View::Stopped)
+        (PartitionRequest::Stop, View::Activating | View::Suspending | View::Resuming) => {
+            RequestTiming::Later
+        }
+        (PartitionRequest::Suspend, View::Running)
+        | (PartitionRequest::Resume, View::Suspended | View::Stopped)
+        | (PartitionRequest::Leave, View::Suspended)
+        | (PartitionRequest::Start | PartitionRequest::Leave, View::Stopped)
         | (PartitionRequest::ShareLine, _) => RequestTiming::Now,
         // Its memory must be gone first.
         (PartitionRequest::Start | PartitionRequest::Leave, View::Stopping) => RequestTiming::Later,
-        (PartitionRequest::Start | PartitionRequest::Leave, _) => RequestTiming::Never,
+        // It is about to run, or to have stopped.
+        (PartitionRequest::Suspend, View::Loading)
+        | (PartitionRequest::Resume, View::Suspending | View::Stopping) => RequestTiming::Later,
+        (PartitionRequest::Suspend | PartitionRequest::Resume, _)
+        | (PartitionRequest::Start | PartitionRequest::Leave, _) => RequestTiming::Never,
         (PartitionRequest::Stop, View::Stopping | View::Stopped) => RequestTiming::Never,
         // The request meant the incarnation before; the next one is not hit.
         (PartitionRequest::Crash | PartitionRequest::GiveUp, _) => RequestTiming::Never,
@@ -76,7 +90,9 @@ mod tests {
     fn a_partition_can_be_stopped_all_its_life_sooner_or_later() {
         for view in LifecycleView::ALL {
             let timing = match view {
-                LifecycleView::Activating => RequestTiming::Later,
+                LifecycleView::Activating | LifecycleView::Suspending | LifecycleView::Resuming => {
+                    RequestTiming::Later
+                }
                 LifecycleView::Stopping | LifecycleView::Stopped => RequestTiming::Never,
                 _ => RequestTiming::Now,
             };
@@ -91,10 +107,31 @@ mod tests {
                 let timing = match view {
                     LifecycleView::Stopped => RequestTiming::Now,
                     LifecycleView::Stopping => RequestTiming::Later,
+                    LifecycleView::Suspended if request == PartitionRequest::Leave => {
+                        RequestTiming::Now
+                    }
                     _ => RequestTiming::Never,
                 };
                 assert_eq!(answer(request, view), timing, "{view:?}");
             }
+        }
+    }
+
+    #[test]
+    fn only_what_runs_is_suspended_and_only_what_does_not_is_resumed() {
+        for view in LifecycleView::ALL {
+            let suspend = match view {
+                LifecycleView::Running => RequestTiming::Now,
+                LifecycleView::Loading => RequestTiming::Later,
+                _ => RequestTiming::Never,
+            };
+            assert_eq!(answer(PartitionRequest::Suspend, view), suspend, "{view:?}");
+            let resume = match view {
+                LifecycleView::Suspended | LifecycleView::Stopped => RequestTiming::Now,
+                LifecycleView::Suspending | LifecycleView::Stopping => RequestTiming::Later,
+                _ => RequestTiming::Never,
+            };
+            assert_eq!(answer(PartitionRequest::Resume, view), resume, "{view:?}");
         }
     }
 

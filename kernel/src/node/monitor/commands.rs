@@ -10,7 +10,7 @@ use crate::console::output::{leave_raw, print_switch, print_text};
 use crate::console::report;
 use crate::console::utc::UtcTime;
 use crate::node::Node;
-use crate::node::define::{self, DefinitionError};
+use crate::node::define::{self, DefinitionError, suspend};
 use crate::partition::shared::{PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::PartialCause;
@@ -79,6 +79,8 @@ fn carry_out(
         MonitorCommand::Define(definition) => said(define::define(node, definition.to_config()))?,
         MonitorCommand::Start(name) => said(define::start(node, name))?,
         MonitorCommand::Stop(name) => said(define::stop(node, name))?,
+        MonitorCommand::Suspend(name) => said(suspend::suspend(node, name))?,
+        MonitorCommand::Resume(name) => said(suspend::resume(node, name))?,
         MonitorCommand::Set(name, PolicyOptions { dump, restart }) => {
             said(define::set(node, name, dump, restart))?
         }
