@@ -77,7 +77,7 @@ impl Dump {
     pub fn of(image: SpaceImage) -> Result<Self> {
         let record = image.record()?;
         ensure!(
-            record.state.holds_dump(),
+            record.state.is_kept(),
             "{}: holds no dump, the space is {}",
             image.name(),
             record.state.name()

@@ -106,6 +106,18 @@ unit_of_time!(
     Ticks
 );
 
+impl Ticks {
+    /// Returns the span since an earlier moment, zero if that moment is yet to come.
+    ///
+    /// A moment before the counter's start is one modulo 2^64: a guest that was resumed on another
+    /// machine began to count before this machine did. So two moments lie less than 2^63 apart.
+    #[inline]
+    pub const fn since(self, earlier: Self) -> Self {
+        let span = self.0.wrapping_sub(earlier.0);
+        if span as i64 > 0 { Self(span) } else { Self::ZERO }
+    }
+}
+
 impl Ns {
     /// Makes a span of microseconds.
     ///
@@ -183,6 +195,14 @@ mod tests {
         assert_eq!(Ticks::new(1 << 63).saturating_mul(2), Ticks::MAX);
         assert_eq!(Ticks::new(9) / 2, Ticks::new(4));
         assert_eq!(2 * Ns::new(5) - Ns::new(10), Ns::default());
+    }
+
+    #[test]
+    fn a_moment_before_the_counters_start_is_in_the_past() {
+        let before = Ticks::new(100_u64.wrapping_sub(300));
+        assert_eq!(Ticks::new(100).since(before), Ticks::new(300));
+        assert_eq!(Ticks::new(100).since(Ticks::new(40)), Ticks::new(60));
+        assert_eq!(Ticks::new(40).since(Ticks::new(100)), Ticks::ZERO);
     }
 
     #[test]

@@ -72,7 +72,7 @@ pub(crate) struct Steps<'m> {
 
 impl Steps<'_> {
     /// Begins a step: events from now on belong to it.
-    fn begin(&mut self) {
+    pub(crate) fn begin(&mut self) {
         self.past = self.running.events.all().len();
     }
 

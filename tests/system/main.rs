@@ -24,6 +24,7 @@ mod hostile;
 mod interrupt;
 mod lacking;
 mod leave;
+mod moves;
 mod nested;
 mod partition;
 mod prefixes;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
             console::CASES,
             debian::CASES,
             definitions::CASES,
+            moves::CASES,
             dumps::CASES,
             readers::CASES,
             spaces::CASES,

@@ -94,7 +94,7 @@ fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
     let harmless = resized.is_none()
         && match &class {
             DeviceContent::Blank => true,
-            DeviceContent::Space(record) => !record.state.holds_dump(),
+            DeviceContent::Space(record) => !record.state.is_kept(),
             DeviceContent::Foreign(_) | DeviceContent::Damaged(_) | DeviceContent::Newer(_) => {
                 false
             }
@@ -203,7 +203,7 @@ fn complaints(file: &Path) -> Result<Vec<String>> {
                     println!("  claimed by node {}, which runs or was cut off", claim.node);
                 }
                 match class {
-                    DeviceContent::Space(record) if record.state.holds_dump() => {}
+                    DeviceContent::Space(record) if record.state.is_kept() => {}
                     DeviceContent::Space(_) if image.number() > 0 && code.selects(image.area()) => {
                         complaints.push(format!(
                             "{}: the boot-code bytes hold the header of a dump that is gone",

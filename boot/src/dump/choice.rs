@@ -73,7 +73,7 @@ fn named(disk: &VolumeDisk, selector: DumpSelector) -> Result<SpaceImage> {
 /// Returns the name of the dump on a space.
 fn name_of(image: &SpaceImage) -> Result<Option<Uuid>> {
     Ok(match image.class()? {
-        DeviceContent::Space(record) if record.state.holds_dump() => {
+        DeviceContent::Space(record) if record.state.is_kept() => {
             record.crash.map(|crash| crash.name)
         }
         _ => None,

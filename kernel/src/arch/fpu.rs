@@ -18,6 +18,12 @@ const AVX512: u64 = 0b111 << 5;
 /// Components that are switched; guests are offered no others.
 const KNOWN: u64 = X87 | SSE | AVX | AVX512;
 
+/// Offset of MXCSR in the area.
+const MXCSR: usize = 24;
+/// MXCSR's bits on every CPU with XSAVE; loading another one faults. SDM 1 "MXCSR Control and
+/// Status Register".
+const MXCSR_BITS: u32 = 0xffff;
+
 /// One XSAVE area; AVX-512's takes 2696 bytes.
 #[repr(C, align(64))]
 struct XsaveArea([u8; 4096]);
@@ -92,7 +98,6 @@ pub struct GuestFpu {
 impl GuestFpu {
     /// Makes the state after reset.
     pub fn new() -> Self {
-        const MXCSR: usize = 24;
         const MXCSR_RESET: u32 = 0x1f80;
         let mut area = Box::new(XsaveArea([0; 4096]));
         // XRSTOR initialises the components that the header does not name, but takes MXCSR from
@@ -125,6 +130,32 @@ impl GuestFpu {
         unsafe { instr::xsetbv(0, self.xcr0) };
     }
 
+    /// Returns the XSAVE area as of the last [`Self::save`], without the zeros at its end.
+    pub fn area(&self) -> &[u8] {
+        let used = self.area.0.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        &self.area.0[..used]
+    }
+
+    /// Makes the state of a saved area; `None` if the CPU would refuse to load it, or has not all
+    /// of its components. SDM 1 "Operation of XRSTOR", "Standard Form of XRSTOR".
+    pub fn of_saved(xcr0: u64, bytes: &[u8], offered: u64) -> Option<Self> {
+        const HEADER: usize = 512;
+        let mut made = Self::new();
+        let area = &mut made.area.0;
+        area.fill(0);
+        area.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        let word = |at: usize| area[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let mxcsr = word(MXCSR) as u32;
+        // The rest of the header is zero in the standard form.
+        let is_standard = area[HEADER + 8..HEADER + 64].iter().all(|byte| *byte == 0);
+        let is_right = is_valid_xcr0(xcr0, offered)
+            && word(HEADER) & !offered == 0
+            && mxcsr & !MXCSR_BITS == 0
+            && is_standard;
+        made.xcr0 = xcr0;
+        is_right.then_some(made)
+    }
+
     /// Returns XCR0 as of the last [`Self::save`].
     pub fn xcr0(&self) -> u64 {
         self.xcr0
@@ -140,6 +171,29 @@ impl Default for GuestFpu {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_saved_area_comes_back_and_one_that_the_cpu_refuses_does_not() {
+        let all = X87 | SSE | AVX;
+        let mut area = vec![0; 832];
+        area[MXCSR..][..4].copy_from_slice(&0x1f80_u32.to_le_bytes());
+        (area[160], area[512], area[831]) = (0xab, 7, 0xcd);
+        let made = GuestFpu::of_saved(all, &area, all).unwrap();
+        assert_eq!((made.area(), made.xcr0()), (&area[..], all));
+        assert!(GuestFpu::of_saved(X87, &[], all).is_some());
+        let with = |at: usize, byte: u8| {
+            let mut area = area.clone();
+            area[at] = byte;
+            GuestFpu::of_saved(all, &area, all).is_some()
+        };
+        // MXCSR, a component, the compacted form, a reserved byte.
+        for (at, byte) in [(26, 1), (512, 8), (519, 1), (527, 0x80), (575, 1)] {
+            assert!(!with(at, byte), "{at}");
+        }
+        assert!(GuestFpu::of_saved(X87 | AVX, &area, all).is_none());
+        assert!(GuestFpu::of_saved(X87 | SSE, &area, X87 | SSE).is_none(), "no AVX here");
+        assert!(GuestFpu::of_saved(all, &[0; 4097], all).is_none());
+    }
 
     #[test]
     fn xcr0_takes_what_the_manual_allows() {

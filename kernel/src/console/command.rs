@@ -31,6 +31,10 @@ pub enum MonitorCommand<'a> {
     Start(&'a str),
     /// Stop a partition: its guest has this time to end in order; none ends it at once.
     Stop(&'a str, Ns),
+    /// Suspend a partition into its paging space.
+    Suspend(&'a str),
+    /// Let a suspended partition go on.
+    Resume(&'a str),
     /// Change what the next crash of a partition leads to.
     Set(&'a str, PolicyOptions),
     /// Remove the definition of a partition that has stopped.
@@ -76,6 +80,8 @@ raw PARTITION      the same for programs that use the whole screen: others' line
 stop PARTITION [timeout=60s]  press its power button; stop it hard if it has not ended in time
 kill PARTITION     stop it at once, without asking the guest
 start PARTITION    start it again after a stop, or from its definition in an image store
+suspend PARTITION  stop it and keep all of it in its paging space
+resume PARTITION   let it go on from there, also after a new start of the hypervisor
 set PARTITION [dump=aided|off] [restart=threshold|immediate|never]  from its next crash on
 define PARTITION memory=64M kernel=MODULE [initrd=MODULE] [cmdline=\"...\"] [dump=] [restart=]
 define PARTITION memory=64M store=STORE kernel=IMAGE [initrd=IMAGE] ... [scope=node]
@@ -156,6 +162,8 @@ fn build<'a>(
         "stop" => MonitorCommand::Stop(name?, arguments.timeout.unwrap_or(STOP_TIMEOUT)),
         "kill" => MonitorCommand::Stop(name?, Ns::ZERO),
         "start" => MonitorCommand::Start(name?),
+        "suspend" => MonitorCommand::Suspend(name?),
+        "resume" => MonitorCommand::Resume(name?),
         "store" => MonitorCommand::Store,
         "release" => release(arguments)?,
         "type" => {
@@ -387,6 +395,9 @@ mod tests {
         let json = br#"{"id":1,"command":"undefine","partition":"web","scope":"all"}"#;
         assert_eq!(parse_json(json), (Some(1), Err(CommandError::Malformed)));
         assert_eq!(parse_text("store"), Some(Ok(MonitorCommand::Store)));
+        assert_eq!(parse_text("suspend web"), Some(Ok(MonitorCommand::Suspend("web"))));
+        let json = br#"{"id":2,"command":"resume","partition":"web"}"#;
+        assert_eq!(parse_json(json), (Some(2), Ok(MonitorCommand::Resume("web"))));
         let off = PolicyOptions { dump: Some(DumpPolicy::Off), restart: None };
         assert_eq!(parse_text("set web dump=off"), Some(Ok(MonitorCommand::Set("web", off))));
         let json = br#"{"id":1,"command":"set","partition":"web","dump":"off"}"#;

@@ -155,6 +155,41 @@ pub enum ConsoleEvent<'a> {
         described_ns: u64,
         since_crash_ns: u64,
     },
+    /// A partition is being suspended; its vCPU has stopped.
+    Suspending { partition: &'a str, incarnation: u64, remaining: u64 },
+    /// A partition is suspended: its space holds all of it.
+    Suspended {
+        partition: &'a str,
+        incarnation: u64,
+        dump: Uuid,
+        disk: u8,
+        space: u32,
+        pages_written: u64,
+        pages_clean: u64,
+        pages_zero: u64,
+        pages_paged_before: u64,
+        /// Bytes written, tables included.
+        bytes: u64,
+        /// Time from the vCPU's stop.
+        pause_ns: u64,
+    },
+    /// A partition was not suspended, and goes on unless another event tells its end.
+    SuspendFailed { partition: &'a str, incarnation: u64, message: &'a str },
+    /// A suspended partition goes on.
+    Resumed {
+        partition: &'a str,
+        incarnation: u64,
+        disk: u8,
+        space: u32,
+        /// Pages in their blocks.
+        paged: u64,
+        /// Time from the command.
+        resume_ns: u64,
+        /// Time of day since the suspension.
+        away_ns: u64,
+    },
+    /// A suspended partition was not resumed: nothing has changed.
+    ResumeFailed { partition: &'a str, message: &'a str },
     /// A dump could not be finished; the pages written so far remain as a partial dump.
     DumpFailed {
         partition: &'a str,

@@ -23,7 +23,7 @@
 
 mod late;
 mod missing;
-mod pages;
+pub(super) mod pages;
 mod writer;
 
 use super::note_search::NoteSearch;
@@ -169,7 +169,7 @@ struct Described {
 }
 
 /// Makes the note with the last entries of a partition that crashed at `crash_ns`.
-fn note_of_history(id: PartitionId, crash_ns: Ns) -> Result<Vec<u8>, HeapError> {
+pub(super) fn note_of_history(id: PartitionId, crash_ns: Ns) -> Result<Vec<u8>, HeapError> {
     let entries = history::of_partition(id);
     let mut note = heap::zeroed(history_note::note_size(entries.iter().len()))?;
     history_note::write(&mut note, crash_ns.as_u64(), &entries);

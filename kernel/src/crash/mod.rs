@@ -4,3 +4,4 @@ pub mod dumps;
 pub mod gate;
 mod note_search;
 pub mod record;
+pub mod suspend;

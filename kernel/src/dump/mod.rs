@@ -19,5 +19,6 @@ pub mod history_note;
 pub mod kernel_note;
 pub mod notes;
 pub mod selected;
+pub mod state_note;
 pub mod vmcoreinfo;
 pub mod window;

@@ -33,6 +33,11 @@ pub fn crc32c(bytes: &[u8]) -> Crc32c {
     Crc32c(instr::crc32c(0, bytes))
 }
 
+/// Continues a CRC32C over `bytes`; begin with the default.
+pub fn crc32c_on(sum: Crc32c, bytes: &[u8]) -> Crc32c {
+    Crc32c(instr::crc32c(sum.0, bytes))
+}
+
 /// Returns the CRC32C of a page in place.
 ///
 /// # Safety
@@ -77,6 +82,8 @@ mod tests {
         assert_eq!(crc32c(&[0xff; 32]), Crc32c(0x62a8_ab43));
         assert_eq!(crc32c(&core::array::from_fn::<u8, 32, _>(|n| n as u8)), Crc32c(0x46dd_794e));
         assert_eq!(crc32c(b"123456789"), Crc32c(0xe306_9283));
+        let first = crc32c_on(Crc32c::default(), b"1234");
+        assert_eq!(crc32c_on(first, b"56789"), Crc32c(0xe306_9283));
     }
 
     #[test]

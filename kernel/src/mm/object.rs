@@ -3,7 +3,8 @@
 //! ```text
 //!            become_image            begin_teardown             ObjectTable::remove
 //!   Live ───────────────────> Image ─────────────────> Teardown ───────────────────> (number free)
-//!     └──────────────────────────────────────────────────^
+//!    │ ^──── become_live ───────┘                         ^
+//!    └────────────────────────────────────────────────────┘
 //! ```
 //!
 //! An object owns a RAM layout, a second-level table, a generation for the flush protocol and a
@@ -130,6 +131,16 @@ impl MemoryObject {
     pub fn become_image(&self) {
         let changed = self.state.compare_exchange(LIVE, IMAGE, Ordering::AcqRel, Ordering::Acquire);
         assert!(changed.is_ok(), "an incarnation crashes once");
+    }
+
+    /// Makes an image the live memory of its incarnation again, in O(1): the partition was to be
+    /// suspended, and goes on. Pages that have left come back like all paged pages.
+    ///
+    /// # Panics
+    /// If it is no image (our bug).
+    pub fn become_live(&self) {
+        let changed = self.state.compare_exchange(IMAGE, LIVE, Ordering::AcqRel, Ordering::Acquire);
+        assert!(changed.is_ok(), "only an image becomes live memory again");
     }
 
     /// Returns the frame of a page that is resident and marked as accessed. It is looked up in the

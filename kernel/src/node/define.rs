@@ -11,6 +11,7 @@ mod check;
 mod choose;
 mod error;
 pub mod stored;
+pub mod suspend;
 mod trial;
 
 pub use error::DefinitionError;
@@ -31,7 +32,7 @@ use crate::partition::runner::Runner;
 use crate::partition::shared::{CrashPolicy, PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::reserve::{SpaceNeed, own_spaces};
-use crate::storage::spaces::SpaceTenant;
+use crate::storage::spaces::{SpaceTenant, Suspension};
 use crate::storage::stores::StoreOrigin;
 use crate::time::Ns;
 use crate::virt::face::Vcpu;
@@ -112,6 +113,10 @@ pub fn start(node: &Node, name: &str) -> Result<(), DefinitionError> {
     if shared.is_held() || shared.is_asked_to(PartitionRequest::Leave) {
         return Err(DefinitionError::Leaving(name.into()));
     }
+    // Another boot beside its suspended state would be the same machine twice.
+    if node.host.spaces.suspension_of(name) != Suspension::None {
+        return Err(DefinitionError::IsSuspended(name.into()));
+    }
     shared.ask(PartitionRequest::Start);
     node.host.poke(id);
     Ok(())
@@ -124,6 +129,10 @@ pub fn start(node: &Node, name: &str) -> Result<(), DefinitionError> {
 /// [`DefinitionError`] if there is none, or it has stopped.
 pub fn stop(node: &Node, name: &str, timeout: Ns) -> Result<(), DefinitionError> {
     let (id, shared) = find(node, name)?;
+    // Only a kill gives a suspended state up.
+    if shared.view() == LifecycleView::Suspended && timeout != Ns::ZERO {
+        return Err(DefinitionError::IsSuspended(name.into()));
+    }
     let was_to_start = shared.take(PartitionRequest::Start);
     if shared.view() == LifecycleView::Stopped && !was_to_start {
         return Err(DefinitionError::Stopped(name.into()));
@@ -177,10 +186,11 @@ fn find_to_leave(
 ) -> Result<(PartitionId, Arc<SharedPartition>), DefinitionError> {
     let (id, shared) = find(node, name)?;
     let view = shared.view();
-    if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping) {
+    if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping | LifecycleView::Suspended)
+    {
         return Err(DefinitionError::NotStopped(name.into(), view));
     }
-    if shared.is_asked_to(PartitionRequest::Start) {
+    if shared.is_asked_to(PartitionRequest::Start) || shared.is_asked_to(PartitionRequest::Resume) {
         return Err(DefinitionError::AboutToStart(name.into()));
     }
     if shared.is_held() || shared.is_asked_to(PartitionRequest::Leave) {

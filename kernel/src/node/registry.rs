@@ -99,13 +99,16 @@ impl Registry {
         self.is_ending.store(true, Ordering::Release);
         for (_, shared) in self.partitions() {
             shared.take(PartitionRequest::Start);
+            shared.take(PartitionRequest::Resume);
         }
     }
 
     /// Returns whether no partition runs, and none is about to.
     pub fn is_at_rest(&self) -> bool {
         let rests = |shared: &SharedPartition| {
-            shared.view() == LifecycleView::Stopped && !shared.is_asked_to(PartitionRequest::Start)
+            matches!(shared.view(), LifecycleView::Stopped | LifecycleView::Suspended)
+                && !shared.is_asked_to(PartitionRequest::Start)
+                && !shared.is_asked_to(PartitionRequest::Resume)
         };
         self.partitions().all(|(_, shared)| rests(&shared))
     }

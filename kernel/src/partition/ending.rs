@@ -8,8 +8,8 @@
 //! ```
 
 use super::last_words::PanicSignal;
-use super::lifecycle::LifecycleView;
 use super::shared::PartitionRequest;
+use super::view::LifecycleView;
 use crate::crash::record::CrashCause;
 
 /// The treatment of a request.
@@ -28,7 +28,17 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
     use LifecycleView as View;
     match (request, view) {
         (
-            PartitionRequest::Stop | PartitionRequest::ShutDown,
+            PartitionRequest::Stop,
+            View::Waiting
+            | View::Loading
+            | View::Running
+            | View::ShuttingDown
+            | View::Crashed
+            | View::Restarting
+            | View::Suspended,
+        )
+        | (
+            PartitionRequest::ShutDown,
             View::Waiting
             | View::Loading
             | View::Running
@@ -43,12 +53,25 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
         (PartitionRequest::Stop | PartitionRequest::ShutDown, View::Activating) => {
             RequestTiming::Later
         }
-        (PartitionRequest::Start | PartitionRequest::Leave, View::Stopped)
+        (
+            PartitionRequest::Stop | PartitionRequest::ShutDown,
+            View::Suspending | View::Resuming,
+        ) => RequestTiming::Later,
+        (PartitionRequest::Suspend, View::Running)
+        | (PartitionRequest::Resume, View::Suspended | View::Stopped)
+        | (PartitionRequest::Leave, View::Suspended)
+        | (PartitionRequest::Start | PartitionRequest::Leave, View::Stopped)
         | (PartitionRequest::ShareLine, _) => RequestTiming::Now,
         // Its memory must be gone first.
         (PartitionRequest::Start | PartitionRequest::Leave, View::Stopping) => RequestTiming::Later,
-        (PartitionRequest::Start | PartitionRequest::Leave, _) => RequestTiming::Never,
-        (PartitionRequest::Stop | PartitionRequest::ShutDown, View::Stopping | View::Stopped) => {
+        // It is about to run, or to have stopped.
+        (PartitionRequest::Suspend, View::Loading)
+        | (PartitionRequest::Resume, View::Suspending | View::Stopping) => RequestTiming::Later,
+        (PartitionRequest::Suspend | PartitionRequest::Resume, _)
+        | (PartitionRequest::Start | PartitionRequest::Leave, _) => RequestTiming::Never,
+        (PartitionRequest::Stop, View::Stopping | View::Stopped) => RequestTiming::Never,
+        // A suspended state is lost by a stop that is no kill.
+        (PartitionRequest::ShutDown, View::Suspended | View::Stopping | View::Stopped) => {
             RequestTiming::Never
         }
         // The request meant the incarnation before; the next one is not hit.
@@ -102,7 +125,9 @@ mod tests {
     fn a_partition_can_be_stopped_all_its_life_sooner_or_later() {
         for view in LifecycleView::ALL {
             let timing = match view {
-                LifecycleView::Activating => RequestTiming::Later,
+                LifecycleView::Activating | LifecycleView::Suspending | LifecycleView::Resuming => {
+                    RequestTiming::Later
+                }
                 LifecycleView::Stopping | LifecycleView::Stopped => RequestTiming::Never,
                 _ => RequestTiming::Now,
             };
@@ -118,10 +143,31 @@ mod tests {
                 let timing = match view {
                     LifecycleView::Stopped => RequestTiming::Now,
                     LifecycleView::Stopping => RequestTiming::Later,
+                    LifecycleView::Suspended if request == PartitionRequest::Leave => {
+                        RequestTiming::Now
+                    }
                     _ => RequestTiming::Never,
                 };
                 assert_eq!(answer(request, view), timing, "{view:?}");
             }
+        }
+    }
+
+    #[test]
+    fn only_what_runs_is_suspended_and_only_what_does_not_is_resumed() {
+        for view in LifecycleView::ALL {
+            let suspend = match view {
+                LifecycleView::Running => RequestTiming::Now,
+                LifecycleView::Loading => RequestTiming::Later,
+                _ => RequestTiming::Never,
+            };
+            assert_eq!(answer(PartitionRequest::Suspend, view), suspend, "{view:?}");
+            let resume = match view {
+                LifecycleView::Suspended | LifecycleView::Stopped => RequestTiming::Now,
+                LifecycleView::Suspending | LifecycleView::Stopping => RequestTiming::Later,
+                _ => RequestTiming::Never,
+            };
+            assert_eq!(answer(PartitionRequest::Resume, view), resume, "{view:?}");
         }
     }
 

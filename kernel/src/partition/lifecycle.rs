@@ -7,17 +7,27 @@
 //!        │             └─────────────────── Retiring ──> Stopped    │
 //!        ├──────────────────────────────────────────────────────────┘
 //!        └── start ── Stopped ── leave ──> gone
+//!
+//!   Running ── suspend ──> Suspending ──> Retiring ──> Suspended ── resume ──> Resuming ──> Running
+//!      ^                      │ failed                  ^  │ stop, release       │ refused
+//!      └──────────────────────┘                         │  └──> Stopped          │
+//!                                                       └────────────────────────┘
 //! ```
 //!
 //! The runner (`partition::runner`) owns the state. [`LifecycleView`] is its projection for other
 //! CPUs, people and requests. The runner publishes the view whenever it sets the state, and
 //! *shutting down* when it presses a running guest's power button.
 
+pub use super::view::LifecycleView;
+
 use super::loading::KernelLoading;
+use super::resume::ResumeProgress;
 use crate::crash::dumps::DumpProgress;
 use crate::crash::gate::RestartGate;
+use crate::crash::suspend::SuspensionProgress;
 use crate::host::reaper::TeardownDone;
 use crate::mm::object::WaitTicket;
+use crate::storage::spaces::SpaceId;
 use crate::time::Ns;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -49,6 +59,18 @@ pub(super) enum Lifecycle {
         /// Frames that live memory had given up until the crash.
         given_before: u64,
     },
+    /// The vCPU has stopped, and the memory drains into the space.
+    Suspending {
+        job: Arc<SuspensionProgress>,
+        /// Why the guest was parked before.
+        parked: ParkReason,
+    },
+    /// The space holds the partition, the machine nothing of it.
+    Suspended {
+        space: SpaceId,
+    },
+    /// The suspended state is being read and checked.
+    Resuming(Arc<ResumeProgress>),
     Stopped,
 }
 
@@ -76,6 +98,7 @@ pub(super) enum ParkReason {
 pub(super) enum AfterTeardown {
     Begin,
     Stop,
+    Suspend,
 }
 
 impl Lifecycle {
@@ -94,81 +117,19 @@ impl Lifecycle {
             Self::Crashed { .. } => LifecycleView::Crashed,
             Self::Retiring { then: AfterTeardown::Begin, .. } => LifecycleView::Restarting,
             Self::Retiring { then: AfterTeardown::Stop, .. } => LifecycleView::Stopping,
+            Self::Suspending { .. } | Self::Retiring { then: AfterTeardown::Suspend, .. } => {
+                LifecycleView::Suspending
+            }
+            Self::Suspended { .. } => LifecycleView::Suspended,
+            Self::Resuming(_) => LifecycleView::Resuming,
             Self::Stopped => LifecycleView::Stopped,
         }
-    }
-}
-
-/// The life of a partition as others see it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u8)]
-pub enum LifecycleView {
-    /// It waits for a paging space or for tables; no work for it is in progress.
-    Waiting,
-    /// Its space is being made ready; this is not interrupted.
-    Activating,
-    /// Its kernel is being copied into its memory.
-    Loading,
-    /// The guest runs.
-    Running,
-    /// The guest runs, and its power button was pressed.
-    ShuttingDown,
-    /// It has crashed and the restart gate is closed.
-    Crashed,
-    /// The memory of its last incarnation is being taken apart; it will run again.
-    Restarting,
-    /// Its memory is being taken apart, and it stops then.
-    Stopping,
-    /// It runs again only when the operator starts it.
-    Stopped,
-}
-
-impl LifecycleView {
-    /// All views, in the order of their numbers.
-    pub const ALL: [Self; 9] = [
-        Self::Waiting,
-        Self::Activating,
-        Self::Loading,
-        Self::Running,
-        Self::ShuttingDown,
-        Self::Crashed,
-        Self::Restarting,
-        Self::Stopping,
-        Self::Stopped,
-    ];
-
-    /// Returns the word for people and events.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Waiting | Self::Activating => "waiting",
-            Self::Loading => "loading",
-            Self::Running => "running",
-            Self::ShuttingDown => "shutting down",
-            Self::Crashed => "crashed",
-            Self::Restarting => "restarting",
-            Self::Stopping => "stopping",
-            Self::Stopped => "stopped",
-        }
-    }
-
-    /// Returns whether it has memory that can crash: its kernel is being loaded, or the guest runs.
-    pub const fn is_alive(self) -> bool {
-        matches!(self, Self::Loading | Self::Running | Self::ShuttingDown)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_view_has_its_number_and_a_word() {
-        for (number, view) in LifecycleView::ALL.into_iter().enumerate() {
-            assert_eq!(view as usize, number);
-            assert!(!view.as_str().is_empty());
-        }
-        assert_eq!(LifecycleView::ALL.len(), LifecycleView::Stopped as usize + 1);
-    }
 
     #[test]
     fn the_view_follows_the_state() {

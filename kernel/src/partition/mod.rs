@@ -24,12 +24,15 @@ pub mod msr;
 pub mod offer;
 pub mod quick_exit;
 pub mod restarts;
+pub mod resume;
 pub mod runner;
+pub mod saved;
 pub mod shadow;
 pub mod shared;
 pub mod shutdown;
 pub mod skip;
 pub mod stall;
+pub mod view;
 pub mod walk;
 
 #[cfg(test)]

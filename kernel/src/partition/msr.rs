@@ -15,6 +15,7 @@
 pub mod kvmclock;
 mod mtrr;
 mod quiet;
+mod saved;
 mod tsc;
 
 #[cfg(test)]
@@ -302,7 +303,8 @@ impl Msrs {
     }
 }
 
-const fn pat_is_valid(value: u64) -> bool {
+/// Returns whether the CPU takes every type in a PAT.
+pub const fn pat_is_valid(value: u64) -> bool {
     let mut entry = 0;
     while entry < 8 {
         let kind = (value >> (entry * 8)) & 0xff;

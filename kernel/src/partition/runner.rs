@@ -22,13 +22,14 @@
 //! space back only when the memory that was paged to it is gone.
 //!
 //! Modules: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (the
-//! evaluation of its stays), `end` (crash, reset, stop), `stop` (an end in order).
+//! evaluation of its stays), `end` (crash, reset, stop), `stop` (an end in order), `suspend`.
 
 mod end;
 mod guest;
 mod life;
 mod start;
 mod stop;
+mod suspend;
 
 use super::duties::RunnerDuties;
 use super::ending::{RequestTiming, answer};
@@ -57,6 +58,7 @@ use crate::virt::face::{EnabledCpu, Vcpu};
 use crate::virt::tag::TlbTag;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
+use core::sync::atomic::Ordering;
 
 /// Frames are kept this long for a partition that may run again.
 const PROMISE_NS: Ns = Ns::from_secs(10);
@@ -107,6 +109,8 @@ pub struct Runner {
     taken_ns: Ns,
     entered: bool,
     duties: RunnerDuties,
+    /// It was suspended, and its clock's page does not say so yet.
+    was_away: bool,
     needs_space: bool,
     backing: BackingState,
     fpu: fpu::GuestFpu,
@@ -165,6 +169,7 @@ impl Runner {
             taken_ns: Ns::ZERO,
             entered: false,
             duties: RunnerDuties::default(),
+            was_away: false,
             needs_space,
             backing: BackingState::Settled,
             fpu: fpu::GuestFpu::new(),
@@ -220,6 +225,15 @@ impl Runner {
             }
             Lifecycle::Retiring { .. } => StepOutcome::look_again(),
             Lifecycle::Crashed { .. } => self.check_gate(host),
+            Lifecycle::Suspending { job, parked } => {
+                let (job, parked) = (job.clone(), *parked);
+                self.look_at_suspension(host, &job, parked)
+            }
+            Lifecycle::Suspended { .. } => self.wait_suspended(host),
+            Lifecycle::Resuming(job) => {
+                let job = job.clone();
+                self.look_at_resume(host, on, &job)
+            }
             Lifecycle::Stopped => StepOutcome::Wait(WaitEvent::Own, None),
         }
     }
@@ -237,7 +251,20 @@ impl Runner {
         let leave = is_taken(PartitionRequest::Leave);
         if leave && answer(PartitionRequest::Leave, view) == RequestTiming::Now {
             self.move_out(on);
+            self.give_suspension_back(host);
             return Some(StepOutcome::Gone);
+        }
+        if is_taken(PartitionRequest::Suspend)
+            && answer(PartitionRequest::Suspend, view) == RequestTiming::Now
+        {
+            self.suspend(host, on);
+            return None;
+        }
+        if is_taken(PartitionRequest::Resume)
+            && answer(PartitionRequest::Resume, view) == RequestTiming::Now
+        {
+            self.resume(host);
+            return None;
         }
         if self.shared.is_asked_to(PartitionRequest::Start) {
             if answer(PartitionRequest::Start, view) == RequestTiming::Now {
@@ -262,6 +289,13 @@ impl Runner {
             if taken {
                 self.record(HistoryKind::RequestTaken, request as u32, 0);
             }
+        }
+        if stop && view == LifecycleView::Suspended {
+            // At the end of the machine a suspended partition stays what it is.
+            if !host.ending.load(Ordering::Acquire) {
+                self.give_suspension_back(host);
+            }
+            return None;
         }
         if stop && answer(PartitionRequest::Stop, view) == RequestTiming::Now {
             return Some(self.stop(host, "operator", 0));

@@ -5,7 +5,7 @@
 //! publishes its state here.
 
 use super::exit_counts::ExitCounts;
-use super::lifecycle::LifecycleView;
+use super::view::LifecycleView;
 use crate::config::{self, DumpPolicy, RestartPolicy};
 use crate::console::ring::ByteRing;
 use crate::partition_id::PartitionId;
@@ -33,6 +33,10 @@ pub enum PartitionRequest {
     ShareLine = 1 << 5,
     /// Leave the node: its definition is gone.
     Leave = 1 << 6,
+    /// Be suspended into its paging space.
+    Suspend = 1 << 7,
+    /// Go on from its suspended state.
+    Resume = 1 << 8,
 }
 
 /// What a crash leads to: the operator may change it while the partition runs.

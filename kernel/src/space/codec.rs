@@ -7,20 +7,22 @@ use super::crash::{CrashReason, PartialCause, RecordedCrash};
 use super::layout::{RECORD_SIZE, SpaceLayout, usable};
 use super::missing::{MissingPages, MissingRange};
 use super::raw::{
-    CHECKED_LEN, FEATURE_EXTENDED, MAGIC, MAX_RANGES, RawMissing, RawRange, RawRecord,
+    CHECKED_LEN, FEATURE_EXTENDED, FEATURE_SUSPENDED, MAGIC, MAX_RANGES, RawMissing, RawRange,
+    RawRecord,
 };
 use super::raw::{VERSION, get_text, put_text};
 use super::record::{
     DrainRecord, RecordError, RecordFormat, Residue, SpaceContents, SpaceOwner, SpaceRecord,
+    SuspensionSeal,
 };
 use super::state::SpaceState;
 use super::uuid::Uuid;
 use crate::addr::{Gfn, PAGE_SIZE};
-use crate::mm::crc::crc32c;
+use crate::mm::crc::{Crc32c, crc32c};
 use crate::mm::layout::RamRange;
 
 /// Required feature bits that this code knows.
-const KNOWN_FEATURES: u64 = FEATURE_EXTENDED;
+const KNOWN_FEATURES: u64 = FEATURE_EXTENDED | FEATURE_SUSPENDED;
 
 impl SpaceRecord {
     /// Encodes the record, checksum included.
@@ -32,6 +34,9 @@ impl SpaceRecord {
         if self.format == RecordFormat::Extended {
             put_extended(&mut raw, self);
         }
+        // A space that is given back or goes on has no such fields any more.
+        let seal = self.seal.filter(|_| self.state == SpaceState::Suspended);
+        seal.iter().for_each(|seal| put_seal(&mut raw, seal));
         raw.space_uuid = self.space.0;
         raw.sequence.set(self.sequence);
         raw.state.set(self.state as u32);
@@ -81,6 +86,7 @@ impl SpaceRecord {
                 notes_len: raw.notes_len.get(),
             },
             crash: get_crash(raw, format, state)?,
+            seal: get_seal(raw),
         };
         record.check()
     }
@@ -108,6 +114,19 @@ impl SpaceRecord {
         }
         if self.state == SpaceState::Crashed && self.format == RecordFormat::Original {
             return Err(RecordError::Field("state"));
+        }
+        let is_suspended = self.state == SpaceState::Suspended;
+        if self.seal.is_some() != is_suspended
+            || is_suspended && self.format == RecordFormat::Original
+        {
+            return Err(RecordError::Field("state"));
+        }
+        if is_suspended && self.crash.is_none() {
+            return Err(RecordError::Field("crash_reason"));
+        }
+        // A suspended partition lacks no page, either.
+        if is_suspended && !self.missing.is_empty() {
+            return Err(RecordError::Field("missing"));
         }
         // A complete dump lacks no page: each has a bit or is zero.
         if self.state == SpaceState::Complete && !self.missing.is_empty() {
@@ -237,6 +256,22 @@ fn put_extended(raw: &mut RawRecord, record: &SpaceRecord) {
         raw.registers_len.set(crash.registers.len() as u32);
         raw.registers[..crash.registers.len()].copy_from_slice(&crash.registers);
     }
+}
+
+fn put_seal(raw: &mut RawRecord, seal: &SuspensionSeal) {
+    raw.features_required.set(raw.features_required.get() | FEATURE_SUSPENDED);
+    raw.notes_crc32c.set(seal.notes.0);
+    raw.bitmap_crc32c.set(seal.bitmap.0);
+    raw.checksums_crc32c.set(seal.checksums.0);
+}
+
+fn get_seal(raw: &RawRecord) -> Option<SuspensionSeal> {
+    let is_there = raw.features_required.get() & FEATURE_SUSPENDED != 0;
+    is_there.then(|| SuspensionSeal {
+        notes: Crc32c(raw.notes_crc32c.get()),
+        bitmap: Crc32c(raw.bitmap_crc32c.get()),
+        checksums: Crc32c(raw.checksums_crc32c.get()),
+    })
 }
 
 fn get_missing(

@@ -36,7 +36,38 @@ pub(crate) fn sample() -> SpaceRecord {
             text: ArrayString::from("sysrq").unwrap(),
             registers: (0..1024).map(|n| n as u8).collect(),
         }),
+        seal: None,
     }
+}
+
+/// The record of a suspended partition.
+fn suspended() -> SpaceRecord {
+    let seal = SuspensionSeal { notes: Crc32c(1), bitmap: Crc32c(2), checksums: Crc32c(3) };
+    SpaceRecord {
+        state: SpaceState::Suspended,
+        missing: MissingPages::default(),
+        seal: Some(seal),
+        ..sample()
+    }
+}
+
+#[test]
+fn a_suspended_partitions_record_has_its_own_feature_bit_and_checksums() {
+    let bytes = suspended().encode();
+    assert_eq!(decode(bytes), Ok(suspended()));
+    assert_eq!((bytes[16], &bytes[2080..2092]), (3, &[1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0][..]));
+    // The bit and the state belong together.
+    let without = SpaceRecord { seal: None, ..suspended() };
+    assert_eq!(decode(without.encode()), Err(RecordError::Field("state")));
+    let active = SpaceRecord { state: SpaceState::Active, ..suspended() };
+    assert_eq!(active.encode()[16], 1, "only SUSPENDED has the bit");
+    assert_eq!(decode(forged(|r| r.features_required.set(3))), Err(RecordError::Field("state")));
+    let unnamed = SpaceRecord { crash: None, ..suspended() };
+    assert_eq!(decode(unnamed.encode()), Err(RecordError::Field("crash_reason")));
+    let missing = SpaceRecord { missing: sample().missing, ..suspended() };
+    assert_eq!(decode(missing.encode()), Err(RecordError::Field("missing")));
+    let original = SpaceRecord { format: RecordFormat::Original, ..suspended() };
+    assert_eq!(decode(original.encode()), Err(RecordError::Field("state")));
 }
 
 /// Encodes with one change to the raw bytes and a matching checksum.

@@ -41,8 +41,11 @@ impl CrashReason {
     /// The host CPU has reported a machine check.
     pub const MACHINE_CHECK: Self = Self(14);
 
+    /// No crash: the operator has suspended the partition.
+    pub const SUSPENDED: Self = Self(15);
+
     /// Every numbered reason, with its name for people and events.
-    pub const ALL: [(Self, &'static str); 14] = [
+    pub const ALL: [(Self, &'static str); 15] = [
         (Self::TRIPLE_FAULT, "triple fault"),
         (Self::PVPANIC, "pvpanic"),
         (Self::ERST, "panic log by ERST"),
@@ -57,6 +60,7 @@ impl CrashReason {
         (Self::UNWRITABLE, "pages cannot be written"),
         (Self::TASK_SWITCH, "task switch"),
         (Self::MACHINE_CHECK, "machine check"),
+        (Self::SUSPENDED, "suspended"),
     ];
 
     /// Returns the name for people and events.
@@ -120,17 +124,17 @@ mod tests {
     #[test]
     fn numbers_on_disk_are_stable_and_each_has_its_own_word() {
         let numbers = CrashReason::ALL.map(|(reason, _)| reason.0);
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14]);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
         let mut words = CrashReason::ALL.map(|(_, word)| word);
         words.sort_unstable();
         assert!(words.windows(2).all(|pair| pair[0] != pair[1]));
-        assert_eq!((CrashReason(0).name(), CrashReason(15).name()), ("none", "other"));
+        assert_eq!((CrashReason(0).name(), CrashReason(16).name()), ("none", "other"));
         assert_eq!(CrashReason(9).name(), "instruction not emulated");
     }
 
     #[test]
     fn the_history_has_the_same_words() {
-        let words: Vec<_> = (0..=14).map(|number| CrashReason(number).name()).collect();
+        let words: Vec<_> = (0..=15).map(|number| CrashReason(number).name()).collect();
         assert_eq!(crate::log::history::words::CRASHES, words);
     }
 }

@@ -63,7 +63,9 @@ pub use copies::RecordSide;
 pub use crash::{CrashReason, CrashText, PartialCause, RecordedCrash};
 pub use layout::{LayoutError, SpaceLayout};
 pub use missing::{MissingPages, MissingRange};
-pub use record::{DrainRecord, RecordError, RecordFormat, Residue, SpaceOwner, SpaceRecord};
+pub use record::{
+    DrainRecord, RecordError, RecordFormat, Residue, SpaceOwner, SpaceRecord, SuspensionSeal,
+};
 pub use selector::DumpSelector;
 pub use state::SpaceState;
 pub use uuid::Uuid;

@@ -24,6 +24,8 @@ pub const REGISTERS_LEN: usize = 1024;
 pub const MAX_MISSING: usize = 64;
 /// Bit of `features_required`: the fields from byte 508 on count, and the state may be CRASHED.
 pub const FEATURE_EXTENDED: u64 = 1 << 0;
+/// Bit of `features_required`: the state is SUSPENDED, and the checksums at 2080 count.
+pub const FEATURE_SUSPENDED: u64 = 1 << 1;
 /// Bytes that the checksum covers: all before it.
 pub const CHECKED_LEN: usize = offset_of!(RawRecord, crc32c);
 
@@ -102,7 +104,11 @@ pub struct RawRecord {
     pub registers: [u8; REGISTERS_LEN],
     pub missing_count: U32,
     pub missing: [RawMissing; MAX_MISSING],
-    pub reserved: [u8; 2012],
+    // With `FEATURE_SUSPENDED` only.
+    pub notes_crc32c: U32,
+    pub bitmap_crc32c: U32,
+    pub checksums_crc32c: U32,
+    pub reserved: [u8; 2000],
     pub crc32c: U32,
 }
 
@@ -132,7 +138,8 @@ const _: () = {
     assert!(offset_of!(RawRecord, registers) == 540);
     assert!(offset_of!(RawRecord, missing_count) == 1564);
     assert!(offset_of!(RawRecord, missing) == 1568);
-    assert!(offset_of!(RawRecord, reserved) == 2080);
+    assert!(offset_of!(RawRecord, notes_crc32c) == 2080);
+    assert!(offset_of!(RawRecord, reserved) == 2092);
     assert!(offset_of!(RawRecord, crc32c) == 4092);
 };
 

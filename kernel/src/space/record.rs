@@ -13,6 +13,7 @@ use super::raw::{MAX_RANGES, NAME_LEN, VERSION};
 use super::state::SpaceState;
 use super::uuid::Uuid;
 use crate::addr::{Gfn, PageIndex};
+use crate::mm::crc::Crc32c;
 use crate::mm::layout::{RamLayout, RamRange};
 
 /// Whether the blocks still hold old data.
@@ -82,6 +83,17 @@ pub struct DrainRecord {
     pub notes_len: u32,
 }
 
+/// Checksums (CRC32C) of the parts around the blocks of a suspended partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SuspensionSeal {
+    /// Of the notes.
+    pub notes: Crc32c,
+    /// Of the bitmap, all its bytes up to the checksums.
+    pub bitmap: Crc32c,
+    /// Of the checksums of all pages; a page without a block has 0.
+    pub checksums: Crc32c,
+}
+
 /// The set of fields that the record has on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordFormat {
@@ -117,8 +129,10 @@ pub struct SpaceRecord {
     pub missing: MissingPages,
     /// Why the dump is not complete.
     pub partial_cause: PartialCause,
-    /// The crash, if there was one.
+    /// The crash, if there was one; for a suspended partition the suspension.
     pub crash: Option<RecordedCrash>,
+    /// In SUSPENDED, and only there: the checksums of the parts around the blocks.
+    pub seal: Option<SuspensionSeal>,
 }
 
 /// Fault of a record.
@@ -192,6 +206,7 @@ impl SpaceRecord {
             missing: MissingPages::default(),
             partial_cause: PartialCause::NONE,
             crash: None,
+            seal: None,
         }
     }
 
@@ -207,5 +222,6 @@ impl SpaceRecord {
         self.missing = MissingPages::default();
         self.partial_cause = PartialCause::NONE;
         self.crash = None;
+        self.seal = None;
     }
 }

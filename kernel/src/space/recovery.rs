@@ -10,7 +10,8 @@
 //! | DRAINING | update the header from bitmap and progress, then PARTIAL |
 //! | COMPLETE, PARTIAL | keep until released |
 //! | RELEASING | continue scrubbing, then FREE |
-//! | SUSPENDED, SEALED | leave alone (reserved) |
+//! | SUSPENDED | keep until it is resumed or released |
+//! | SEALED | leave alone (reserved) |
 
 use super::classify::DeviceContent;
 use super::record::{Residue, SpaceRecord};
@@ -35,6 +36,8 @@ pub enum RecoveryAction {
     Finish,
     /// A dump: keep it.
     Keep,
+    /// A suspended partition: keep it. Its ELF header is written again if a resume was cut off.
+    KeepSuspended,
     /// Continue scrubbing.
     Scrub,
 }
@@ -54,7 +57,8 @@ pub fn recovery(class: &DeviceContent) -> RecoveryAction {
         SpaceState::Draining => RecoveryAction::Finish,
         SpaceState::Crashed | SpaceState::Complete | SpaceState::Partial => RecoveryAction::Keep,
         SpaceState::Releasing => RecoveryAction::Scrub,
-        SpaceState::Suspended | SpaceState::Sealed => RecoveryAction::Leave,
+        SpaceState::Suspended => RecoveryAction::KeepSuspended,
+        SpaceState::Sealed => RecoveryAction::Leave,
     }
 }
 
@@ -96,7 +100,7 @@ mod tests {
         assert_eq!(recovery(&DeviceContent::Blank), RecoveryAction::Format);
         assert_eq!(
             (of(SpaceState::Sealed), of(SpaceState::Suspended)),
-            (RecoveryAction::Leave, RecoveryAction::Leave)
+            (RecoveryAction::Leave, RecoveryAction::KeepSuspended)
         );
     }
 

@@ -9,6 +9,9 @@
 //!    │                       │             └ no pages ──────────────────────────────────> │
 //!    │                       └ partition ended ─────────────────────────────────────────> │
 //!    └─────────────────────── scrubbed ───────────────────────────────────────────────────┘
+//!
+//!   ACTIVE ── suspend ──> SUSPENDED ── resume ──> ACTIVE
+//!                            └ given back ──> RELEASING
 //! ```
 
 /// State of a space. The numbers are the ones on disk.
@@ -27,7 +30,7 @@ pub enum SpaceState {
     Partial = 5,
     /// Released; being scrubbed.
     Releasing = 6,
-    /// Reserved: a suspended partition.
+    /// A suspended partition: all its pages, its vCPU and its devices.
     Suspended = 7,
     /// Reserved: a sealed generation of a segment.
     Sealed = 8,
@@ -48,6 +51,9 @@ const TRANSITIONS: &[(SpaceState, SpaceState)] = &[
     (Crashed, Releasing),
     (Active, Draining), // by the first release, which had no CRASHED
     (Active, Releasing),
+    (Active, Suspended),
+    (Suspended, Active),
+    (Suspended, Releasing),
     (Active, Free), // found at a start: no owner is left
     (Draining, Complete),
     (Draining, Partial),
@@ -79,9 +85,15 @@ impl SpaceState {
         matches!(self, Crashed | Draining | Complete | Partial)
     }
 
+    /// Returns whether the space opens as an ELF core, or tells at least of a crash: a dump, or a
+    /// suspended partition. No command of the host overwrites it unasked.
+    pub const fn is_kept(self) -> bool {
+        self.holds_dump() || matches!(self, Suspended)
+    }
+
     /// Returns whether bitmap and checksums describe the blocks.
     pub const fn describes_pages(self) -> bool {
-        matches!(self, Draining | Complete | Partial)
+        matches!(self, Draining | Complete | Partial | Suspended)
     }
 
     /// Returns the name for people and events.
@@ -121,11 +133,18 @@ mod tests {
     }
 
     #[test]
+    fn a_suspended_partition_goes_on_or_is_given_back() {
+        for state in SpaceState::ALL {
+            assert_eq!(Suspended.may_become(state), matches!(state, Active | Releasing));
+            assert_eq!(state.may_become(Suspended), state == Active);
+        }
+        assert!(Suspended.describes_pages() && !Suspended.holds_dump());
+    }
+
+    #[test]
     fn reserved_states_lead_nowhere() {
         for state in SpaceState::ALL {
-            for reserved in [Suspended, Sealed] {
-                assert!(!state.may_become(reserved) && !reserved.may_become(state));
-            }
+            assert!(!state.may_become(Sealed) && !Sealed.may_become(state));
         }
     }
 }

@@ -29,6 +29,7 @@ mod release;
 mod reserve;
 mod retry;
 mod selected;
+mod suspended;
 
 use super::disk::NodeDisk;
 use crate::addr::PAGE_SIZE;
@@ -57,6 +58,7 @@ pub use discover::{AreaPlace, PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
 use reserve::SpaceTenants;
+pub use suspended::Suspension;
 
 /// Bytes of the buffer that the tasks of a device's spaces use.
 pub const BUFFER: usize = SPACE_BUFFER;
@@ -78,6 +80,10 @@ enum SpacePhase {
     Failed(DiskError),
     Draining,
     Dump,
+    /// Holds a suspended partition.
+    Suspended,
+    /// Its suspended partition is about to go on.
+    Resuming,
     Releasing,
 }
 
@@ -101,6 +107,9 @@ struct SpaceInner {
     is_refused: bool,
     /// How often in a row it has been put out of use.
     failures: u32,
+    /// Bitmap and header on the disk are those of a suspension that is over: a crash must not rely
+    /// on zeros there.
+    has_old_tables: bool,
     /// When to look for late writes of an earlier owner again.
     late_ns: Ns,
     /// When to try it again, if it is out of use.
@@ -164,6 +173,7 @@ impl Spaces {
                 holding: None,
                 succession: Succession::Orderly,
                 was_cut_off: false,
+                has_old_tables: false,
                 late_ns: Ns::ZERO,
                 is_record_busy: false,
                 is_refused: false,

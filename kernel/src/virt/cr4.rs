@@ -3,7 +3,7 @@
 use crate::virt::exit::InjectedEvent;
 
 /// Physical-address extension.
-const PAE: u64 = 1 << 5;
+pub(super) const PAE: u64 = 1 << 5;
 /// Machine-check enable.
 const MCE: u64 = 1 << 6;
 /// PSE, PAE, PGE, LA57, PCIDE, SMEP, SMAP, PKE: a change of these flushes cached translations.

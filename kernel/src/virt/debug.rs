@@ -15,6 +15,11 @@ impl DebugAddresses {
         Self([Dr0::read(), Dr1::read(), Dr2::read(), Dr3::read()])
     }
 
+    /// Makes them of DR0 to DR3 in their order.
+    pub(super) const fn of(registers: [u64; 4]) -> Self {
+        Self(registers)
+    }
+
     /// Returns DR0 to DR3 in their order.
     pub(super) const fn as_array(self) -> [u64; 4] {
         self.0

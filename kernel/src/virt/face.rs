@@ -28,6 +28,7 @@ use super::contract::{
 };
 use super::exit::{InjectedEvent, ShadowSource, SystemMove, VmExit};
 use super::frame::ControlFrame;
+use super::saved::SavedEvents;
 use super::state::{CpuState, Gpr, Regs};
 use super::tag::TlbTag;
 use super::{svm, vmx};
@@ -385,6 +386,30 @@ impl Vcpu {
             #[cfg(test)]
             Self::Fake(_) => panic!("no script has shadows"),
         }
+    }
+
+    /// Returns the general registers for a suspension; the vCPU is not loaded.
+    pub fn saved_regs(&self) -> Regs {
+        match self {
+            Self::Svm(vcpu) => vcpu.saved_regs(),
+            other => *other.regs(),
+        }
+    }
+
+    /// Returns pending events and other hidden state for a suspension.
+    ///
+    /// # Panics
+    /// If the vCPU is loaded.
+    pub fn save_events(&self) -> SavedEvents {
+        each!(self, v => v.save_events())
+    }
+
+    /// Takes saved events over, after [`Self::set_state`].
+    ///
+    /// # Panics
+    /// If the vCPU is loaded.
+    pub fn restore_events(&mut self, saved: &SavedEvents) {
+        each!(self, v => v.restore_events(saved))
     }
 
     /// Returns the raw words about the last exit.

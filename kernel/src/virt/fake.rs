@@ -23,6 +23,7 @@ use super::contract::{
 use super::exit::{
     AccessWidth, InjectedEvent, InjectionKind, IoAccess, IoDirection, PageAccess, VmExit,
 };
+use super::saved::{SavedEvent, SavedEvents};
 use super::state::{CpuState, Gpr, RFLAGS_INTERRUPT, Regs};
 use super::tag::TlbTag;
 use crate::addr::{Gpa, Hpa};
@@ -289,6 +290,33 @@ impl ScriptedVcpu {
     }
     pub fn raw_exit(&self) -> RawExit {
         RawExit([("", 0); 6])
+    }
+    pub fn save_events(&self) -> SavedEvents {
+        assert!(!self.is_loaded, "a vCPU is saved from memory");
+        let word = |event: InjectedEvent| {
+            (event.kind as u64) << 8
+                | u64::from(event.vector)
+                | u64::from(event.error_code.is_some()) << 16
+        };
+        let queued = self.queued.map(|event| SavedEvent {
+            word: word(event),
+            error_code: event.error_code.unwrap_or(0),
+            length: 0,
+        });
+        SavedEvents { queued, task_priority: self.class, ..SavedEvents::default() }
+    }
+    pub fn restore_events(&mut self, saved: &SavedEvents) {
+        assert!(!self.is_loaded, "a vCPU is restored in memory");
+        let kinds = [InjectionKind::Interrupt, InjectionKind::Nmi, InjectionKind::Exception];
+        self.class = saved.task_priority;
+        self.queued = saved.queued.and_then(|event| {
+            let kind = kinds.into_iter().find(|kind| *kind as u64 == event.word >> 8 & 0xff)?;
+            let error_code = (event.word >> 16 & 1 != 0).then_some(event.error_code);
+            Some(InjectedEvent { kind, vector: event.word as u8, error_code })
+        });
+        // A guest that is resumed does not begin anew: its program goes on.
+        self.is_new = false;
+        self.script.state().record.resumes += 1;
     }
 }
 

@@ -29,6 +29,7 @@ pub mod face;
 #[cfg(test)]
 pub mod fake;
 pub mod frame;
+pub mod saved;
 #[cfg(target_os = "none")]
 pub mod selftest;
 pub mod state;

@@ -61,7 +61,7 @@ fn rows(file: &Path, table: &mut TextTable) -> Result<()> {
 
 fn row(file: &Path, image: &SpaceImage, is_selected: bool) -> Result<Vec<String>> {
     match image.class()? {
-        DeviceContent::Space(record) if record.state.holds_dump() => {
+        DeviceContent::Space(record) if record.state.is_kept() => {
             Ok(of_dump(file, image.number(), &record, is_selected))
         }
         _ => Ok(without_dump(file, image.number(), image.describe()?)),

@@ -11,7 +11,7 @@ use crate::space::{MissingPages, SpaceLayout};
 use crate::storage::describe::PageSource;
 
 /// The pages of the image that are final.
-pub(super) struct ImagePages<'a> {
+pub(in crate::crash) struct ImagePages<'a> {
     pub host: &'static Host,
     pub drain: &'a ImageDrain,
     pub layout: &'a SpaceLayout,

@@ -95,7 +95,8 @@ impl<'j> DumpWriter<'j> {
     /// [`DiskError::NoMemory`].
     pub(super) fn new(job: &'j DumpJob, contents: SpaceContents) -> Result<Self, DiskError> {
         let window = BitmapWindow::new(&contents.layout)?;
-        let compares = job.host.spaces.succession(job.space).compares();
+        let spaces = job.host.spaces;
+        let compares = spaces.succession(job.space).compares() || spaces.has_old_tables(job.space);
         Ok(Self {
             mode: if compares { PutMode::Repair } else { PutMode::Write },
             sealed: None,

@@ -122,6 +122,13 @@ kinds! {
     /// The memory is gone.
     35 TeardownEnded Rare "teardown ended" (Nothing, "incarnation", "");
 
+    /// The partition is suspended.
+    36 Suspended Rare "suspended" (Nothing, "incarnation", "written");
+    /// A suspension failed.
+    37 SuspensionFailed Rare "suspension failed" (Nothing, "incarnation", "end");
+    /// A suspended partition goes on.
+    38 Resumed Rare "resumed" (Nothing, "incarnation", "object");
+
     /// The drain of a dump image begins.
     48 DrainBegun Rare "drain begun" (Nothing, "incarnation", "resident");
     /// The record says DRAINING on the disk.

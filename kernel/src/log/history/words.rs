@@ -25,6 +25,7 @@ pub const CRASHES: &[&str] = &[
     "pages cannot be written",
     "task switch",
     "machine check",
+    "suspended",
 ];
 /// States of a space: `space::SpaceState`.
 pub const SPACES: &[&str] = &[

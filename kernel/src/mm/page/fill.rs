@@ -61,6 +61,15 @@ impl Page<'_> {
         self.install(LeafState::Paged(crc), frame, Flags { accessed: true, has_block: true })
     }
 
+    /// Untouched -> Paged: the block holds the page's content, with this checksum. For memory that
+    /// goes on from its blocks, before any vCPU has it.
+    ///
+    /// # Errors
+    /// [`TransitionError::State`]: the page is in another state already.
+    pub fn adopt_block(&self, crc: Crc32c) -> Result<(), TransitionError> {
+        self.exchange(LeafState::Untouched, LeafState::Paged(crc))
+    }
+
     /// Paged -> ComingIn; returns the checksum that the block must have. The transfer keeps it.
     ///
     /// # Errors

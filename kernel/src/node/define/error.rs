@@ -66,6 +66,16 @@ pub enum DefinitionError {
     Image(Box<ImageReadError>),
     /// The store has the definition, and this node refuses it.
     OnlyInStore(String, Box<DefinitionError>),
+    /// It cannot be suspended: its state.
+    NotRunning(String, LifecycleView),
+    /// The node has no paging device.
+    NoPagingSpace,
+    /// It is suspended, so it does not begin anew.
+    IsSuspended(String),
+    /// It is not suspended: its state.
+    NotSuspended(String, LifecycleView),
+    /// Several spaces hold a suspended state of it; their names.
+    SuspendedTwice(String, String),
 }
 
 impl fmt::Display for DefinitionError {
@@ -96,6 +106,23 @@ impl fmt::Display for DefinitionError {
             Self::Stopped(name) => write!(f, "{name} has stopped already"),
             Self::AboutToStart(name) => write!(f, "{name} is about to start: stop it first"),
             Self::Leaving(name) => write!(f, "{name} is being undefined"),
+            Self::NotRunning(name, view) => {
+                write!(f, "{name} does not run: it is {}", view.as_str())
+            }
+            Self::NoPagingSpace => {
+                f.write_str("there is no paging space that could hold a suspended partition")
+            }
+            Self::IsSuspended(name) => write!(
+                f,
+                "{name} is suspended: resume it, or release its suspended state ('list' shows it)"
+            ),
+            Self::NotSuspended(name, view) => {
+                write!(f, "{name} is not suspended: it is {}", view.as_str())
+            }
+            Self::SuspendedTwice(name, names) => write!(
+                f,
+                "several spaces hold a suspended state of {name}: release all but one ({names})"
+            ),
             _ => self.of_store(f),
         }
     }

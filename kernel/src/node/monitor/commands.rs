@@ -12,7 +12,7 @@ use crate::console::report;
 use crate::console::utc::UtcTime;
 use crate::node::Node;
 use crate::node::define::stored::has_stored_definition;
-use crate::node::define::{self, DefinitionError};
+use crate::node::define::{self, DefinitionError, suspend};
 use crate::partition::shared::{PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::PartialCause;
@@ -89,6 +89,8 @@ fn carry_out(
         }
         MonitorCommand::Start(name) => said(define::start(node, name))?,
         MonitorCommand::Stop(name, timeout) => said(define::stop(node, name, timeout))?,
+        MonitorCommand::Suspend(name) => said(suspend::suspend(node, name))?,
+        MonitorCommand::Resume(name) => said(suspend::resume(node, name))?,
         MonitorCommand::Set(name, PolicyOptions { dump, restart }) => {
             said(define::set(node, name, dump, restart))?
         }

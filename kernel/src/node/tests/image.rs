@@ -140,3 +140,44 @@ fn check_headers(image: &[u8], record: &SpaceRecord, values: &[u64]) -> Result<(
         _ => Ok(()),
     }
 }
+
+/// Checks a whole dump, or a suspended partition, by its own tables: every block has its checksum,
+/// and the segments of the ELF header cover every page, with a block's bytes for each set bit.
+///
+/// # Errors
+/// Names the first claim that is wrong.
+pub(super) fn verify(image: &[u8]) -> Result<u32, String> {
+    let record = record(image).ok_or("no record")?;
+    let layout = record.contents.as_ref().ok_or("no contents")?.layout;
+    let bitmap = &image[layout.bitmap().start as usize..][..layout.bitmap_bytes()];
+    let mut blocks = 0;
+    for index in (0..layout.pages()).map(PageIndex) {
+        match content_of(bitmap, record.drain.progress, &record.missing, index) {
+            DumpPageState::Block => {
+                let at = (layout.blocks().start + u64::from(index.0) * PAGE_SIZE) as usize;
+                let sum = crc32c(&image[at..][..PAGE_SIZE as usize]).0.to_le_bytes();
+                let kept = layout.checksums().start as usize + index.0 as usize * 4;
+                if image[kept..][..4] != sum {
+                    return Err(format!("the checksum of block {} is wrong", index.0));
+                }
+                blocks += 1;
+            }
+            DumpPageState::Zero => {}
+            DumpPageState::Missing => return Err(format!("page {} is missing", index.0)),
+        }
+    }
+    if image[..4] != *b"\x7fELF" {
+        return Err("no ELF header".into());
+    }
+    let count = usize::from(u16::from_le_bytes([image[56], image[57]]));
+    let headers = (1..count).map(|n| 64 + n * 56);
+    let (mut in_file, mut in_memory) = (0, 0);
+    for at in headers {
+        (in_file, in_memory) = (in_file + word(image, at + 32), in_memory + word(image, at + 40));
+    }
+    let expected = [u64::from(blocks), u64::from(layout.pages())].map(|pages| pages * PAGE_SIZE);
+    if [in_file, in_memory] != expected {
+        return Err(format!("segments of {in_file} and {in_memory} bytes, not {expected:?}"));
+    }
+    Ok(blocks)
+}

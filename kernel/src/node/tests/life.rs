@@ -10,6 +10,7 @@ mod panic;
 mod start;
 mod stop;
 mod stored;
+mod suspend;
 
 use super::disk::SimDisk;
 use super::machine::{SimMachine, SimRam};
@@ -163,19 +164,27 @@ impl Life {
         partitions: &[(PartitionConfig, &GuestScript)],
         stores: &[Vec<u8>],
     ) -> Self {
+        let spaces = vec![vec![0; DISK_BYTES]; disks.into()];
+        Self::over(&[&spaces, stores].concat(), frames, partitions)
+    }
+
+    /// As [`Self::with`], over disks with these contents.
+    fn over(
+        contents: &[Vec<u8>],
+        frames: u32,
+        partitions: &[(PartitionConfig, &GuestScript)],
+    ) -> Self {
         let ram = SimRam::new(frames);
-        let disk = |n| &*Box::leak(Box::new(SimDisk::new(n, DISK_BYTES, ram.map(), 1)));
-        let store = |(n, content): (u8, &Vec<u8>)| {
-            let disk = disk(n);
-            disk.state().content = content.clone();
+        let disk = |(n, content): (usize, &Vec<u8>)| {
+            let disk = &*Box::leak(Box::new(SimDisk::new(n as u8, DISK_BYTES, ram.map(), 1)));
+            disk.state().content.clone_from(content);
             disk
         };
         let archive =
             BootArchive::new(tar(&[("kernel", &kernel()), ("initrd", &[0x5a; INITRD_BYTES])]))
                 .expect("an archive");
         let configs: Vec<_> = partitions.iter().map(|(config, _)| config.clone()).collect();
-        let spaces = (0..disks).map(disk);
-        let disks = spaces.chain((disks..).zip(stores).map(store)).collect();
+        let disks = contents.iter().enumerate().map(disk).collect();
         let mut machine = SimMachine::with(&ram, disks, 1, archive, &configs);
         let host = machine.node.host;
         machine.block_on("open", 60, host.spaces.open());

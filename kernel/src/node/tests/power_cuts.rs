@@ -57,12 +57,12 @@ impl PowerCutFate {
 
 impl Medium {
     pub(super) fn new() -> Self {
-        Self {
-            base: vec![0; DISK_BYTES],
-            pending: BTreeMap::new(),
-            flushes: HashMap::new(),
-            promised: None,
-        }
+        Self::of(vec![0; DISK_BYTES])
+    }
+
+    /// Makes the medium with this content.
+    pub(super) fn of(base: Vec<u8>) -> Self {
+        Self { base, pending: BTreeMap::new(), flushes: HashMap::new(), promised: None }
     }
 
     pub(super) fn apply(&mut self, entry: &DiskLogEntry) {

@@ -4,6 +4,7 @@
 //! devices are pure and their tests choose the time. The guest's TSC runs at a constant
 //! [`TscRate`]; both are fixed for an incarnation.
 
+use crate::dump::state_note::{StateError, StateNote, StatePart, StateWriter};
 use crate::time::{Ns, Ticks};
 
 /// Nanoseconds in a second.
@@ -16,12 +17,15 @@ pub struct TscRate {
 }
 
 impl TscRate {
+    /// Lowest frequency: no CPU with virtualisation is slower.
+    pub const LEAST_HZ: u64 = 1_000_000;
+
     /// Wraps a frequency.
     ///
     /// # Panics
     /// If `hz` is below 1 MHz: the TSC was calibrated wrongly (our bug, no guest's).
     pub const fn new(hz: u64) -> Self {
-        assert!(hz >= 1_000_000, "a TSC slower than 1 MHz");
+        assert!(hz >= Self::LEAST_HZ, "a TSC slower than 1 MHz");
         Self { hz }
     }
     /// Returns the frequency.
@@ -51,7 +55,7 @@ const fn saturate(wide: u128) -> u64 {
 pub struct GuestClock {
     /// The frequency of the guest's TSC.
     pub rate: TscRate,
-    /// The TSC when the incarnation started.
+    /// The TSC when the incarnation started; [`Ticks::since`] says what it is after a resume.
     pub start: Ticks,
     /// Time of day at `start`: nanoseconds since 1970, UTC.
     pub unix_ns_at_start: u64,
@@ -60,13 +64,65 @@ pub struct GuestClock {
 impl GuestClock {
     /// Returns the nanoseconds since the incarnation started.
     pub const fn uptime_ns(&self, now: Ticks) -> Ns {
-        self.rate.ns_of(now.saturating_sub(self.start))
+        self.rate.ns_of(self.elapsed(now))
+    }
+    /// Returns the ticks since the incarnation started. The time in which it was suspended is left
+    /// out.
+    #[inline]
+    pub const fn elapsed(&self, now: Ticks) -> Ticks {
+        now.since(self.start)
     }
     /// Returns the time of day in nanoseconds since 1970, UTC.
     pub const fn unix_ns(&self, now: Ticks) -> u64 {
         self.unix_ns_at_start.saturating_add(self.uptime_ns(now).as_u64())
     }
 }
+
+/// The clock of a guest that was suspended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SavedClock {
+    /// The frequency of the TSC that the guest had.
+    pub rate: TscRate,
+    /// The time since the incarnation started, suspensions left out.
+    pub uptime: Ns,
+}
+
+impl GuestClock {
+    /// Appends what goes on after a resume.
+    pub fn save(&self, note: &mut StateWriter, now: Ticks) {
+        note.part(StatePart::Clock, 1, |part| {
+            part.u64(self.rate.hz());
+            part.u64(self.uptime_ns(now).as_u64());
+        });
+    }
+
+    /// Makes the clock of a guest that goes on at `now`, when the time of day is `unix_ns`.
+    pub fn resumed(saved: SavedClock, rate: TscRate, now: Ticks, unix_ns: u64) -> Self {
+        let ticks = rate.ticks_of(saved.uptime).as_u64();
+        Self {
+            rate,
+            start: Ticks::new(now.as_u64().wrapping_sub(ticks)),
+            unix_ns_at_start: unix_ns.saturating_sub(saved.uptime.as_u64()),
+        }
+    }
+}
+
+impl SavedClock {
+    /// Reads the part of the note.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn read(note: &StateNote<'_>) -> Result<Self, StateError> {
+        note.part(StatePart::Clock, 1, |part| {
+            let (hz, uptime) = (part.u64()?, Ns::new(part.u64()?));
+            part.check(hz >= TscRate::LEAST_HZ && uptime < LONGEST_UPTIME)?;
+            Ok(Self { rate: TscRate::new(hz), uptime })
+        })
+    }
+}
+
+/// No guest is older: the ticks of its clock stay far below 2^63.
+const LONGEST_UPTIME: Ns = Ns::from_secs(50 * 365 * 86_400);
 
 #[cfg(test)]
 mod tests {
@@ -79,6 +135,25 @@ mod tests {
             let ticks = rate.ticks_of(Ns::new(ns));
             assert!(rate.ns_of(ticks).as_u64() >= ns, "{ns}");
         }
+    }
+
+    #[test]
+    fn a_resumed_guests_time_goes_on_and_its_clock_shows_the_time_of_day() {
+        let rate = TscRate::new(2_000_000_000);
+        let before = GuestClock { rate, start: Ticks::new(5_000), unix_ns_at_start: 1_000 };
+        let mut writer = StateWriter::default();
+        let kind = crate::dump::state_note::StateNoteKind::Devices;
+        writer.note(kind, 1, |note| before.save(note, Ticks::new(2_000_005_000)));
+        let notes = writer.finish().unwrap();
+        let note = StateNote::read(StateNote::all(&notes, kind).next().unwrap()).unwrap();
+        let saved = SavedClock::read(&note).unwrap();
+        assert_eq!(saved, SavedClock { rate, uptime: Ns::from_secs(1) });
+        // The other machine has run for less time than the guest, at another frequency.
+        let rate = TscRate::new(1_000_000_000);
+        let clock = GuestClock::resumed(saved, rate, Ticks::new(77), 9_000_000_000);
+        assert_eq!(clock.uptime_ns(Ticks::new(77)), Ns::from_secs(1));
+        assert_eq!(clock.uptime_ns(Ticks::new(1_000_000_077)), Ns::from_secs(2));
+        assert_eq!(clock.unix_ns(Ticks::new(1_000_000_077)), 10_000_000_000);
     }
 
     #[test]

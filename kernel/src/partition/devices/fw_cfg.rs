@@ -9,8 +9,11 @@
 //! Invariant: an operation changes the device's own state only after its last access to guest
 //! memory. So an operation that finds a page not resident is simply repeated.
 
+use super::saved::SavedDevice;
 use crate::addr::Gpa;
+use crate::dump::state_note::{StateError, StatePart, StateReader, StateWriter};
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
+use crate::time::Ticks;
 
 const KEY_SIGNATURE: u16 = 0x00;
 const KEY_ID: u16 = 0x01;
@@ -229,6 +232,25 @@ const fn directory() -> [u8; DIRECTORY_BYTES] {
         i += 1;
     }
     bytes
+}
+
+impl SavedDevice for FwCfg {
+    const PART: StatePart = StatePart::FwCfg;
+
+    fn save(&self, out: &mut StateWriter, _: Ticks) {
+        out.u16(self.selected);
+        out.u64(self.offset as u64);
+        out.u32(self.dma_high);
+        out.bytes(&self.vmcoreinfo);
+    }
+
+    fn restore(&mut self, from: &mut StateReader<'_>, _: Ticks) -> Result<(), StateError> {
+        self.selected = from.u16()?;
+        self.offset = usize::try_from(from.u64()?).map_err(|_| from.impossible())?;
+        self.dma_high = from.u32()?;
+        self.vmcoreinfo = from.array()?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@
 //! it. A level-triggered input sends one message, then none until its EOI comes back (remote IRR).
 //! If it is still high then, it sends another one.
 
+use super::saved::SavedDevice;
+use crate::dump::state_note::{StateError, StatePart, StateReader, StateWriter};
+use crate::time::Ticks;
 use bitfield_struct::bitfield;
 
 use super::lapic::{DeliveryMode, InterruptMessage, MessageDestination, TriggerMode};
@@ -196,6 +199,27 @@ impl IoApic {
 impl Default for IoApic {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl SavedDevice for IoApic {
+    const PART: StatePart = StatePart::IoApic;
+
+    fn save(&self, out: &mut StateWriter, _: Ticks) {
+        out.u8(self.select);
+        out.u32(self.id);
+        self.entries.iter().for_each(|entry| out.u64(entry.into_bits()));
+        out.u32(self.high);
+    }
+
+    fn restore(&mut self, from: &mut StateReader<'_>, _: Ticks) -> Result<(), StateError> {
+        self.select = from.u8()?;
+        self.id = from.u32()? & 0x0f00_0000;
+        for entry in &mut self.entries {
+            *entry = RedirectionEntry::from_bits(from.u64()?);
+        }
+        self.high = from.u32()?;
+        from.check(self.high >> PINS == 0)
     }
 }
 

@@ -31,11 +31,13 @@ pub mod pm_timer;
 pub mod power;
 pub mod queue;
 pub mod rtc;
+pub mod saved;
 pub mod test_port;
 pub mod uart;
 
 mod mmio;
 mod ports;
+pub mod state;
 
 #[cfg(test)]
 mod tests;

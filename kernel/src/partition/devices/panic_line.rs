@@ -10,6 +10,7 @@
 //! an old log that a program prints with its own words around it is not believed. The bytes come
 //! from a guest: the text is bounded, and printable ASCII only.
 
+use crate::dump::state_note::{StateError, StateReader, StateWriter};
 use crate::space::CrashText;
 
 /// Bytes of a line that are examined: a prefix of levels, time and caller, and the text.
@@ -88,6 +89,38 @@ fn readable(text: &[u8]) -> CrashText {
         }
     }
     readable
+}
+
+impl PanicLine {
+    /// Appends the unfinished line and the text that was found.
+    pub(super) fn save(&self, out: &mut StateWriter) {
+        out.counted(&self.line[..self.len]);
+        save_text(self.found, out);
+    }
+
+    /// Takes both over.
+    pub(super) fn restore(&mut self, from: &mut StateReader<'_>) -> Result<(), StateError> {
+        let line = from.counted(LINE_BYTES)?;
+        self.line[..line.len()].copy_from_slice(line);
+        self.len = line.len();
+        self.found = restored_text(from)?;
+        Ok(())
+    }
+}
+
+/// Appends a text that may be missing.
+pub(super) fn save_text(text: Option<CrashText>, out: &mut StateWriter) {
+    out.bool(text.is_some());
+    out.counted(text.unwrap_or_default().as_bytes());
+}
+
+/// Takes such a text over.
+pub(super) fn restored_text(from: &mut StateReader<'_>) -> Result<Option<CrashText>, StateError> {
+    let is_there = from.bool()?;
+    let bytes = from.counted(CrashText::new().capacity())?;
+    let text = core::str::from_utf8(bytes).ok().and_then(|text| CrashText::from(text).ok());
+    let text = text.filter(|text| is_there || text.is_empty()).ok_or(from.impossible())?;
+    Ok(is_there.then_some(text))
 }
 
 #[cfg(test)]

@@ -10,7 +10,9 @@
 //! | 2, 3 | down to 1, then from the start value again | high (2), high in the first half (3) |
 
 use super::clock::{NS_PER_S, TscRate};
-use crate::time::Ticks;
+use super::saved::SavedDevice;
+use crate::dump::state_note::{StateError, StatePart, StateReader, StateWriter};
+use crate::time::{Ns, Ticks};
 
 /// Ticks a second.
 const HZ: u64 = 1_193_182;
@@ -66,7 +68,7 @@ impl Counter {
 
     /// Returns ticks since the start.
     fn ticks(&self, now: Ticks, rate: TscRate) -> u64 {
-        let ns = u128::from(rate.ns_of(now.saturating_sub(self.loaded)).as_u64());
+        let ns = u128::from(rate.ns_of(now.since(self.loaded)).as_u64());
         u64::try_from(ns * u128::from(HZ) / u128::from(NS_PER_S)).unwrap_or(u64::MAX)
     }
 
@@ -181,6 +183,72 @@ impl Pit {
     pub fn output(&self, now: Ticks) -> bool {
         let counter = &self.counters[GATED];
         counter.is_output_high(now, self.rate) && (self.is_gated_in || counter.mode != 0)
+    }
+}
+
+impl Counter {
+    /// Returns the time since the last load as far as it matters: modulo the period, or little
+    /// more than the time to zero. So it lies within the time for which any machine runs.
+    fn age(&self, now: Ticks, rate: TscRate) -> Ticks {
+        let age = now.since(self.loaded);
+        let ns = |ticks: u64| Ns::new((ticks * NS_PER_S).div_ceil(HZ));
+        let wrap = rate.ticks_of(ns(if self.is_periodic() { self.span() } else { 0x1_0000 }));
+        if age < wrap || wrap == Ticks::ZERO {
+            return age;
+        }
+        // A one-shot count that has passed zero runs on through 0xffff.
+        let past = if self.is_periodic() { Ticks::ZERO } else { wrap };
+        Ticks::new(age.as_u64() % wrap.as_u64()) + past
+    }
+
+    fn save(&self, out: &mut StateWriter, now: Ticks, rate: TscRate) {
+        out.u8(self.mode);
+        out.u8(self.bytes as u8);
+        out.bool(self.is_high_next);
+        out.u8(self.low);
+        for value in [self.start, self.latched] {
+            out.bool(value.is_some());
+            out.u16(value.unwrap_or(0));
+        }
+        out.u64(rate.ns_of(self.age(now, rate)).as_u64());
+    }
+
+    fn restored(from: &mut StateReader<'_>, now: Ticks, rate: TscRate) -> Result<Self, StateError> {
+        let mode = from.u8()?;
+        from.check(mode <= 5)?;
+        let bytes = match from.u8()? {
+            0 => CountBytes::Low,
+            1 => CountBytes::High,
+            2 => CountBytes::Both,
+            _ => return Err(from.impossible()),
+        };
+        let (is_high_next, low) = (from.bool()?, from.u8()?);
+        let mut value = || Ok((from.bool()?, from.u16()?));
+        let [start, latched] = [value()?, value()?].map(|(is, value)| is.then_some(value));
+        let age = Ns::new(from.u64()?);
+        from.check(age <= LONGEST_AGE)?;
+        let loaded = Ticks::new(now.as_u64().wrapping_sub(rate.ticks_of(age).as_u64()));
+        Ok(Self { mode, bytes, is_high_next, low, start, loaded, latched })
+    }
+}
+
+/// A saved counter was loaded this long ago at most: two rounds of 65536 ticks, and a little more.
+const LONGEST_AGE: Ns = Ns::from_ms(111);
+
+impl SavedDevice for Pit {
+    const PART: StatePart = StatePart::Pit;
+
+    fn save(&self, out: &mut StateWriter, now: Ticks) {
+        self.counters.iter().for_each(|counter| counter.save(out, now, self.rate));
+        out.bool(self.is_gated_in);
+    }
+
+    fn restore(&mut self, from: &mut StateReader<'_>, now: Ticks) -> Result<(), StateError> {
+        for counter in &mut self.counters {
+            *counter = Counter::restored(from, now, self.rate)?;
+        }
+        self.is_gated_in = from.bool()?;
+        Ok(())
     }
 }
 

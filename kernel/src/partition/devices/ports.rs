@@ -44,7 +44,9 @@ impl Platform {
             (FW_CFG_DMA_HIGH, AccessWidth::Dword) => self.fw_cfg.read_dma(DmaHalf::High),
             (FW_CFG_DMA_LOW, AccessWidth::Dword) => self.fw_cfg.read_dma(DmaHalf::Low),
             (PCI_ADDRESS, AccessWidth::Dword) => u32::MAX,
-            (PM_TIMER, AccessWidth::Dword) => pm_timer::read(now, self.clock.rate),
+            (PM_TIMER, AccessWidth::Dword) => {
+                pm_timer::read(self.clock.elapsed(now), self.clock.rate)
+            }
             _ => (0..width.bytes().min(4)).fold(0, |value, i| {
                 let byte = self.read_byte(port.wrapping_add(i as u16), now);
                 value | (u32::from(byte) << (8 * i))
@@ -134,7 +136,8 @@ impl Platform {
             CMOS_DATA => self.rtc.read(&self.clock, now),
             PIT..=PIT_LAST => self.pit.read(port - PIT, now),
             PM_TIMER..=PM_TIMER_LAST => {
-                (pm_timer::read(now, self.clock.rate) >> (8 * (port - PM_TIMER))) as u8
+                (pm_timer::read(self.clock.elapsed(now), self.clock.rate)
+                    >> (8 * (port - PM_TIMER))) as u8
             }
             PORT_B => {
                 self.power.read(port).unwrap_or(0xff)

@@ -6,6 +6,9 @@
 
 use super::effect::DeviceEffect;
 use super::map::{RESET_VALUE, SLEEP_TYPE_OFF, port};
+use super::saved::SavedDevice;
+use crate::dump::state_note::{StateError, StatePart, StateReader, StateWriter};
+use crate::time::Ticks;
 
 /// ACPI 6.5 "Sleep Control and Status Registers".
 const SLEEP_ENABLE: u8 = 1 << 5;
@@ -75,6 +78,21 @@ impl PowerRegisters {
         }
         self.wake_status = true;
         DeviceEffect::None
+    }
+}
+
+impl SavedDevice for PowerRegisters {
+    const PART: StatePart = StatePart::Power;
+
+    fn save(&self, out: &mut StateWriter, _: Ticks) {
+        out.bool(self.wake_status);
+        out.u8(self.port_b);
+    }
+
+    fn restore(&mut self, from: &mut StateReader<'_>, _: Ticks) -> Result<(), StateError> {
+        self.wake_status = from.bool()?;
+        self.port_b = from.u8()? & (PORT_B_REFRESH | PORT_B_WRITABLE);
+        Ok(())
     }
 }
 

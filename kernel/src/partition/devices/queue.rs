@@ -1,6 +1,7 @@
 //! A bounded queue of bytes between a device and the console: allocated once; bytes that do not fit
 //! are lost and counted.
 
+use crate::dump::state_note::{StateError, StateReader, StateWriter};
 use alloc::collections::VecDeque;
 
 /// The bytes of the queue.
@@ -49,6 +50,26 @@ impl ByteQueue {
     /// Returns the number of bytes lost so far.
     pub const fn lost(&self) -> u64 {
         self.lost
+    }
+}
+
+impl ByteQueue {
+    /// Appends the bytes that wait.
+    pub(super) fn save(&self, out: &mut StateWriter) {
+        let (front, back) = self.bytes.as_slices();
+        out.u32(self.bytes.len() as u32);
+        out.bytes(front);
+        out.bytes(back);
+        out.u64(self.lost);
+    }
+
+    /// Takes saved bytes over: at most as many as fit.
+    pub(super) fn restore(&mut self, from: &mut StateReader<'_>) -> Result<(), StateError> {
+        let bytes = from.counted(self.limit)?;
+        self.bytes.clear();
+        self.bytes.extend(bytes);
+        self.lost = from.u64()?;
+        Ok(())
     }
 }
 

@@ -5,7 +5,9 @@
 //! changes memory that is never read. Without this device Linux polls its ports some 40,000 times.
 
 use super::clock::{GuestClock, NS_PER_S};
+use super::saved::SavedDevice;
 use crate::console::utc::date;
+use crate::dump::state_note::{StateError, StatePart, StateReader, StateWriter};
 use crate::time::Ticks;
 
 const SECONDS: u8 = 0x00;
@@ -132,6 +134,21 @@ impl DateTime {
             minute: (rest / 60 % 60) as u8,
             second: (rest % 60) as u8,
         }
+    }
+}
+
+impl SavedDevice for Rtc {
+    const PART: StatePart = StatePart::Rtc;
+
+    fn save(&self, out: &mut StateWriter, _: Ticks) {
+        out.u8(self.index);
+        out.bytes(&self.memory);
+    }
+
+    fn restore(&mut self, from: &mut StateReader<'_>, _: Ticks) -> Result<(), StateError> {
+        self.select(from.u8()?);
+        self.memory = from.array()?;
+        Ok(())
     }
 }
 

@@ -7,6 +7,9 @@
 //! | 0x5e2 | anything | pass |
 //! | 0x5e3 | (read) | 0x7d: there is a test port |
 
+use super::saved::SavedDevice;
+use crate::dump::state_note::{StateError, StatePart, StateReader, StateWriter};
+use crate::time::Ticks;
 use alloc::string::String;
 
 use super::effect::DeviceEffect;
@@ -44,6 +47,34 @@ impl TestPort {
     pub fn take_line(&mut self) -> Option<String> {
         self.done.pop_front()
     }
+}
+
+impl SavedDevice for TestPort {
+    const PART: StatePart = StatePart::TestPort;
+
+    fn save(&self, out: &mut StateWriter, _: Ticks) {
+        out.counted(self.line.as_bytes());
+        out.u32(self.done.len() as u32);
+        self.done.iter().for_each(|line| out.counted(line.as_bytes()));
+    }
+
+    fn restore(&mut self, from: &mut StateReader<'_>, _: Ticks) -> Result<(), StateError> {
+        self.line = text(from)?;
+        from.check(self.line.len() < LINE_BYTES)?;
+        let lines = from.u32()? as usize;
+        from.check(lines <= LINES)?;
+        self.done.clear();
+        for _ in 0..lines {
+            self.done.push_back(text(from)?);
+        }
+        Ok(())
+    }
+}
+
+fn text(from: &mut StateReader<'_>) -> Result<String, StateError> {
+    let bytes = from.counted(LINE_BYTES)?;
+    from.check(bytes.iter().all(|byte| (b' '..=b'~').contains(byte)))?;
+    Ok(bytes.iter().map(|byte| char::from(*byte)).collect())
 }
 
 #[cfg(test)]

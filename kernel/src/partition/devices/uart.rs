@@ -10,7 +10,10 @@
 use super::ioapic::LineLevel;
 use super::panic_line::PanicLine;
 use super::queue::ByteQueue;
+use super::saved::SavedDevice;
+use crate::dump::state_note::{StateError, StatePart, StateReader, StateWriter};
 use crate::space::CrashText;
+use crate::time::Ticks;
 
 /// Bytes of output that wait for the console.
 const OUTPUT_BYTES: usize = 16 << 10;
@@ -270,6 +273,42 @@ impl GuestUart {
 impl Default for GuestUart {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl SavedDevice for GuestUart {
+    const PART: StatePart = StatePart::Uart;
+
+    fn save(&self, out: &mut StateWriter, _: Ticks) {
+        for queue in [&self.output, &self.receive, &self.input] {
+            queue.save(out);
+        }
+        self.panic_line.save(out);
+        out.u8(self.enabled);
+        out.bool(self.transmit_pending);
+        out.bool(self.transmit_waits);
+        out.bool(self.fifo_enabled);
+        out.u8(self.line_control);
+        out.u8(self.modem_control);
+        out.u8(self.scratch);
+        out.u16(self.divisor);
+    }
+
+    fn restore(&mut self, from: &mut StateReader<'_>, _: Ticks) -> Result<(), StateError> {
+        for queue in [&mut self.output, &mut self.receive, &mut self.input] {
+            queue.restore(from)?;
+        }
+        self.panic_line.restore(from)?;
+        self.enabled = from.u8()? & 0x0f;
+        self.transmit_pending = from.bool()?;
+        self.transmit_waits = from.bool()?;
+        self.fifo_enabled = from.bool()?;
+        self.line_control = from.u8()?;
+        self.modem_control = from.u8()? & 0x1f;
+        self.scratch = from.u8()?;
+        self.divisor = from.u16()?;
+        self.show_room();
+        Ok(())
     }
 }
 

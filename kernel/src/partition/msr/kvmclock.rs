@@ -12,6 +12,7 @@
 use super::tsc::ClockMoment;
 use super::{FAULT, MsrError};
 use crate::addr::Gpa;
+use crate::dump::state_note::{StateError, StateReader, StateWriter};
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::partition::devices::clock::{GuestClock, NS_PER_S};
 
@@ -43,6 +44,24 @@ impl KvmClock {
             SYSTEM_TIME => Some(self.system_time),
             _ => None,
         }
+    }
+
+    /// Appends the registers.
+    pub(super) fn save(&self, out: &mut StateWriter) {
+        out.u64(self.wall_clock);
+        out.u64(self.system_time);
+        out.u32(self.offs);
+    }
+
+    /// Takes saved registers over.
+    pub(super) fn restore(&mut self, from: &mut StateReader<'_>) -> Result<(), StateError> {
+        (self.wall_clock, self.system_time, self.offs) = (from.u64()?, from.u64()?, from.u32()?);
+        Ok(())
+    }
+
+    /// Returns whether the guest uses the system time.
+    pub const fn is_used(&self) -> bool {
+        self.system_time & ENABLED != 0
     }
 
     /// Returns how often the guest has switched the system time off, as a kernel does before it

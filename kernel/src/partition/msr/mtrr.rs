@@ -6,6 +6,7 @@
 
 use super::number::{MTRR_CAP, MTRR_DEF_TYPE};
 use super::{FAULT, MsrError};
+use crate::dump::state_note::{StateError, StateReader, StateWriter};
 
 const VARIABLE: u32 = 0x200;
 const VARIABLE_COUNT: usize = 8;
@@ -40,6 +41,21 @@ impl Default for Mtrrs {
 }
 
 impl Mtrrs {
+    /// Appends the registers.
+    pub(super) fn save(&self, out: &mut StateWriter) {
+        out.u64(self.default_type);
+        self.variable.iter().chain(&self.fixed).for_each(|value| out.u64(*value));
+    }
+
+    /// Takes saved registers over.
+    pub(super) fn restore(&mut self, from: &mut StateReader<'_>) -> Result<(), StateError> {
+        self.default_type = from.u64()?;
+        for register in self.variable.iter_mut().chain(&mut self.fixed) {
+            *register = from.u64()?;
+        }
+        from.check(self.default_type & !DEF_TYPE_WRITABLE == 0)
+    }
+
     /// Tells whether `msr` is one of these registers.
     pub(super) fn owns(&self, msr: u32) -> bool {
         self.read(msr).is_some()

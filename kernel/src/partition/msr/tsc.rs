@@ -45,6 +45,11 @@ impl TscShift {
         ClockMoment { now, guest: self.guest(now) }
     }
 
+    /// Returns the shift with which the guest's counter goes on from `guest` at `now`.
+    pub(super) const fn resumed(guest: u64, adjust: u64, now: Ticks) -> Self {
+        Self { offset: guest.wrapping_sub(now.as_u64()), adjust }
+    }
+
     /// Returns the shift after the guest wrote `value` to its counter.
     pub(super) const fn set_counter(self, value: u64, now: Ticks) -> Self {
         self.moved(value.wrapping_sub(self.guest(now)))

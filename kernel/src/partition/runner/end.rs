@@ -181,7 +181,7 @@ impl Runner {
     }
 
     /// Returns the page of the VMCOREINFO note that the guest has reported.
-    fn note_page(&self) -> Option<PageIndex> {
+    pub(super) fn note_page(&self) -> Option<PageIndex> {
         let note = self.machine.platform.vmcoreinfo()?;
         self.layout.index_of(note.gpa.number())
     }
@@ -223,7 +223,7 @@ impl Runner {
     }
 
     /// Has the memory taken apart. The partition keeps the space until that is over.
-    fn retire(&mut self, host: &'static Host, then: AfterTeardown) -> StepOutcome {
+    pub(super) fn retire(&mut self, host: &'static Host, then: AfterTeardown) -> StepOutcome {
         match self.object.take() {
             Some(object) => {
                 self.record(HistoryKind::TeardownBegun, 0, object.id().as_u16().into());
@@ -248,6 +248,7 @@ impl Runner {
         }
         self.record(HistoryKind::TeardownEnded, 0, 0);
         match (then, self.space) {
+            (AfterTeardown::Suspend, _) => return self.suspended(host),
             (AfterTeardown::Begin, Some(space)) => {
                 host.spaces.renew(space, self.shared.name(), &self.layout, self.incarnation + 1);
                 self.set_state(Lifecycle::Activating);

@@ -47,7 +47,7 @@ impl Runner {
         self.announce_entry();
         self.move_in(on);
         let entered_ns = time::now_ns();
-        if self.stall.enter(entered_ns) && !self.tell_stopped(host, &object) {
+        if (self.stall.enter(entered_ns) || self.was_away) && !self.tell_stopped(host, &object) {
             return StepOutcome::Again;
         }
         let until = self

@@ -2,7 +2,7 @@
 //! for long, or hangs.
 
 use super::Runner;
-use crate::arch::time;
+use crate::arch::{instr, time};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::host::Host;
@@ -14,6 +14,7 @@ use crate::partition::hang::{self, HangFinding};
 use crate::partition::last_words::{GuestInterrupts, PanicGrace};
 use crate::partition::lifecycle::{Lifecycle, ParkReason};
 use crate::partition::machine::StopReason;
+use crate::partition::msr::MsrError;
 use crate::partition::stall::{StallWatch, WakeTime};
 use crate::time::Ns;
 
@@ -66,12 +67,22 @@ impl Runner {
     pub(super) fn tell_stopped(&mut self, host: &Host, object: &MemoryObject) -> bool {
         let ticket = object.wait_ticket();
         let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
-        if let Err(GuestMemoryError::NotResident(_)) =
-            self.machine.msrs.kvmclock().tell_stopped(&memory)
+        let clock = self.machine.msrs.kvmclock();
+        let moment = self.machine.msrs.moment(instr::rdtsc());
+        // The clock goes on with this machine's frequency.
+        let published = if self.was_away {
+            clock.publish_again(self.machine.platform.clock(), &memory, moment)
+        } else {
+            Ok(())
+        };
+        let told = clock.tell_stopped(&memory);
+        if matches!(published, Err(MsrError::Memory(GuestMemoryError::NotResident(_))))
+            || matches!(told, Err(GuestMemoryError::NotResident(_)))
         {
             self.park(ParkReason::Page(ticket));
             return false;
         }
+        self.was_away = false;
         self.stall = StallWatch::new();
         true
     }

@@ -37,6 +37,12 @@ impl Runner {
         if !self.needs_space {
             return self.begin(host);
         }
+        // A partition that was suspended before this start of the hypervisor does not begin anew.
+        if self.incarnation == 0
+            && let Some(next) = self.find_suspension(host)
+        {
+            return next;
+        }
         match host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation + 1) {
             Some(space) => {
                 self.space = Some(space);
@@ -192,10 +198,7 @@ impl Runner {
     /// Resets everything but the vCPU's registers, and allocates a tag of its own for the new
     /// memory.
     fn reset_machine(&mut self, host: &'static Host, apic: ApicMode) {
-        let mut tags = host.tags.lock();
-        tags.release(self.tag);
-        self.tag = tags.allocate();
-        drop(tags);
+        self.renew_tag(host);
         let clock = GuestClock {
             rate: self.machine.rate,
             start: instr::rdtsc(),
@@ -205,6 +208,13 @@ impl Runner {
         self.machine.msrs = self.machine.msrs.after_reset();
         self.machine.vcpu.set_tsc_offset(0);
         self.machine.lengths = InsnLengthCache::new();
+    }
+
+    /// Allocates another tag, for other memory.
+    pub(super) fn renew_tag(&mut self, host: &Host) {
+        let mut tags = host.tags.lock();
+        tags.release(self.tag);
+        self.tag = tags.allocate();
     }
 
     fn plan(&self, source: &dyn ImageSource) -> Result<LoadPlan, LoadError> {

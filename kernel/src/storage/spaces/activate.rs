@@ -75,6 +75,7 @@ impl Spaces {
                 Ok(()) => {
                     let mut inner = self.space(id).inner.lock();
                     (inner.phase, inner.failures) = (SpacePhase::Active, 0);
+                    inner.has_old_tables = false;
                 }
                 Err(error) => {
                     self.trouble(

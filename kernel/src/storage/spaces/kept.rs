@@ -1,4 +1,5 @@
-//! The dumps that spaces hold: lists them, and selects those that a command means.
+//! The dumps and suspended partitions that spaces hold: lists them, and selects those that a
+//! command means.
 
 use super::{SpaceId, SpaceLocation, SpacePhase, Spaces};
 use crate::console::command::DumpChoice;
@@ -40,7 +41,8 @@ impl Spaces {
     pub fn kept_dumps(&self) -> Vec<KeptDump> {
         let dump = |(n, space): (usize, &super::Space)| {
             let inner = space.inner.lock();
-            let record = inner.record.as_ref().filter(|_| inner.phase == SpacePhase::Dump)?;
+            let is_kept = matches!(inner.phase, SpacePhase::Dump | SpacePhase::Suspended);
+            let record = inner.record.as_ref().filter(|_| is_kept)?;
             let (owner, crash) = (record.owner.clone()?, record.crash.clone()?);
             let cause = (record.state == SpaceState::Partial).then_some(record.partial_cause);
             Some(KeptDump {
@@ -88,7 +90,8 @@ impl Spaces {
 
 fn chooses(choice: DumpChoice<'_>, dump: &KeptDump) -> bool {
     match choice {
-        DumpChoice::All(owner) => &*dump.owner.name == owner,
+        // A suspended partition is given back only by its own name.
+        DumpChoice::All(owner) => &*dump.owner.name == owner && dump.state != SpaceState::Suspended,
         DumpChoice::One(owner, selector) => {
             &*dump.owner.name == owner && selector.selects(dump.crash.name, dump.owner.epoch)
         }

@@ -142,6 +142,11 @@ impl Spaces {
             }
             RecoveryAction::Use => (SpacePhase::Free, known(class)),
             RecoveryAction::Keep => (SpacePhase::Dump, known(class)),
+            RecoveryAction::KeepSuspended => {
+                let record = known(class);
+                self.describe_suspended(id, &record).await?;
+                (SpacePhase::Suspended, record)
+            }
             RecoveryAction::Finish => (SpacePhase::Dump, self.finish(id, known(class)).await?),
             RecoveryAction::Scrub => (SpacePhase::Releasing, known(class)),
         };

@@ -22,7 +22,7 @@ impl Spaces {
     /// dump.
     pub fn release(&'static self, id: SpaceId) -> bool {
         let mut inner = self.space(id).inner.lock();
-        if !matches!(inner.phase, SpacePhase::Active | SpacePhase::Dump) {
+        if !matches!(inner.phase, SpacePhase::Active | SpacePhase::Dump | SpacePhase::Suspended) {
             return false;
         }
         inner.phase = SpacePhase::Releasing;

@@ -73,6 +73,8 @@ pub struct ScriptRecord {
     pub faults: u64,
     /// World switches.
     pub entries: u64,
+    /// How often it was resumed after a suspension.
+    pub resumes: u64,
 }
 
 #[derive(Default)]

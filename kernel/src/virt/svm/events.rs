@@ -88,7 +88,7 @@ impl SvmVcpu {
     }
 
     /// Queues `vector` for delivery as a virtual interrupt.
-    fn deliver_virtually(&mut self, vector: u8) {
+    pub(super) fn deliver_virtually(&mut self, vector: u8) {
         self.events.ask_at_entry(AtEntry::Deliver(vector));
         let control = &mut self.vmcb_mut().control;
         let cleared = control.interrupt_control & !(0xff << V_INTR_VECTOR_SHIFT);
@@ -96,7 +96,7 @@ impl SvmVcpu {
     }
 
     /// Returns whether a virtual interrupt waits for delivery.
-    fn delivery_pending(&self) -> bool {
+    pub(super) fn delivery_pending(&self) -> bool {
         matches!(self.events.at_entry, AtEntry::Deliver(_))
             && self.vmcb().control.interrupt_control & V_IRQ != 0
     }

@@ -31,6 +31,7 @@ mod exit_info;
 mod guest;
 mod host;
 mod permission;
+mod saved;
 mod system;
 mod system_registers;
 mod vcpu;

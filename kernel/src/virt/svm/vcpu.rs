@@ -38,7 +38,7 @@ pub struct SvmVcpu {
     last_host: Option<Hpa>,
     /// The host's VMCB for an entry: `host`, while the vCPU is loaded.
     entry_host: Hpa,
-    debug_addresses: DebugAddresses,
+    pub(super) debug_addresses: DebugAddresses,
     sharing: TagSharing,
     how_to_flush: TlbControl,
     pub(super) events: EventState,

@@ -198,6 +198,10 @@ pub(super) mod guest {
     pub(crate) const TR: SegmentFields = segment(7);
     fields! {
         LINK_POINTER: VmcsField<Bits64> = 0x2800;
+        PDPTE0: VmcsField<Bits64> = 0x280a;
+        PDPTE1: VmcsField<Bits64> = 0x280c;
+        PDPTE2: VmcsField<Bits64> = 0x280e;
+        PDPTE3: VmcsField<Bits64> = 0x2810;
         DEBUGCTL: VmcsField<Bits64> = 0x2802;
         PAT: VmcsField<Bits64> = 0x2804;
         EFER: VmcsField<Bits64> = 0x2806;

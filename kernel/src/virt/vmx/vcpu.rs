@@ -19,6 +19,7 @@ mod debugging;
 mod events;
 mod exits;
 mod registers;
+mod saved;
 
 use super::capability::VmxProperties;
 use super::control::{CpuTag, VmxCpu};

@@ -17,6 +17,7 @@
 //! panic matters most.
 
 mod record;
+mod saved;
 mod store;
 
 #[cfg(test)]

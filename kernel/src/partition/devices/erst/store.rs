@@ -3,10 +3,11 @@
 use alloc::{boxed::Box, vec, vec::Vec};
 
 use super::NO_RECORD;
+use crate::dump::state_note::{StateError, StateReader, StateWriter};
 use crate::partition::devices::map::ERST_BUFFER_BYTES;
 
 /// Slots, 8 KiB each.
-const SLOTS: usize = 8;
+const SLOTS: usize = ErstStore::SLOTS;
 const SLOT_BYTES: usize = ERST_BUFFER_BYTES as usize;
 
 #[derive(Debug)]
@@ -39,10 +40,38 @@ pub(super) struct ErstStore {
 }
 
 impl ErstStore {
+    /// Slots for records.
+    pub(super) const SLOTS: usize = 8;
+
     /// Makes an empty store.
     pub(super) fn new() -> Self {
         let slots = (0..SLOTS).map(|_| RecordSlot::empty()).collect();
         Self { slots, staging: vec![0; SLOT_BYTES].into_boxed_slice(), sequence: 0 }
+    }
+
+    /// Appends the records, by slot.
+    pub(super) fn save(&self, out: &mut StateWriter) {
+        for slot in &self.slots {
+            out.u64(slot.id);
+            out.u64(slot.sequence);
+            let length = if slot.sequence == 0 { 0 } else { slot.length };
+            out.counted(&slot.bytes[..length]);
+        }
+        out.u64(self.sequence);
+    }
+
+    /// Takes saved records over.
+    pub(super) fn restore(&mut self, from: &mut StateReader<'_>) -> Result<(), StateError> {
+        for slot in &mut self.slots {
+            (slot.id, slot.sequence) = (from.u64()?, from.u64()?);
+            let bytes = from.counted(SLOT_BYTES)?;
+            slot.bytes[..bytes.len()].copy_from_slice(bytes);
+            slot.length = bytes.len();
+        }
+        self.sequence = from.u64()?;
+        let is_later = |slot: &RecordSlot| slot.sequence <= self.sequence;
+        // The next record is the newest, and its number must not overflow.
+        from.check(self.slots.iter().all(is_later) && self.sequence < u64::MAX / 2)
     }
 
     /// Returns the number of records.

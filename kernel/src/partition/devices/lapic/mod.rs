@@ -13,6 +13,7 @@
 
 mod access;
 pub mod register;
+mod saved;
 pub mod timer;
 mod vectors;
 

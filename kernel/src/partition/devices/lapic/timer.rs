@@ -10,6 +10,7 @@
 //! expiry is kept, in [`Ticks`]; the current count is computed from it.
 
 use crate::arch::apic_words::timer_mode;
+use crate::dump::state_note::{StateError, StateReader, StateWriter};
 use crate::partition::devices::clock::TscRate;
 use crate::time::{Ns, Ticks};
 
@@ -118,6 +119,29 @@ impl ApicTimer {
             TimerMode::OneShot | TimerMode::TscDeadline => None,
         };
         true
+    }
+
+    /// Appends the registers, and the time until the next expiry.
+    pub(super) fn save(&self, out: &mut StateWriter, now: Ticks, rate: TscRate) {
+        out.u32(self.initial);
+        out.u32(self.divide_config);
+        out.bool(self.next.is_some());
+        let left = self.next.map_or(Ns::ZERO, |next| rate.ns_of(next.saturating_sub(now)));
+        out.u64(left.as_u64());
+    }
+
+    /// Takes them over; what was due is due at once.
+    pub(super) fn restore(
+        &mut self,
+        from: &mut StateReader<'_>,
+        now: Ticks,
+        rate: TscRate,
+    ) -> Result<(), StateError> {
+        self.initial = from.u32()?;
+        self.set_divide_config(from.u32()?);
+        let (is_armed, left) = (from.bool()?, rate.ticks_of(Ns::new(from.u64()?)));
+        self.next = is_armed.then(|| now.saturating_add(left).max(Ticks::new(1)));
+        Ok(())
     }
 
     fn span(&self, mode: TimerMode, rate: TscRate) -> Ticks {

@@ -5,6 +5,14 @@
 pub(super) struct Vectors([u64; 4]);
 
 impl Vectors {
+    /// Returns the set as four words, the lowest vectors first.
+    pub(super) const fn words(self) -> [u64; 4] {
+        self.0
+    }
+    /// Makes the set of these words.
+    pub(super) const fn of_words(words: [u64; 4]) -> Self {
+        Self(words)
+    }
     /// Adds `vector`.
     pub(super) const fn insert(&mut self, vector: u8) {
         self.0[vector as usize / 64] |= 1 << (vector % 64);
