@@ -138,7 +138,7 @@ fn second_start(machine: &BedMachine, turn: u64) -> Result<()> {
         let mut play = || {
             steps.hear(&json!({"event": "space", "state": "suspended", "partition": "guest"}))?;
             resume(&mut steps, turn)?;
-            steps.done(of("stop", "guest"))?;
+            steps.done(of("kill", "guest"))?;
             steps.hear(&json!({"event": "stopped", "partition": "guest"}))
         };
         play().with_context(|| place.clone())?;

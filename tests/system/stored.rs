@@ -100,7 +100,7 @@ fn both(one: &mut RunningMachine, other: &mut RunningMachine, folder: &Path) -> 
     other.guest("crash")?;
     other.hear(&json!({"event": "entered", "partition": "guest", "incarnation": 2}))?;
     other.hear(&json!({"event": "guest", "partition": "guest", "text": "spinning"}))?;
-    other.done(of("stop", "guest"))?;
+    other.done(of("kill", "guest"))?;
     other.done(of("undefine", "guest"))?;
     other.guest("undefined")?;
     one.done(json!({"command": "undefine", "partition": "guest", "scope": "node"}))?;

@@ -44,7 +44,7 @@ pub(super) fn read(
 /// Checks that the files are image stores.
 ///
 /// # Errors
-/// Names the one that is none, and why.
+/// Names the first file that is none, with the reason.
 pub(super) fn check(root: &Section<'_>, stores: &[PathBuf]) -> Result<(), ConfigError> {
     for (path, section) in stores.iter().zip(root.sections("image_store")?) {
         ImageStore::open(path, VolumeAccess::Read)

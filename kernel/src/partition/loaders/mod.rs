@@ -161,8 +161,8 @@ pub struct LoadRequest<'a> {
 /// Recognises the kernel by its content and plans how to start it.
 ///
 /// # Errors
-/// [`LoadError`] names the cause. After [`LoadError::Unread`] the caller reads those bytes and calls
-/// again; that happens a few times, and never for a source whose images are whole.
+/// [`LoadError`] names the cause. After [`LoadError::Unread`] the caller reads those bytes, and
+/// calls again; that happens a few times, and never for a source whose images are whole.
 pub fn plan(source: &dyn ImageSource, request: &LoadRequest<'_>) -> Result<LoadPlan, LoadError> {
     let kernel = KernelBytes::of(source, &request.kernel.image)
         .ok_or(LoadError::Missing(ImageRole::Kernel))?;

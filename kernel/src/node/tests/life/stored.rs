@@ -102,14 +102,14 @@ fn a_definition_of_another_node_starts_here() {
     let config = &other.partition(1).config;
     assert_eq!((&*config.cmdline, config.restart), ("a b", RestartPolicy::Never));
     // For this node alone it goes, and comes again.
-    other.command("stop d");
+    other.command("kill d");
     other.hear("Stopped", &["\"d\""]);
     assert_eq!(other.command("undefine d scope=node"), "");
     other.hear("Undefined", &["\"d\""]);
     assert!(answer(&mut other, "start d").contains("starts from its definition"));
     other.hear("Entered", &["partition: \"d\""]);
     // For all nodes it goes for good.
-    other.command("stop d");
+    other.command("kill d");
     other.hear("Stopped", &["\"d\""]);
     assert_eq!(answer(&mut other, "undefine d"), "d: removed from its image store\r\n");
     other.hear("Undefined", &["\"d\""]);
@@ -225,7 +225,7 @@ fn a_disk_that_dies_ends_a_start_and_is_used_again_when_it_is_back() {
         life.machine.disks[STORE].state().fault = None;
         life.until("the stop", |life| life.command("start d").is_empty().then_some(()));
         life.hear("Entered", &["partition: \"d\""]);
-        life.command("stop d");
+        life.command("kill d");
         life.hear("Stopped", &["how: \"operator\""]);
     }
 }
@@ -252,14 +252,14 @@ fn a_partition_goes_while_it_is_loaded() {
             (life.partition(1).view() == LifecycleView::Loading).then_some(())
         });
         (0..wait).for_each(|_| life.turn());
-        life.command("stop d");
+        life.command("kill d");
         life.hear("Stopped", &["partition: \"d\"", "how: \"operator\""]);
     }
     life.command("start d");
     life.until("the start", |life| {
         (life.partition(1).view() == LifecycleView::Loading).then_some(())
     });
-    life.command("stop d");
+    life.command("kill d");
     life.until("the stop", |life| {
         (life.partition(1).view() == LifecycleView::Stopped).then_some(())
     });
@@ -337,7 +337,7 @@ fn partitions_of_a_store_come_and_go_and_leave_nothing_behind() {
             (0..turns).for_each(|_| life.turn());
         }
         works(&mut life, 1000 + cycle);
-        life.command("stop d");
+        life.command("kill d");
         life.until("the stop", |life| {
             (life.partition(1).view() == LifecycleView::Stopped).then_some(())
         });

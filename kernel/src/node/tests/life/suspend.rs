@@ -178,7 +178,7 @@ fn a_new_start_of_the_hypervisor_finds_it_and_lets_it_go_on() {
     life.finish();
     suspend(&mut life);
     life.machine.node.host.ending.store(true, Ordering::Release);
-    life.command("stop p");
+    life.command("kill p");
     life.pass(100 * MS);
     assert_eq!(life.shared().view(), LifecycleView::Suspended, "the machine's end keeps it");
     let script = GuestScript::default();
@@ -186,6 +186,7 @@ fn a_new_start_of_the_hypervisor_finds_it_and_lets_it_go_on() {
     life.reach(LifecycleView::Suspended);
     assert!(!life.has_heard("Start"), "it does not begin anew");
     assert!(life.command("start p").contains("p has not stopped, it is suspended"));
+    assert!(life.command("stop p").contains("p is suspended: resume it"));
     assert!(life.command("list").contains("suspended"));
     resume(&mut life);
     check_pages(&mut life);
