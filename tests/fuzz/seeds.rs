@@ -31,6 +31,9 @@ fn main() {
     put("claim", "beats", &claims());
     put("classify", "space", &[0, 4, 1, 3, 4]);
     put("classify", "torn", &[0, 4, 2, 0, 16, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+    for kind in 0..4 {
+        put("cluster_area", ["beat", "log", "state", "superblock"][usize::from(kind)], &[kind, 1]);
+    }
     put("command_line", "arguments", b"console=ttyS0 tsc_early_khz=1 \"a -- b\" -- alpha");
     for (name, line) in [
         ("release", "release web 3f2a90c1-77b0"),
@@ -80,6 +83,7 @@ fn main() {
         "module",
         &symbols::build(vec![(1 << 63, "a".into()), (1 << 63 | 8, "b".into())]),
     );
+    put("suspended", "devices", &[0, 0, 0, 0, 0]);
     put("symbols", "elf", &symbol_elf());
     put("virtio", "reads", &virtio());
     put(

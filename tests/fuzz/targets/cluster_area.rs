@@ -1,0 +1,69 @@
+//! The structures of a cluster area with any content: each is refused or read, and what was read
+//! is written back so that it reads the same.
+#![no_main]
+
+use cluster::beat::Beat;
+use cluster::block::LogBlock;
+use cluster::layout::SUPERBLOCK;
+use cluster::sector::SECTOR;
+use cluster::state::ClusterState;
+use cluster::superblock::{MAGIC, Superblock};
+use fuzz::Input;
+use kernel::mm::crc::crc32c;
+use libfuzzer_sys::fuzz_target;
+
+/// Bytes of a copy of the state: two sectors are the least.
+const STATE: usize = 2 * SECTOR;
+
+/// Returns a structure with this beginning whose checksum is right, unless the input says otherwise.
+fn structure<const N: usize>(input: &mut Input<'_>, front: &[u8]) -> [u8; N] {
+    let is_sealed = input.u8() != 0;
+    let mut bytes: [u8; N] = input.array();
+    if is_sealed {
+        bytes[..front.len()].copy_from_slice(front);
+        let (body, sum) = bytes.split_at_mut(N - 4);
+        sum.copy_from_slice(&crc32c(body).0.to_le_bytes());
+    }
+    bytes
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let input = &mut Input::new(bytes);
+    match input.u8() % 4 {
+        0 => {
+            let pair = [structure::<SECTOR>(input, b"TCBT\x01\0"), [0; SECTOR]];
+            if let Ok(beat) = Beat::decode(&pair[0]) {
+                assert_eq!(Beat::decode(&beat.encode()), Ok(beat));
+                assert!(beat.details.name().len() <= 32);
+            }
+        }
+        1 => {
+            let halves: [[u8; SECTOR]; 2] =
+                [structure(input, b"TCLG\x01\0"), structure(input, b"TCLG\x01\0")];
+            if let Ok(block) = LogBlock::newer(halves.as_flattened()) {
+                assert_eq!(LogBlock::decode(&block.encode()), Ok(block));
+            }
+        }
+        2 => {
+            let copies: [[u8; STATE]; 2] =
+                [structure(input, b"TCST\x01\0"), structure(input, b"TCST\x01\0")];
+            if let Some(state) = ClusterState::newer(copies.as_flattened()) {
+                let mut again = [0; STATE];
+                state.encode(Default::default(), 1, &mut again);
+                let (_, same) = ClusterState::decode(&again).expect("its own copy");
+                assert_eq!(same.number(), state.number());
+                assert_eq!(same.members(), state.members());
+            }
+        }
+        _ => {
+            let front = [&MAGIC[..], &1_u32.to_le_bytes(), &4096_u32.to_le_bytes()].concat();
+            let copies: [[u8; SUPERBLOCK]; 2] =
+                [structure(input, &front), structure(input, &front)];
+            if let Ok(found) = Superblock::decode([&copies[0], &copies[1]]) {
+                let again = found.encode();
+                assert_eq!(Superblock::decode([&again, &again]), Ok(found));
+                assert!(found.layout().is_some());
+            }
+        }
+    }
+});
