@@ -20,7 +20,7 @@ pub(crate) const CASES: &[Case] = &[Case {
     run: suspend_and_resume,
 }];
 
-const ANSWER: Duration = Duration::from_secs(90);
+const ANSWER: Duration = Duration::from_secs(240);
 /// Turns between two lines of the kernel's log.
 const REPORT: u64 = 2_000;
 /// Pages that the kernel writes and checks.
