@@ -101,9 +101,11 @@ mod tests {
 
     #[test]
     fn the_reserve_of_an_object_is_enough_for_every_page_of_it() {
-        for bytes in
-            [1 << 12, 1 << 21, (1 << 21) + 4096, (1 << 30) + 4096, (3 << 30) + 4096, 5 << 30]
-        {
+        let small = [1 << 12, 1 << 21, (1 << 21) + 4096];
+        let large = [(1 << 30) + 4096, (3 << 30) + 4096, 5 << 30];
+        // Thousands of tables are too many for an interpreter.
+        let large = large.into_iter().filter(|_| !cfg!(miri));
+        for bytes in small.into_iter().chain(large) {
             let layout = RamLayout::new(bytes).unwrap();
             let need = TableReserve::pages_for(u64::from(layout.pages()));
             let table = SecondLevelTable::new(reserve(need as u32), &TableFormat::EPT).unwrap();
