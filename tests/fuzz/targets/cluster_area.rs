@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 /// Bytes of a copy of the state: two sectors are the least.
 const STATE: usize = 2 * SECTOR;
 
-/// Returns a structure with this beginning whose checksum is right, unless the input says otherwise.
+/// Returns a structure with this beginning. Its checksum is right, if the input wants that.
 fn structure<const N: usize>(input: &mut Input<'_>, front: &[u8]) -> [u8; N] {
     let is_sealed = input.u8() != 0;
     let mut bytes: [u8; N] = input.array();
