@@ -27,6 +27,7 @@ pub mod interrupt;
 pub mod iso;
 pub mod kernel_build;
 pub mod keyboard;
+mod own_part;
 pub mod paths;
 mod quantity;
 pub mod regular;

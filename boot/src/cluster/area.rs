@@ -1,10 +1,11 @@
 //! A cluster area in a file: a whole image, a GPT partition of one, or a block device.
 
+use crate::own_part::only_part;
 use crate::volume::{VolumeAccess, lock};
 use ::cluster::layout::{AreaLayout, Extent, SUPERBLOCK};
 use ::cluster::superblock::Superblock;
 use anyhow::{Context, Result, bail, ensure};
-use kernel::block::gpt::{self, GptFinding};
+use kernel::block::gpt::GptEntry;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, FileTypeExt};
@@ -60,21 +61,8 @@ impl AreaFile {
         let bytes = file.seek(SeekFrom::End(0)).with_context(context)?;
         let whole = Self { file, path: path.to_owned(), start: 0, bytes, is_device };
         let read = |sector: u64, into: &mut [u8]| whole.file.read_exact_at(into, sector * 512);
-        let table = match gpt::read(bytes / 512, read).with_context(context)? {
-            GptFinding::None => return Ok(whole),
-            GptFinding::Table(table, _) => table,
-            GptFinding::Damaged(primary, backup) => bail!(
-                "{}: damaged partition table: primary: {primary}; backup: {backup}",
-                path.display()
-            ),
-        };
-        let mut areas = table.entries.iter().filter(|entry| entry.is_cluster());
-        let (Some(entry), None) = (areas.next(), areas.next()) else {
-            bail!("{}: its partition table has not one partition for a cluster", path.display());
-        };
-        let sectors = entry.sectors().map_err(|fault| {
-            anyhow::anyhow!("{}: GPT entry {} {fault}", path.display(), entry.number)
-        })?;
+        let part = only_part(path, bytes / 512, read, GptEntry::is_cluster, "a cluster")?;
+        let Some((_, sectors)) = part else { return Ok(whole) };
         Ok(Self { start: sectors.first * 512, bytes: sectors.count * 512, ..whole })
     }
 

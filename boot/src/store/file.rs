@@ -1,8 +1,9 @@
 //! The blocks of a store in a file: a whole image, a GPT partition of one, or a block device.
 
+use crate::own_part::only_part;
 use crate::volume::{VolumeAccess, lock};
 use anyhow::{Context, Result, bail};
-use kernel::block::gpt::{self, GptFinding};
+use kernel::block::gpt::GptEntry;
 use kernel::images::layout::BLOCK;
 use kernel::images::{StoreRead, StoreWrite};
 use std::fs::{File, OpenOptions};
@@ -97,24 +98,11 @@ impl StoreFile {
             is_direct,
             since: Instant::now(),
         };
-        let found = gpt::read(bytes / 512, |sector, into| whole.read_sectors(sector, into));
-        let table = match found.with_context(context)? {
-            GptFinding::None => return Ok(whole),
-            GptFinding::Table(table, _) => table,
-            GptFinding::Damaged(primary, backup) => bail!(
-                "{}: damaged partition table: primary: {primary}; backup: {backup}",
-                path.display()
-            ),
-        };
-        let mut stores = table.entries.iter().filter(|entry| entry.is_store());
-        let (Some(entry), None) = (stores.next(), stores.next()) else {
-            bail!("{}: its partition table has not one partition for a store", path.display());
-        };
-        let sectors = entry.sectors().map_err(|fault| {
-            anyhow::anyhow!("{}: GPT entry {} {fault}", path.display(), entry.number)
-        })?;
+        let read = |sector: u64, into: &mut [u8]| whole.read_sectors(sector, into);
+        let part = only_part(path, bytes / 512, read, GptEntry::is_store, "a store")?;
+        let Some((number, sectors)) = part else { return Ok(whole) };
         if !sectors.first.is_multiple_of(8) {
-            bail!("{}: GPT entry {} does not begin at 4 KiB", path.display(), entry.number);
+            bail!("{}: GPT entry {number} does not begin at 4 KiB", path.display());
         }
         Ok(Self { start: sectors.first * 512, blocks: sectors.count / 8, ..whole })
     }
