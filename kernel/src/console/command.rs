@@ -240,10 +240,10 @@ fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>
     match line.command {
         "define" => {
             let found = line.definition.ok_or(CommandError::MissingArgument("a definition"))?;
-            // The parser leaves escapes in texts as they are.
-            let texts = [found.name, found.kernel.image, found.cmdline];
+            // The parser leaves escapes in texts as they are; no name of ours needs one.
+            let names = [found.name, found.kernel.image].into_iter();
             let more = found.kernel.initrd.into_iter().chain(found.store);
-            match texts.into_iter().chain(more).find(|text| text.contains('\\')) {
+            match names.chain(more).find(|text| text.contains('\\')) {
                 Some(text) => Err(CommandError::NoOption(text)),
                 None => Ok(MonitorCommand::Define(found)),
             }
@@ -365,8 +365,13 @@ mod tests {
         ] {
             assert!(of(malformed).starts_with("not a command"), "{malformed}");
         }
-        let escaped = r#"{"name":"w","memory_bytes":4096,"kernel":{"image":"k"},"cmdline":"a\"b"}"#;
+        let escaped = r#"{"name":"a\"b","memory_bytes":4096,"kernel":{"image":"k"}}"#;
         assert!(of(escaped).contains("no option"), "{}", of(escaped));
+        for wrong in [r"a\qb", r"a\u12", r"\ud800", "a\\"] {
+            let kernel = r#""kernel":{"image":"k"}"#;
+            let line = format!(r#"{{"name":"w","memory_bytes":1,{kernel},"cmdline":"{wrong} "}}"#);
+            assert!(of(&line).starts_with("not a command"), "{line}");
+        }
         let none = parse_json(br#"{"id":5,"command":"define","partition":"w"}"#);
         assert_eq!(none, (Some(5), Err(CommandError::MissingArgument("a definition"))));
     }

@@ -8,6 +8,7 @@
 //! ```
 
 use super::command_error::CommandError;
+use super::json_text::JsonText;
 use crate::config::{
     ConsoleRoute, DumpBound, DumpPolicy, KernelModules, PartitionConfig, RestartLimit,
     RestartPolicy,
@@ -25,8 +26,8 @@ pub struct Definition<'a> {
     pub memory_bytes: u64,
     #[serde(borrow)]
     pub kernel: DefinedKernel<'a>,
-    #[serde(default)]
-    pub cmdline: &'a str,
+    #[serde(default, borrow)]
+    pub cmdline: JsonText<'a>,
     #[serde(default = "aided")]
     pub dump: DumpPolicy,
     #[serde(default)]
@@ -96,7 +97,7 @@ impl Definition<'_> {
                 image: self.kernel.image.into(),
                 initrd: self.kernel.initrd.map(Into::into),
             },
-            cmdline: self.cmdline.into(),
+            cmdline: self.cmdline.to_text(),
             dump: self.dump,
             dump_bound: self.dump_bound,
             restart: self.restart,
@@ -209,7 +210,7 @@ pub(super) fn definition(text: &str) -> Result<Definition<'_>, CommandError<'_>>
         name,
         memory_bytes: 0,
         kernel: DefinedKernel { image: "", initrd: None },
-        cmdline: "",
+        cmdline: JsonText::plain(""),
         dump: aided(),
         dump_bound: None,
         restart: threshold(),
@@ -229,7 +230,7 @@ pub(super) fn definition(text: &str) -> Result<Definition<'_>, CommandError<'_>>
             ("initrd", value) => definition.kernel.initrd = Some(value),
             ("store", value) => definition.store = Some(value),
             ("scope", value) => definition.scope = scope(value).ok_or(wrong)?,
-            ("cmdline", value) => definition.cmdline = value,
+            ("cmdline", value) => definition.cmdline = JsonText::plain(value),
             ("dump", value) => definition.dump = dump(value).ok_or(wrong)?,
             ("restart", value) => definition.restart = restart(value).ok_or(wrong)?,
             _ => return Err(wrong),
@@ -293,7 +294,7 @@ mod tests {
         let text = " web memory=64M kernel=k initrd=i cmdline=\"a b=c\" dump=off restart=never";
         let web = definition(text).unwrap();
         assert_eq!((web.name, web.memory_bytes, web.kernel.image), ("web", 64 << 20, "k"));
-        assert_eq!((web.kernel.initrd, web.cmdline), (Some("i"), "a b=c"));
+        assert_eq!((web.kernel.initrd, &*web.cmdline.to_text()), (Some("i"), "a b=c"));
         assert_eq!((web.dump, web.restart), (DumpPolicy::Off, RestartPolicy::Never));
         let short = definition("db memory=\"8 MiB\" kernel=k").unwrap().to_config();
         assert_eq!((short.memory_bytes, short.dump), (8 << 20, DumpPolicy::Aided));

@@ -228,8 +228,6 @@ pub enum ConsoleEvent<'a> {
     Pool(PoolStats),
     /// One measurement.
     Bench { id: &'a str, minimum: u64, average: u64, count: u64, unit: &'a str },
-    /// Result of a self-test.
-    SelfTest { name: &'a str, passed: bool, detail: &'a str },
     /// The answer to the command with this id.
     Reply { id: u64, ok: bool, error: Option<&'a str> },
     /// A request of the registration in a cluster was sent again.

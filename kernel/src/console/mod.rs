@@ -22,6 +22,7 @@ pub mod fake;
 pub mod held;
 pub mod hex;
 pub mod input;
+pub mod json_text;
 pub mod keys;
 pub mod output;
 pub mod ring;
