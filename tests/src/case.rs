@@ -4,10 +4,12 @@
 //! A case that does not end fails, with the backtraces of its threads; the other cases go on.
 
 use crate::hung;
+use crate::lanes::CaseLanes;
 use anyhow::{Context, Result, bail};
 use boot::bed::{Bed, kvm};
 use boot::setup::{self, Permission, SetupJob};
 use libtest_mimic::{Arguments, Conclusion, Failed, Trial};
+use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -39,12 +41,12 @@ pub fn run(cases: &[Case]) -> Result<Conclusion> {
     boot::interrupt::install().expect("signal handlers can be installed");
     let mut arguments = Arguments::from_args();
     // Each machine keeps two CPUs busy: more than two machines at a time only slow each other down.
-    arguments.test_threads = Some(arguments.test_threads.unwrap_or(2));
+    let places = arguments.test_threads.unwrap_or(2);
+    arguments.test_threads = Some(CaseLanes::threads(places));
     let mut all: Vec<_> =
         cases.iter().flat_map(|case| case.beds.iter().map(move |&bed| (case, bed))).collect();
-    // Cases in bed C share one Linux and wait for each other, so they come last: earlier they would
-    // block other cases.
-    all.sort_by_key(|(_, bed)| *bed == Bed::Nested);
+    // The longest row of cases that wait for each other comes first.
+    all.sort_by_key(|(_, bed)| *bed != Bed::Nested);
     if !arguments.list {
         let wanted = all
             .iter()
@@ -52,8 +54,11 @@ pub fn run(cases: &[Case]) -> Result<Conclusion> {
         setup::bring(&jobs(wanted.copied()), permission())
             .context("the tests need what is not here")?;
     }
-    let trials = all.into_iter().map(|(case, bed)| trial(case, bed)).collect();
-    Ok(libtest_mimic::run(&arguments, trials))
+    let lanes = Arc::new(CaseLanes::new(places));
+    let trials = all.into_iter().map(|(case, bed)| trial(case, bed, Arc::clone(&lanes))).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    eprint!("{}", lanes.summary());
+    Ok(conclusion)
 }
 
 /// Returns whether missing things may be fetched: not where `TIDEPOOL_NO_INSTALL` is set.
@@ -95,7 +100,7 @@ fn is_machines(bed: Bed) -> bool {
     bed == Bed::Kvm && !kvm::offers_virtualisation()
 }
 
-fn trial(case: &Case, bed: Bed) -> Trial {
+fn trial(case: &Case, bed: Bed, lanes: Arc<CaseLanes>) -> Trial {
     let (name, test) = (name(case, bed), case.run);
     if is_machines(bed) {
         // The reason appears before the name in the list. The same cases run on the other beds, so
@@ -105,8 +110,9 @@ fn trial(case: &Case, bed: Bed) -> Trial {
             .with_ignored_flag(true);
     }
     let limit = limit(std::env::vars_os().map(|(name, _)| name.to_string_lossy().into_owned()));
-    Trial::test(name, move || {
-        within(limit, move || test(bed)).map_err(|error| Failed::from(format!("{error:#}")))
+    Trial::test(name.clone(), move || {
+        let case = || within(limit, move || test(bed));
+        lanes.run(&name, bed == Bed::Nested, case).map_err(|e| Failed::from(format!("{e:#}")))
     })
 }
 

@@ -12,6 +12,7 @@ pub mod cuts;
 pub mod faulty;
 pub mod gpt;
 mod hung;
+mod lanes;
 mod machine;
 pub mod markdown;
 pub mod modules;
