@@ -108,7 +108,8 @@ pub(super) fn install(packages: &[&Package], permission: Permission) -> Result<(
 
 pub(super) fn apt_get(arguments: &[&str]) -> Result<()> {
     let status = Command::new("apt-get")
-        .args(["-q"])
+        // Another installation on the machine ends first: a new Debian updates itself.
+        .args(["-q", "-o", "DPkg::Lock::Timeout=600"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .status();
