@@ -42,6 +42,16 @@ fn extended_state(bed: Bed) -> Result<()> {
 }
 
 fn judge(running: &mut RunningMachine) -> Result<()> {
+    for _ in NAMES {
+        let ready = |e: &boot::events::Event| {
+            e.name() == "guest" && e.0["text"].as_str().is_some_and(|text| text.ends_with("ready"))
+        };
+        running.events.wait_for(LIMIT, "a kernel that is ready", ready)?;
+    }
+    for partition in NAMES {
+        let key = json!({"command": "type", "partition": partition, "bytes": "0a"});
+        running.events.command(ANSWER, key)?;
+    }
     let mut passed = Vec::new();
     while passed.len() < NAMES.len() {
         let verdict = |e: &boot::events::Event| {
