@@ -9,6 +9,7 @@
 
 mod area;
 mod check;
+pub mod local;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 use boot::bed::Bed;
+use boot::cluster::local::describe;
 use boot::cluster::{AreaReport, ClusterImages, create};
 use boot::events::Event;
 use boot::volume::VolumeAccess;
@@ -54,7 +55,7 @@ impl Site {
     fn start(&self, name: &str) -> Result<Play> {
         let text = format!(
             "pool.memory = \"8 MiB\"\nmachine.cpus = 1\n[cluster]\nname = \"{name}\"\nareas = \
-             [\"area.img\"]\n"
+             [\"area.img\"]\nlocal = \"{name}.img\"\n"
         );
         Play::of(&plan_machine(self.bed, name, &text, self.folder.path())?)
     }
@@ -95,6 +96,7 @@ fn nodes(play: &mut Play) -> Result<(BTreeSet<MemberRow>, u64)> {
 
 fn three_starts(bed: Bed) -> Result<()> {
     let site = Site::new(bed)?;
+    let blank = std::fs::read(site.area())?;
     let names = ["node-a", "node-b", "node-c"];
     let mut plays = names.iter().map(|name| site.start(name)).collect::<Result<Vec<_>>>()?;
     let slots = plays.iter_mut().map(|play| play.event("joined")?.number("slot"));
@@ -140,10 +142,20 @@ fn three_starts(bed: Bed) -> Result<()> {
     let swept = ClusterImages::open(&[site.area()], VolumeAccess::Write)?.sweep()?;
     ensure!((swept.kept, swept.quieted) == (1, 1), "{swept:?}");
 
-    let mut again = site.start("node-d")?;
+    // It knows its cluster, and the sweep has forgotten nothing.
+    let mut again = site.start("node-a")?;
+    again.event_with("local_copy", |e| e.0["state"] == "read")?;
     let joined = again.event("joined")?;
     ensure!(joined.number("members")? == 1, "{}", joined.0);
-    again.power_off()
+    again.power_off()?;
+    let kept = describe(&site.folder.path().join("node-a.img"))?;
+    ensure!(kept.contains("the local copy of node-a"), "{kept}");
+
+    std::fs::write(site.area(), blank)?;
+    let mut restored = site.start("node-a")?;
+    let refused = restored.event("cluster_foreign")?;
+    ensure!(refused.0["reason"] == "older than the local copy", "{}", refused.0);
+    restored.power_off()
 }
 
 fn stood_still(bed: Bed) -> Result<()> {

@@ -90,6 +90,9 @@ pub struct BedMachine {
     pub append: String,
     /// Images of virtio-blk disks, in order.
     pub disks: Vec<PathBuf>,
+    /// The file with the local copy of a cluster's state, a further disk; made when the machine
+    /// starts.
+    pub local: Option<PathBuf>,
     /// Images of further virtio-blk disks, which other machines may have at the same time: image
     /// stores, then cluster areas.
     pub shared: Vec<PathBuf>,
@@ -126,6 +129,7 @@ impl BedMachine {
             archive: ModuleArchive::default(),
             append: String::new(),
             disks: Vec::new(),
+            local: None,
             shared: Vec::new(),
             disk_bandwidth: None,
             medium: Medium::Usual,
@@ -142,6 +146,7 @@ impl BedMachine {
     pub fn apply(&mut self, plan: BootPlan) {
         self.archive = plan.archive;
         self.disks = plan.disks;
+        self.local = plan.local;
         self.shared = [plan.stores, plan.areas].concat();
         if self.bed == Bed::Nested {
             // Its Linux has copies of all disks.
@@ -160,6 +165,7 @@ impl BedMachine {
     pub fn start(&self) -> Result<RunningMachine> {
         let folder = RunFolder::new(&self.name)?;
         self.write_archive(folder.path())?;
+        self.local.as_deref().map_or(Ok(()), crate::cluster::local::prepare)?;
         match self.bed {
             Bed::Qemu | Bed::Kvm => qemu::start(self, folder),
             Bed::Bochs => bochs::start(self, folder),

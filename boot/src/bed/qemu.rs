@@ -105,7 +105,8 @@ fn arguments(machine: &BedMachine, folder: &Path, ports: [u16; 2]) -> Vec<String
         add(&["-chardev", &line, "-serial", &format!("chardev:{name}")]);
     }
     let shared = machine.shared.iter().map(|image| (image, ",share-rw=on"));
-    let disks = machine.disks.iter().map(|image| (image, "")).chain(shared);
+    let own = machine.disks.iter().chain(&machine.local).map(|image| (image, ""));
+    let disks = own.chain(shared);
     for (index, (image, sharing)) in disks.enumerate() {
         // `cache=none` bypasses the host's page cache, so the speed is the real disk's, and a FLUSH
         // is a real fdatasync.

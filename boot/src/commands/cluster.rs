@@ -1,6 +1,6 @@
 //! `tidepool cluster`: areas by which nodes that share disks know each other.
 
-use crate::cluster::{self, AreaReport, ClusterImages, name_of};
+use crate::cluster::{self, AreaReport, ClusterImages, local, name_of};
 use crate::config::duration;
 use crate::report::TextTable;
 use crate::volume::VolumeAccess;
@@ -30,10 +30,11 @@ pub enum ClusterAction {
         #[arg(long, value_parser = duration::parse, default_value = "8 s")]
         lease: Duration,
     },
-    /// Check every structure of a cluster's areas, and list its members; nodes may run meanwhile.
+    /// Check every structure of a cluster's areas, or show nodes' local copies, and list the
+    /// members; nodes may run meanwhile.
     /// The status is 0 only if all are sound
     Check {
-        /// All images of the cluster
+        /// All images of the cluster, or files with local copies
         #[arg(required = true)]
         images: Vec<PathBuf>,
     },
@@ -72,7 +73,15 @@ pub fn run(action: &ClusterAction) -> Result<ExitCode> {
 }
 
 fn check(paths: &[PathBuf]) -> Result<ExitCode> {
-    let images = ClusterImages::open(paths, VolumeAccess::Read)?;
+    let (locals, areas): (Vec<_>, Vec<_>) =
+        paths.iter().cloned().partition(|path| local::is_local(path));
+    for file in &locals {
+        print!("{}", local::describe(file)?);
+    }
+    if areas.is_empty() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let images = ClusterImages::open(&areas, VolumeAccess::Read)?;
     let superblock = *images.superblock();
     let report = AreaReport::of(&images)?;
     println!(

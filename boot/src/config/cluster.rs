@@ -1,9 +1,10 @@
-//! `[cluster]`: this node's name, and the images with the area by which nodes know each other.
+//! `[cluster]`: this node's name, the images with the area by which nodes know each other, and the
+//! file for what it knew last.
 
 use super::PagingDevice;
 use super::document::{ConfigError, Section};
 use crate::bed::kind::Bed;
-use crate::cluster::AreaFile;
+use crate::cluster::{AreaFile, local};
 use crate::volume::VolumeAccess;
 use kernel::block::MAX_DISKS;
 use kernel::config::is_valid_name;
@@ -16,6 +17,8 @@ pub(super) struct ClusterSection {
     pub(super) name: Option<String>,
     /// The images.
     pub(super) areas: Vec<PathBuf>,
+    /// The file with the local copy.
+    pub(super) local: Option<PathBuf>,
 }
 
 /// Reads the section.
@@ -26,19 +29,22 @@ pub(super) fn read(
     devices: &[PagingDevice],
 ) -> Result<ClusterSection, ConfigError> {
     let Some(section) = root.section("cluster")? else { return Ok(ClusterSection::default()) };
-    section.only(&["name", "areas"])?;
+    section.only(&["name", "areas", "local"])?;
     let name = section.text("name")?.map(str::to_owned);
     if name.as_deref().is_some_and(|name| !is_valid_name(name)) {
         return Err(section.error("name", "must be 1 to 31 letters, digits, - and _"));
     }
     let areas: Vec<_> = section.texts("areas")?.iter().map(|file| base.join(file)).collect();
-    if matches!(bed, Bed::Bochs | Bed::Nested) && !areas.is_empty() {
-        return Err(section.error("areas", "this bed shares no disks with other machines"));
+    let local = section.text("local")?.map(|file| base.join(file));
+    if matches!(bed, Bed::Bochs | Bed::Nested) {
+        let key = if areas.is_empty() { local.as_ref().map(|_| "local") } else { Some("areas") };
+        let refused = "this bed shares no disks with other machines";
+        key.map_or(Ok(()), |key| Err(section.error(key, refused)))?;
     }
     if !matches!(areas.len(), 0 | 1 | 3) {
         return Err(section.error("areas", "a cluster has one area or three"));
     }
-    if devices.len() + areas.len() > MAX_DISKS {
+    if devices.len() + areas.len() + usize::from(local.is_some()) > MAX_DISKS {
         let message = format!("the hypervisor drives {MAX_DISKS} disks at most");
         return Err(section.error("areas", &message));
     }
@@ -47,5 +53,8 @@ pub(super) fn read(
             .and_then(|file| file.superblock())
             .map_err(|error| section.error("areas", &format!("{error:#}")))?;
     }
-    Ok(ClusterSection { name, areas })
+    if let Some(file) = &local {
+        local::check_file(file).map_err(|error| section.error("local", &format!("{error:#}")))?;
+    }
+    Ok(ClusterSection { name, areas, local })
 }

@@ -61,6 +61,9 @@ pub struct BootPlan {
     pub stores: Vec<PathBuf>,
     /// Images with cluster areas, which other machines use too; their disks come after the others.
     pub areas: Vec<PathBuf>,
+    /// The file with the node's local copy of its cluster's state; its disk follows the paging
+    /// devices.
+    pub local: Option<PathBuf>,
     /// MiB of memory of the machine.
     pub machine_mib: u64,
     /// CPUs of the machine.
@@ -238,6 +241,7 @@ fn plan(name: &str, text: &str, base: &Path, bed: Bed) -> Result<(BootPlan, Vec<
             disks,
             stores,
             areas: cluster.areas,
+            local: cluster.local,
             machine_mib,
             cpus,
             cpu,

@@ -25,6 +25,9 @@ pub mod id;
 pub mod inherit;
 pub mod join;
 pub mod layout;
+pub mod local;
+#[cfg(test)]
+mod local_tests;
 pub mod node;
 pub mod proposal;
 pub mod round;

@@ -27,6 +27,8 @@ use crate::state::{ClusterState, VoidError};
 use crate::timing::ClusterTiming;
 use crate::watch::{Sighting, TurnTimes, Watch};
 
+#[cfg(test)]
+mod restored;
 mod turn;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -98,6 +100,13 @@ pub enum ClusterEvent {
     Fenced,
     /// The area or this machine is a copy.
     Foreign,
+    /// The area has forgotten decrees that this node knew: it is an old image.
+    Restored {
+        /// The last decree that the area knows.
+        known: u64,
+        /// The last decree in the local copy.
+        expected: u64,
+    },
 }
 
 /// A step that was done.
@@ -138,6 +147,10 @@ pub struct ClusterNode<S> {
     is_committed: bool,
     wants_to_leave: bool,
     random: u64,
+    /// The last decree that this node knew before this start.
+    expected: u64,
+    /// The last decree that a beat of this incarnation has announced.
+    announced: u64,
 }
 
 impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
@@ -174,7 +187,20 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
             is_committed: false,
             wants_to_leave: false,
             random: entropy,
+            expected: 0,
+            announced: 0,
         }
+    }
+
+    /// Expects an area that knows this decree, as an earlier start of this node did. An area that
+    /// does not was restored from an old image, and is not joined.
+    pub const fn expect_decree(&mut self, number: u64) {
+        self.expected = number;
+    }
+
+    /// Returns the last decree that a beat of this incarnation has announced; 0 before the first.
+    pub const fn announced(&self) -> u64 {
+        self.announced
     }
 
     /// Returns slot and incarnation; the slot counts once it is won.
@@ -309,7 +335,7 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
     pub fn done(&mut self, done: &StepDone<'_>, note: &mut impl FnMut(ClusterEvent)) {
         match self.phase {
             NodePhase::Join => self.joined_step(done, note),
-            NodePhase::CatchUp => self.caught_up(done),
+            NodePhase::CatchUp => self.caught_up(done, note),
             NodePhase::Learn(_) => self.learned(done, note),
             NodePhase::First(value) => {
                 let verdict = self.proposer.judge(done.reads, false);
@@ -371,11 +397,17 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
         }
     }
 
-    fn caught_up(&mut self, done: &StepDone<'_>) {
+    fn caught_up(&mut self, done: &StepDone<'_>, note: &mut impl FnMut(ClusterEvent)) {
         let sectors = done.reads.iter().flat_map(|read| read.chunks(SECTOR).enumerate());
         let beats =
             sectors.filter_map(|(slot, bytes)| Some((Beat::decode(bytes).ok()?.known, slot)));
-        self.phase = match beats.max() {
+        let last = beats.max();
+        let known = last.map_or(0, |(known, _)| known);
+        if known < self.expected {
+            self.phase = NodePhase::Gone;
+            return note(ClusterEvent::Restored { known, expected: self.expected });
+        }
+        self.phase = match last {
             Some((known, slot)) if known > self.state.number() => NodePhase::Learn(slot as u16),
             _ => NodePhase::First(Decree::Member(self.me())),
         };

@@ -30,6 +30,8 @@ pub enum SectorKind {
     Log,
     /// A copy of the state.
     State,
+    /// A node's local copy.
+    Local,
 }
 
 impl SectorKind {
@@ -39,6 +41,7 @@ impl SectorKind {
             Self::Beat => *b"TCBT",
             Self::Log => *b"TCLG",
             Self::State => *b"TCST",
+            Self::Local => *b"TCLC",
         }
     }
 }

@@ -107,6 +107,11 @@ pub struct ClusterState {
 }
 
 impl ClusterState {
+    /// Returns the number of bytes of a copy.
+    pub const fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Returns the state before the first decree; a copy has at most `limit` bytes.
     pub const fn new(limit: usize) -> Self {
         Self {

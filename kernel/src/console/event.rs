@@ -249,7 +249,11 @@ pub enum ConsoleEvent<'a> {
         decree: u64,
         used: u32,
         slots: u16,
+        /// Age of the local copy, where the answer is from there.
+        copy_age_ms: Option<u64>,
     },
+    /// What became of this node's local copy of its cluster's state.
+    LocalCopy { state: &'a str, decree: u64 },
     /// The lease in the cluster has ended, or goes on.
     Lease { state: &'a str },
     /// The cluster has fenced this node.

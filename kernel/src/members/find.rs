@@ -38,6 +38,11 @@ pub(super) fn trouble(place: &SpaceLocation, message: &str) {
     report(&ConsoleEvent::Error { place: &format!("{place}"), message });
 }
 
+/// Reports a problem with a whole disk.
+pub(super) fn trouble_of(disk: usize, message: &str) {
+    report(&ConsoleEvent::Error { place: &format!("paging device {disk}"), message });
+}
+
 fn foreign(cluster: u128, reason: &str) {
     report(&ConsoleEvent::ClusterForeign { cluster: name_of(cluster), reason });
 }

@@ -7,6 +7,7 @@
 //!           ── driver   the state machine's steps as requests, at real times
 //!           ── side     what this member is
 //!           ── roll     the members with their last beats
+//!           ── local    what this node knew last, on a disk of its own
 //!           ── tell     events, and the leases of the areas' disks
 //! ```
 //!
@@ -17,10 +18,12 @@
 mod area;
 mod driver;
 mod find;
+mod local;
 mod roll;
 mod side;
 mod tell;
 
+pub use local::LocalDevice;
 pub use roll::{RollRow, RollStatus};
 pub use side::MemberStanding;
 
@@ -41,6 +44,7 @@ use alloc::vec::Vec;
 use area::{AreaIo, ClusterArea};
 use cluster::beat::BeatDetails;
 use cluster::id::Incarnation;
+use cluster::local::LocalCopy;
 use cluster::node::ClusterNode;
 use cluster::watch::Sighting;
 use driver::{DriverParts, MemberDriver};
@@ -127,6 +131,7 @@ pub struct Members {
     name: [u8; 32],
     /// Paging spaces lie on the areas' disks.
     shares_disks: bool,
+    local: Option<&'static LocalDevice>,
     driver: RankedLock<Box<MemberDriver>, { rank::SCHEDULER }>,
 }
 
@@ -138,6 +143,7 @@ impl Members {
     /// That of `buffer`.
     pub fn new<E>(
         places: &[AreaPlace],
+        local: Option<&'static LocalDevice>,
         identity: &MemberIdentity,
         io: &'static AsyncIo,
         mut buffer: impl FnMut(usize) -> Result<DmaRegion, E>,
@@ -166,8 +172,11 @@ impl Members {
         let me = Incarnation(u128::from_be_bytes(identity.start.0));
         let entropy = identity.entropy;
         let io: &'static AreaIo = Box::leak(Box::new(AreaIo::new(io)));
+        let known = local.and_then(|local| local.decree_of(superblock.cluster));
+        let mut node = ClusterNode::new(me, layout, superblock.timing, limit, entropy, seen);
+        node.expect_decree(known.unwrap_or(0));
         let side = MemberSide {
-            node: ClusterNode::new(me, layout, superblock.timing, limit, entropy, seen),
+            node,
             roll: MemberRoll::new(),
             standing: MemberStanding::Joining,
             has_told_slots: false,
@@ -188,12 +197,17 @@ impl Members {
         name[..len].copy_from_slice(&identity.name.as_bytes()[..len]);
         let shares_disks = places.iter().any(|place| place.has_spaces);
         let driver = RankedLock::new(Box::new(driver));
-        Ok(Some(Box::leak(Box::new(Self { io, name, shares_disks, driver }))))
+        let local = local.filter(|_| known.is_some());
+        Ok(Some(Box::leak(Box::new(Self { io, name, shares_disks, local, driver }))))
     }
 
-    /// Goes on; called at every turn. Returns whether there is more to do at once.
-    pub fn poll(&self, now_ns: Ns, room: impl Fn() -> FreeRoom) -> bool {
+    /// Goes on; called at every turn. `unix_ns` is the time of day. Returns whether there is more
+    /// to do at once.
+    pub fn poll(&self, now_ns: Ns, unix_ns: u64, room: impl Fn() -> FreeRoom) -> bool {
         let turn = self.io.tasks.poll();
+        if let Some(local) = self.local {
+            local.poll();
+        }
         if let Some(mut driver) = self.driver.try_lock() {
             let reached = driver.side.reached();
             driver.poll(now_ns, || {
@@ -205,8 +219,30 @@ impl Members {
                     name: self.name,
                 }
             });
+            self.keep(&driver, now_ns, unix_ns);
         }
         turn.busy
+    }
+
+    /// Writes the local copy, if one is due.
+    fn keep(&self, driver: &MemberDriver, now_ns: Ns, unix_ns: u64) {
+        let (Some(local), side) = (self.local, &driver.side) else { return };
+        let (node, decree) = (&side.node, side.node.announced());
+        if decree == 0 || !node.is_member() {
+            return;
+        }
+        let copy = LocalCopy {
+            member: node.me(),
+            sequence: 0,
+            cluster: side.cluster,
+            decree,
+            written_ns: unix_ns,
+            is_member: true,
+            name: self.name,
+            used: node.state().used_slots() as u16,
+            slots: side.layout.slots(),
+        };
+        local.write(now_ns, copy, side.roll.rows(), node.state());
     }
 
     fn driver(&self) -> RankedGuard<'_, Box<MemberDriver>, { rank::SCHEDULER }> {

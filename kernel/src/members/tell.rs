@@ -30,6 +30,11 @@ pub(super) fn given_up(side: &MemberSide, step: JoinStep, area: u8) {
     }
 }
 
+/// Tells what became of the local copy.
+pub(super) fn local(state: &str, decree: u64) {
+    report(&ConsoleEvent::LocalCopy { state, decree });
+}
+
 /// Acts on a note of the state machine.
 pub(super) fn event(side: &mut MemberSide, event: ClusterEvent) {
     match event {
@@ -51,6 +56,15 @@ pub(super) fn event(side: &mut MemberSide, event: ClusterEvent) {
                 cluster: name_of(side.cluster),
                 reason: "own sector",
             });
+        }
+        ClusterEvent::Restored { known, expected } => {
+            let reason = "older than the local copy";
+            report(&ConsoleEvent::ClusterForeign { cluster: name_of(side.cluster), reason });
+            let message = format!(
+                "was restored from an old image: it knows decree {known}, and this node knew \
+                 {expected}; it is not joined"
+            );
+            report(&ConsoleEvent::Error { place: "cluster area", message: &message });
         }
         ClusterEvent::Won(_)
         | ClusterEvent::Burned(_)

@@ -23,7 +23,7 @@ use crate::config::{Config, EndAction};
 use crate::dump::vmcoreinfo;
 use crate::host::reaper::Reaper;
 use crate::host::{ConsoleChoice, Host, NodePager};
-use crate::members::{MemberIdentity, Members};
+use crate::members::{LocalDevice, MemberIdentity, Members};
 use crate::mm::flush::QuiescentStates;
 use crate::mm::frames::{FrameRegion, FrameStore, FrameTable};
 use crate::mm::layout::RamLayout;
@@ -97,7 +97,8 @@ pub fn node(
     let stores = stores(memory, spaces, io, node_uuid)?;
     let entropy = instr::random().unwrap_or(0) ^ node_uuid.halves().1;
     let identity = MemberIdentity::new(config.node_name.as_deref(), node_uuid, entropy);
-    let members = Members::new(spaces.areas(), &identity, io, |len| buffer(memory, len))?;
+    let local = LocalDevice::open(spaces.locals(), io, |len| buffer(memory, len))?;
+    let members = Members::new(spaces.areas(), local, &identity, io, |len| buffer(memory, len))?;
     let map = direct_map();
     let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces)?, *map));
     let frames = Arc::new(pool(memory, config)?);
@@ -150,7 +151,7 @@ pub fn node(
         unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns().as_u64()),
         ending: AtomicBool::new(config.at_end == EndAction::PowerOff),
     }));
-    Ok(Box::leak(Box::new(Node { host, members, registry })))
+    Ok(Box::leak(Box::new(Node { host, members, local, registry })))
 }
 
 /// Makes a name that no other start has, even on a clone of the machine or with a clock that counts

@@ -25,7 +25,7 @@ mod tests;
 
 use crate::addr::PAGE_SIZE;
 use crate::host::Host;
-use crate::members::{FreeRoom, Members};
+use crate::members::{FreeRoom, LocalDevice, Members};
 use crate::partition::shared::SharedPartition;
 use crate::partition_id::PartitionId;
 use crate::time::Ns;
@@ -39,6 +39,8 @@ pub struct Node {
     pub host: &'static Host,
     /// This node's part in a cluster, if its disks have an area.
     pub members: Option<&'static Members>,
+    /// The local copy of its cluster's state, if there is a disk for it.
+    pub local: Option<&'static LocalDevice>,
     /// The partitions. Those of the configuration have the first numbers, in its order.
     pub registry: Registry,
 }
@@ -57,7 +59,7 @@ impl Node {
     /// Goes on with the cluster; returns whether there is more to do at once.
     pub fn poll_members(&self, now_ns: Ns) -> bool {
         let Some(members) = self.members else { return false };
-        members.poll(now_ns, || {
+        members.poll(now_ns, self.host.unix_ns_at(now_ns), || {
             let free = u64::from(self.host.frames.free_count()) * PAGE_SIZE;
             FreeRoom { mib: (free >> 20) as u32, spaces: self.host.spaces.free_count() as u32 }
         })

@@ -54,7 +54,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 pub use claims::sleep;
-pub use discover::{AreaPlace, PagingDevice, SpaceLocation};
+pub use discover::{AreaPlace, LocalPlace, PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
 use reserve::SpaceTenants;
@@ -131,6 +131,7 @@ pub struct Spaces {
     has_devices: bool,
     spaces: Vec<Space>,
     areas: Vec<AreaPlace>,
+    locals: Vec<LocalPlace>,
     io: &'static AsyncIo,
     tasks: &'static Tasks,
     node: Uuid,
@@ -186,6 +187,7 @@ impl Spaces {
             stores: found.stores,
             has_devices,
             areas: found.areas,
+            locals: found.locals,
             devices,
             io,
             tasks,
@@ -287,6 +289,11 @@ impl Spaces {
     /// Returns the places for cluster areas on the disks.
     pub fn areas(&self) -> &[AreaPlace] {
         &self.areas
+    }
+
+    /// Returns the disks for local copies of a cluster's state.
+    pub fn locals(&self) -> &[LocalPlace] {
+        &self.locals
     }
 
     /// Returns the number of spaces that can be acquired.

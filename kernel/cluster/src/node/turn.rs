@@ -22,6 +22,7 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
             self.phase = NodePhase::Gone;
             return note(ClusterEvent::Foreign);
         }
+        self.announced = self.beat.known;
         self.want = found.want;
         if !found.is_suspected && (found.behind.is_none() || mutant!(ExtendBehind)) {
             let from =

@@ -56,6 +56,8 @@ pub(super) struct SimNode {
     pub(super) incarnation: Incarnation,
     paused_until: u64,
     pub(super) node: Option<Box<ClusterNode<[Sighting; SLOTS]>>>,
+    /// The last decree in its local copy.
+    known: u64,
     round: Option<Round>,
     round_id: u32,
     wake: u32,
@@ -114,6 +116,7 @@ impl World {
                 incarnation: Incarnation(0),
                 paused_until: 0,
                 node: None,
+                known: 0,
                 round: None,
                 round_id: 0,
                 wake: 0,
@@ -212,7 +215,9 @@ impl World {
         let it = &mut self.nodes[number];
         it.life += 1;
         it.incarnation = Incarnation(self.starts);
-        let node = ClusterNode::new(
+        let announced = it.node.as_ref().map_or(0, |node| node.announced());
+        it.known = it.known.max(announced);
+        let mut node = ClusterNode::new(
             it.incarnation,
             layout(),
             TIMING,
@@ -220,6 +225,7 @@ impl World {
             entropy,
             [Sighting::NEVER; SLOTS],
         );
+        node.expect_decree(it.known);
         it.node = Some(Box::new(node));
         (it.round, it.pending, it.paused_until) = (None, None, 0);
         it.round_id += 1;
@@ -544,6 +550,7 @@ impl World {
             }
             ClusterEvent::Fenced => "found itself fenced",
             ClusterEvent::Foreign => panic!("a sector differs from what its only writer wrote"),
+            ClusterEvent::Restored { .. } => panic!("the area has forgotten what a beat announced"),
         };
         self.tally(what);
     }

@@ -1,13 +1,15 @@
 //! `nodes` and `fence confirm`: the cluster as this node sees it.
 
 use crate::arch::time;
-use crate::console::event::ConsoleEvent;
+use crate::console::event::{ConsoleEvent, MemberReport};
 use crate::console::output::print_text;
 use crate::console::report;
-use crate::members::{Members, RollRow};
+use crate::members::{LocalDevice, Members, RollStatus};
 use crate::node::Node;
+use crate::space::Uuid;
 use alloc::format;
 use alloc::string::String;
+use cluster::local::{LocalRow, LocalStatus};
 
 const NONE: &str = "there is no cluster area on this node's disks";
 
@@ -16,7 +18,17 @@ const NONE: &str = "there is no cluster area on this node's disks";
 /// # Errors
 /// A text for the operator.
 pub(super) fn show(node: &Node, program: Option<u64>) -> Result<(), String> {
-    let members = node.members.ok_or(NONE)?;
+    let members = match node.members {
+        Some(members) if members.view().decree > 0 => members,
+        other => {
+            let is_shown = node.local.is_some_and(|local| show_copy(node, local, program));
+            match other {
+                _ if is_shown => return Ok(()),
+                Some(members) => members,
+                None => return Err(NONE.into()),
+            }
+        }
+    };
     let view = members.view();
     match program {
         Some(id) => report(&ConsoleEvent::Cluster {
@@ -27,6 +39,7 @@ pub(super) fn show(node: &Node, program: Option<u64>) -> Result<(), String> {
             decree: view.decree,
             used: view.used,
             slots: view.slots,
+            copy_age_ms: None,
         }),
         None => print_text(format_args!(
             "cluster {}: this node is {}, last decree {}, {} of {} slots were used\n",
@@ -44,14 +57,13 @@ pub(super) fn show(node: &Node, program: Option<u64>) -> Result<(), String> {
     for row in members.rows() {
         match program {
             Some(id) => report(&ConsoleEvent::Member(row.report(Some(id), now))),
-            None => line(&row),
+            None => line(&row.report(None, now)),
         }
     }
     Ok(())
 }
 
-fn line(row: &RollRow) {
-    let told = row.report(None, time::now_ns());
+fn line(told: &MemberReport<'_>) {
     let name = if told.node.is_empty() { "?" } else { told.node };
     let own = if told.own { ", this node" } else { "" };
     print_text(format_args!("{name}  {}, slot {}{own}", told.state, told.slot));
@@ -65,6 +77,69 @@ fn line(row: &RollRow) {
         ));
     }
     print_text(format_args!("; {}\n", told.incarnation));
+}
+
+/// Shows what this node knew last; returns whether there is a copy.
+fn show_copy(node: &Node, local: &LocalDevice, program: Option<u64>) -> bool {
+    let mut is_shown = false;
+    let unix_ns = node.host.unix_ns();
+    local.show(|copy, rows| {
+        is_shown = true;
+        let age_ms = unix_ns.saturating_sub(copy.written_ns) / 1_000_000;
+        let cluster = Uuid(copy.cluster.to_be_bytes());
+        match program {
+            Some(id) => report(&ConsoleEvent::Cluster {
+                id,
+                cluster,
+                state: "out",
+                slot: None,
+                decree: copy.decree,
+                used: copy.used.into(),
+                slots: copy.slots,
+                copy_age_ms: Some(age_ms),
+            }),
+            None => print_text(format_args!(
+                "cluster {cluster}: this node is no member now; as it was {} s ago: decree {}, {} \
+                 of {} slots were used\n",
+                age_ms / 1000,
+                copy.decree,
+                copy.used,
+                copy.slots
+            )),
+        }
+        for row in rows {
+            show_row(&row, age_ms, program);
+        }
+    });
+    is_shown
+}
+
+/// Shows a member of the local copy, which has this age.
+fn show_row(row: &LocalRow, copy_age_ms: u64, program: Option<u64>) {
+    let beat = row.beat;
+    let told = MemberReport {
+        id: program,
+        node: row.text(),
+        slot: row.id.slot,
+        incarnation: Uuid(row.id.incarnation.0.to_be_bytes()),
+        state: match row.status {
+            LocalStatus::Up => RollStatus::Up,
+            LocalStatus::Leaving => RollStatus::Leaving,
+            LocalStatus::Fenced => RollStatus::Fenced,
+            LocalStatus::Quiet => RollStatus::Quiet,
+        }
+        .as_str(),
+        own: row.is_own,
+        age_ms: beat.map(|beat| beat.age_ms + copy_age_ms),
+        decree: beat.map(|beat| beat.decree),
+        free_mib: beat.map_or(0, |beat| beat.free_mib),
+        free_spaces: beat.map_or(0, |beat| beat.free_spaces),
+        areas: 0,
+    };
+    match program {
+        Some(_) => report(&ConsoleEvent::Member(told)),
+        None => line(&told),
+    }
 }
 
 /// Takes the operator's word that a fenced member's machine is off.

@@ -20,7 +20,7 @@ const STATE: u32 = 4096;
 /// Step of the clock.
 const STEP_NS: Ns = Ns::from_ms(10);
 
-fn superblock(cluster: u128) -> Superblock {
+pub(super) fn superblock(cluster: u128) -> Superblock {
     Superblock {
         features_optional: 0,
         cluster,
@@ -38,7 +38,7 @@ fn layout() -> AreaLayout {
 }
 
 /// Makes a disk that is an area.
-fn disk(superblock: &Superblock) -> CommonBytes {
+pub(super) fn disk(superblock: &Superblock) -> CommonBytes {
     let mut bytes = vec![0; layout().len() as usize];
     for copy in bytes[..8192].chunks_mut(4096) {
         copy.copy_from_slice(&superblock.encode());
@@ -52,13 +52,13 @@ fn beat(bytes: &CommonBytes, slot: u16) -> Beat {
 }
 
 /// A node, and its ports.
-struct Member {
-    machine: SimMachine,
-    ports: Vec<&'static AreaPort>,
+pub(super) struct Member {
+    pub(super) machine: SimMachine,
+    pub(super) ports: Vec<&'static AreaPort>,
 }
 
 impl Member {
-    fn start(disks: &[&CommonBytes], seed: u64) -> Self {
+    pub(super) fn start(disks: &[&CommonBytes], seed: u64) -> Self {
         let ports = (0..).zip(disks).map(|(n, bytes)| AreaPort::new(n, bytes)).collect();
         Self::on(ports, seed)
     }
@@ -71,7 +71,7 @@ impl Member {
         Self { machine, ports }
     }
 
-    fn members(&self) -> &'static Members {
+    pub(super) fn members(&self) -> &'static Members {
         self.machine.node.members.expect("an area on the disk")
     }
 
@@ -85,11 +85,11 @@ impl Member {
         self.machine.listen();
     }
 
-    fn told(&self, start: &str) -> Vec<&String> {
+    pub(super) fn told(&self, start: &str) -> Vec<&String> {
         self.machine.told.iter().filter(|event| event.starts_with(start)).collect()
     }
 
-    fn standing(&self) -> MemberStanding {
+    pub(super) fn standing(&self) -> MemberStanding {
         self.members().view().standing
     }
 
@@ -102,7 +102,11 @@ impl Member {
 ///
 /// # Panics
 /// If that takes more than `limit_s` seconds.
-fn run(nodes: &mut [&mut Member], limit_s: u64, ready: impl Fn(&[&mut Member]) -> bool) -> Ns {
+pub(super) fn run(
+    nodes: &mut [&mut Member],
+    limit_s: u64,
+    ready: impl Fn(&[&mut Member]) -> bool,
+) -> Ns {
     let start = nodes.iter().map(|node| node.machine.now_ns).max().expect("a node");
     let mut now = start;
     while !ready(nodes) {
@@ -117,12 +121,12 @@ fn run(nodes: &mut [&mut Member], limit_s: u64, ready: impl Fn(&[&mut Member]) -
     now - start
 }
 
-fn pass(nodes: &mut [&mut Member], seconds: u64) {
+pub(super) fn pass(nodes: &mut [&mut Member], seconds: u64) {
     let end = nodes[0].machine.now_ns + Ns::from_secs(seconds);
     run(nodes, seconds + 1, |nodes| nodes[0].machine.now_ns >= end);
 }
 
-fn all_up(nodes: &[&mut Member], count: usize) -> bool {
+pub(super) fn all_up(nodes: &[&mut Member], count: usize) -> bool {
     let is_up = |node: &&mut Member| {
         let rows = node.members().rows();
         let is_seen = |row: &RollRow| row.status == RollStatus::Up && row.beat.is_some();

@@ -13,6 +13,7 @@ use crate::config::PartitionConfig;
 use crate::console::fake as events;
 use crate::host::reaper::Reaper;
 use crate::host::{ConsoleChoice, Host};
+use crate::members::LocalDevice;
 use crate::members::{MemberIdentity, Members};
 use crate::mm::fake::FakeRam;
 use crate::mm::flush::QuiescentStates;
@@ -177,11 +178,15 @@ impl SimMachine {
             registry.claim(&shared).expect("a slot");
         }
         let identity = MemberIdentity::new(None, Uuid::from_entropy(uuid_seed, 7), uuid_seed);
-        let members = Members::new(spaces.areas(), &identity, io, |len| {
+        let local = LocalDevice::open(spaces.locals(), io, |len| {
+            Ok::<_, core::convert::Infallible>(region(len / 4096))
+        });
+        let Ok(local) = local;
+        let members = Members::new(spaces.areas(), local, &identity, io, |len| {
             Ok::<_, core::convert::Infallible>(region(len / 4096))
         });
         let Ok(members) = members;
-        let node = leak(Node { host, members, registry });
+        let node = leak(Node { host, members, local, registry });
         Self { node, disks: Vec::new(), now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 

@@ -26,6 +26,7 @@ mod guest;
 mod image;
 mod late_writes;
 mod life;
+mod local_copy;
 mod machine;
 mod power_cuts;
 mod windows;

@@ -21,13 +21,15 @@ use crate::storage::disk::NodeDisk;
 use crate::sync::{RankedLock, rank};
 use crate::time::Ns;
 use alloc::format;
-use alloc::vec;
 use alloc::vec::Vec;
 use cluster::layout::SUPERBLOCK;
+use cluster::local::{LOCAL_BYTES, LOCAL_MAGIC};
 use cluster::superblock::MAGIC;
 
 /// Time-out for a driver; the driver itself gives up earlier.
 const TIMEOUT_NS: Ns = Ns::from_secs(60);
+/// Bytes that are read at a time.
+const PIECE: usize = 4096;
 
 /// Location of a space, or of an image store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,20 +63,32 @@ pub struct AreaPlace {
     pub has_spaces: bool,
 }
 
+/// A disk for this node's local copy of its cluster's state.
+pub struct LocalPlace {
+    /// The disk's number.
+    pub number: usize,
+    /// The disk.
+    pub disk: &'static NodeDisk,
+    /// Its first [`LOCAL_BYTES`] bytes; empty if they cannot be read.
+    pub bytes: Vec<u8>,
+}
+
 /// The contents of all disks, as far as they are ours.
 #[derive(Default)]
 pub(super) struct FoundPlaces {
     pub spaces: Vec<SpaceLocation>,
     pub stores: Vec<SpaceLocation>,
     pub areas: Vec<AreaPlace>,
+    pub locals: Vec<LocalPlace>,
 }
 
 impl FoundPlaces {
-    /// Returns whether a disk has image stores or cluster areas, and no space.
+    /// Returns whether a disk has image stores, cluster areas or a local copy, and no space.
     pub(super) fn is_for_others(&self, disk: usize) -> bool {
         let is_on = |place: &SpaceLocation| place.disk == disk;
         let has_others =
             self.stores.iter().any(is_on) || self.areas.iter().any(|area| is_on(&area.place));
+        let has_others = has_others || self.locals.iter().any(|local| local.number == disk);
         has_others && !self.spaces.iter().any(is_on)
     }
 }
@@ -149,15 +163,24 @@ impl PagingDevice {
 
     /// Reads both superblocks of a cluster area; empty if they cannot be read.
     fn area_head(&self, area: SpaceArea) -> Vec<u8> {
-        let mut head = vec![0; 2 * SUPERBLOCK];
-        let Some(sectors) = area.locate(0, head.len() as u64) else { return Vec::new() };
+        self.first_bytes(area, 2 * SUPERBLOCK)
+    }
+
+    /// Reads the first bytes of an area; nothing if that fails.
+    fn first_bytes(&self, area: SpaceArea, len: usize) -> Vec<u8> {
+        let Some(sectors) = area.locate(0, len as u64) else { return Vec::new() };
+        let Ok(mut bytes) = heap::zeroed(len) else { return Vec::new() };
         let Some(buffer) = self.take_buffer(QueueLane::Common) else { return Vec::new() };
         let disk = BlockingDisk::new(self.disk, time::now_ns, TIMEOUT_NS);
-        let result = read(&disk, sectors.first, &buffer, &mut head);
+        let mut pieces = (sectors.first..).step_by(PIECE / SECTOR_SIZE as usize);
+        let result = bytes.chunks_mut(PIECE).try_for_each(|piece| {
+            let sector = pieces.next().unwrap_or(u64::MAX);
+            read(&disk, sector, &buffer, piece)
+        });
         if result != Err(BlockingError::Stuck) {
             self.give_buffer(QueueLane::Common, buffer);
         }
-        if result.is_ok() { head } else { Vec::new() }
+        if result.is_ok() { bytes } else { Vec::new() }
     }
 
     fn table(&self) -> Result<(GptFinding, bool), DiskError> {
@@ -227,8 +250,8 @@ pub(super) fn places(devices: &[PagingDevice]) -> FoundPlaces {
     found
 }
 
-/// Looks at a disk without a partition table: a store or a cluster area if it begins as one, else a
-/// space.
+/// Looks at a disk without a partition table: a store, a cluster area or a local copy if it begins
+/// as one, else a space.
 fn whole(disk: usize, device: &PagingDevice, is_store: bool, found: &mut FoundPlaces) {
     let area = SpaceArea::whole(device.disk.info().capacity);
     let place = SpaceLocation { disk, number: 0, area };
@@ -237,7 +260,10 @@ fn whole(disk: usize, device: &PagingDevice, is_store: bool, found: &mut FoundPl
     }
     let head = device.area_head(area);
     let is_area = head.chunks(SUPERBLOCK).any(|copy| copy.starts_with(MAGIC));
-    if is_area {
+    if head.starts_with(LOCAL_MAGIC) {
+        let bytes = device.first_bytes(area, LOCAL_BYTES as usize);
+        found.locals.push(LocalPlace { number: disk, disk: device.disk, bytes });
+    } else if is_area {
         found.areas.push(AreaPlace { place, disk: device.disk, head, has_spaces: false });
     } else {
         found.spaces.push(place);
