@@ -12,6 +12,7 @@
 
 mod app;
 mod area;
+mod growth;
 mod mutants;
 mod random;
 mod truth;
