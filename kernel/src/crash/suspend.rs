@@ -2,6 +2,7 @@
 //! whole dump with the state of the machine among its notes.
 //!
 //! ```text
+//!   pre-copy: dirty pages are written while the guest runs
 //!   begin ─> image ─> sweep ─> notes, checksums, bitmap, header ─> flush ─> SUSPENDED ─> flush ─> Suspended
 //!              │        │        │                                            │
 //!              │        └────────┴─ the disk refuses ─> ACTIVE once more ─> GoesOn
@@ -13,6 +14,7 @@
 //! of that record fails, the record may be on the disk nevertheless: the partition goes on only
 //! after ACTIVE was written over it.
 
+pub mod precopy;
 mod writer;
 
 use super::dumps::note_of_history;
@@ -35,6 +37,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use core::sync::atomic::{AtomicU8, Ordering};
+use precopy::PrecopyProgress;
 use writer::SuspensionWriter;
 
 /// Leaves that the sweep visits in one turn.
@@ -92,6 +95,8 @@ pub struct SuspensionOrder {
     pub machine: Vec<u8>,
     /// The page that holds the VMCOREINFO note, according to the guest.
     pub note_page: Option<PageIndex>,
+    /// What was written before the vCPU stopped.
+    pub precopied: Option<Arc<PrecopyProgress>>,
 }
 
 /// Begins a suspension in O(1): the memory becomes an image; a task does all the rest. The runner
@@ -117,7 +122,6 @@ pub fn begin(
         paged_before,
         progress: progress.clone(),
     };
-    job.announce_progress(u64::from(counts.resident + counts.going_out + counts.coming_in));
     host.tasks.start(job.run());
     progress
 }
@@ -173,6 +177,7 @@ impl SuspensionJob {
     }
 
     async fn suspend(&self) -> Result<(DrainProgress, u64), SuspensionError> {
+        self.announce_start().await;
         let last = self.sweep().await;
         if let Some(error) = last.failed {
             return Err(error.into());
@@ -182,6 +187,24 @@ impl SuspensionJob {
         let seal = writer.tables().await?;
         writer.seal(seal).await.map_err(SuspensionError::Record)?;
         Ok((last, writer.written()))
+    }
+
+    /// Tells how many pages are left to write, and how long that will probably take.
+    async fn announce_start(&self) {
+        let image = self.drain.image();
+        let mut dirty = 0;
+        for first in (0..image.layout().pages()).step_by(VISITS as usize) {
+            dirty += u64::from(self.host.pager.dirty_pages(image, first, VISITS));
+            task::yield_now().await;
+        }
+        let counts = image.counts();
+        report(&ConsoleEvent::Suspending {
+            partition: &self.order.name,
+            incarnation: self.order.incarnation,
+            remaining: u64::from(counts.resident + counts.going_out + counts.coming_in),
+            dirty: Some(dirty),
+            expected_pause_ns: self.order.precopied.as_ref().and_then(|p| p.expected_ns(dirty)),
+        });
     }
 
     /// Drains the image until every page is final, or the disk refuses writes for good.
@@ -237,7 +260,13 @@ impl SuspensionJob {
 
     fn announce_progress(&self, remaining: u64) {
         let (partition, incarnation) = (&*self.order.name, self.order.incarnation);
-        report(&ConsoleEvent::Suspending { partition, incarnation, remaining });
+        report(&ConsoleEvent::Suspending {
+            partition,
+            incarnation,
+            remaining,
+            dirty: None,
+            expected_pause_ns: None,
+        });
     }
 
     fn announce(&self, last: &DrainProgress, metadata_bytes: u64) {
@@ -260,6 +289,7 @@ impl SuspensionJob {
             pages_clean: last.clean,
             pages_zero: last.zero,
             pages_paged_before: self.paged_before,
+            pages_precopied: self.order.precopied.as_ref().map_or(0, |p| p.pages()),
             bytes: last.written * PAGE_SIZE + metadata_bytes,
             pause_ns: time::now_ns().saturating_sub(self.order.at_ns).as_u64(),
         });

@@ -7,6 +7,7 @@ mod ends;
 mod guest;
 mod operator;
 mod panic;
+mod precopy;
 mod start;
 mod stop;
 mod stored;
