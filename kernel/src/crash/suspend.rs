@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   pre-copy: dirty pages are written while the guest runs
-//!   begin ─> image ─> sweep ─> notes, checksums, bitmap, header ─> flush ─> SUSPENDED ─> flush ─> Suspended
+//!   begin ─> image ─> sweep ─> checksums, bitmap, notes, header ─> flush ─> SUSPENDED ─> flush ─> Suspended
 //!              │        │        │                                            │
 //!              │        └────────┴─ the disk refuses ─> ACTIVE once more ─> GoesOn
 //!              └ frames come free all the time                            └ refused, too ─> Unknown
@@ -24,6 +24,7 @@ use crate::block::DiskError;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::host::Host;
+use crate::host::regions::read_all;
 use crate::log::history::{self, HistoryKind};
 use crate::mm::object::MemoryObject;
 use crate::paging::{DrainProgress, ImageDrain};
@@ -177,6 +178,10 @@ impl SuspensionJob {
     }
 
     async fn suspend(&self) -> Result<(DrainProgress, u64), SuspensionError> {
+        read_all(self.drain.image()).await;
+        if let Some(page) = self.drain.image().first_lost() {
+            return Err(SuspensionError::PageLost(page));
+        }
         self.announce_start().await;
         let last = self.sweep().await;
         if let Some(error) = last.failed {

@@ -20,5 +20,6 @@ pub mod kernel_note;
 pub mod notes;
 pub mod selected;
 pub mod state_note;
+pub mod table_sums;
 pub mod vmcoreinfo;
 pub mod window;

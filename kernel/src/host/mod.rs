@@ -12,6 +12,7 @@
 //! no partition: it has only their numbers.
 
 pub mod reaper;
+pub mod regions;
 
 use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, percpu, time};

@@ -8,6 +8,7 @@ mod guest;
 mod operator;
 mod panic;
 mod precopy;
+mod regions;
 mod start;
 mod stop;
 mod stored;

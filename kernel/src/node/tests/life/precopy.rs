@@ -6,17 +6,17 @@ use crate::node::tests::machine::number;
 use GuestStep::*;
 
 /// Bytes of the partition's memory: more than is suspended at once.
-const LARGE: u64 = 12 << 20;
+pub(super) const LARGE: u64 = 12 << 20;
 /// Pages that the guest dirties.
-const DIRTY: u64 = 2_000;
+pub(super) const DIRTY: u64 = 2_000;
 /// Where its free pages begin.
 const FIRST: u64 = 0x30_0000;
 
-fn large() -> PartitionConfig {
+pub(super) fn large() -> PartitionConfig {
     PartitionConfig { memory_bytes: LARGE, ..config("p") }
 }
 
-fn place(n: u64) -> Gpa {
+pub(super) fn place(n: u64) -> Gpa {
     Gpa::new(FIRST + n * PAGE_SIZE)
 }
 
@@ -25,7 +25,7 @@ fn dirty() -> Vec<GuestStep> {
 }
 
 /// A partition whose guest has dirtied its pages, on disks of this speed in bytes a second.
-fn begun(speed: Option<u64>) -> Life {
+pub(super) fn begun(speed: Option<u64>) -> Life {
     let disks = vec![vec![0; LARGE as usize + (2 << 20)]; 2];
     let script = GuestScript::of(&[&dirty()]);
     let mut life = Life::over(&disks, 4_000, &[(large(), &script)]);
@@ -34,15 +34,15 @@ fn begun(speed: Option<u64>) -> Life {
     life
 }
 
-fn check(life: &mut Life, changed: u64) {
+pub(super) fn check(life: &mut Life, changed: u64) {
     life.scripts[0].go_on(&(0..DIRTY).map(|n| Read(place(n))).collect::<Vec<_>>());
-    life.finish();
+    life.until("the reads", |life| life.scripts[0].is_done().then_some(()));
     let words = life.record().values;
     let right: Vec<_> = (0..DIRTY).map(|n| 1_000 + n + if n < changed { 7 } else { 0 }).collect();
     assert_eq!(words[words.len() - DIRTY as usize..], right);
 }
 
-fn resume(life: &mut Life) {
+pub(super) fn resume(life: &mut Life) {
     life.reach(LifecycleView::Suspended);
     life.machine.disks.iter().for_each(|disk| disk.state().speed = None);
     assert_eq!(life.command("resume p"), "");
