@@ -15,6 +15,7 @@
 //! after ACTIVE was written over it.
 
 pub mod precopy;
+mod survey;
 mod writer;
 
 use super::dumps::note_of_history;
@@ -182,34 +183,16 @@ impl SuspensionJob {
         if let Some(page) = self.drain.image().first_lost() {
             return Err(SuspensionError::PageLost(page));
         }
-        self.announce_start().await;
+        let hot = self.survey().await;
         let last = self.sweep().await;
         if let Some(error) = last.failed {
             return Err(error.into());
         }
-        let mut writer = SuspensionWriter::new(self)?;
+        let mut writer = SuspensionWriter::new(self, hot)?;
         writer.refuse_lost_pages().await?;
         let seal = writer.tables().await?;
         writer.seal(seal).await.map_err(SuspensionError::Record)?;
         Ok((last, writer.written()))
-    }
-
-    /// Tells how many pages are left to write, and how long that will probably take.
-    async fn announce_start(&self) {
-        let image = self.drain.image();
-        let mut dirty = 0;
-        for first in (0..image.layout().pages()).step_by(VISITS as usize) {
-            dirty += u64::from(self.host.pager.dirty_pages(image, first, VISITS));
-            task::yield_now().await;
-        }
-        let counts = image.counts();
-        report(&ConsoleEvent::Suspending {
-            partition: &self.order.name,
-            incarnation: self.order.incarnation,
-            remaining: u64::from(counts.resident + counts.going_out + counts.coming_in),
-            dirty: Some(dirty),
-            expected_pause_ns: self.order.precopied.as_ref().and_then(|p| p.expected_ns(dirty)),
-        });
     }
 
     /// Drains the image until every page is final, or the disk refuses writes for good.

@@ -16,6 +16,7 @@ pub mod bound;
 pub mod describe;
 pub mod elf;
 pub mod history_note;
+pub mod hot_list;
 pub mod kernel_note;
 pub mod notes;
 pub mod selected;

@@ -6,7 +6,7 @@
 //! | `TIDEPOOL` | 0x54500002 | of the vCPU | registers, events, extended state, clock of the vCPU |
 //! | `TIDEPOOL` | 0x54500003 | of vCPUs | a part for each device |
 //! | `TIDEPOOL` | 0x54500004 | 0 | back end, CPUID |
-//! | `TIDEPOOL` | 0x54500005 | 0 | checksums of the tables |
+//! | `TIDEPOOL` | 0x54500005 | 0 | checksums of the tables, last used pages |
 //!
 //! ```text
 //!   descriptor   version 1 │ 0  │ number │ part │ part │ ...
@@ -77,11 +77,12 @@ pub enum StatePart {
     Backend = 32,
     Cpuid = 33,
     TableSums = 48,
+    HotPages = 49,
 }
 
 impl StatePart {
     /// All parts.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Registers,
         Self::Events,
         Self::Extended,
@@ -99,6 +100,7 @@ impl StatePart {
         Self::Backend,
         Self::Cpuid,
         Self::TableSums,
+        Self::HotPages,
     ];
 
     /// Returns the name for people.
@@ -121,6 +123,7 @@ impl StatePart {
             Self::Backend => "back end",
             Self::Cpuid => "CPUID",
             Self::TableSums => "checksums of the tables",
+            Self::HotPages => "list of used pages",
         }
     }
 }
@@ -569,7 +572,7 @@ mod tests {
     fn numbers_and_names_are_each_parts_own() {
         let mut numbers = StatePart::ALL.map(|part| part as u16);
         numbers.sort_unstable();
-        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]) && numbers[16] < REQUIRED);
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]) && numbers[17] < REQUIRED);
         let mut names = StatePart::ALL.map(StatePart::name);
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));

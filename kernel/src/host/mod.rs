@@ -11,6 +11,7 @@
 //! Everything here lives as long as the machine runs, so references are `'static`. The host knows
 //! no partition: it has only their numbers.
 
+pub mod prefetch;
 pub mod reaper;
 pub mod regions;
 

@@ -117,17 +117,4 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         budget.visits = budget.visits.saturating_sub((at - start).max(1));
         pass.next = at;
     }
-
-    /// Returns how many of the pages `first..first + count` have to be written before they can
-    /// leave. Only for an object whose vCPU has stopped.
-    pub fn dirty_pages(&self, object: &MemoryObject, first: u32, count: u32) -> u32 {
-        let end = object.layout().pages().min(first.saturating_add(count));
-        let is_dirty = |leaf| match leaf {
-            LeafState::Present(PageMapping { dirty: true, hfn, .. }) => {
-                !self.env.memory.is_zero(hfn)
-            }
-            _ => false,
-        };
-        object.pages(first..end).filter(|page| is_dirty(page.leaf())).count() as u32
-    }
 }

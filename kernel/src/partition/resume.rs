@@ -20,9 +20,11 @@ use super::saved::{ResumeHost, SavedMachine, SavedMachineError};
 use crate::arch::heap::{self, HeapError};
 use crate::arch::{fpu, instr, time};
 use crate::block::DiskError;
+use crate::dump::hot_list::HotList;
 use crate::dump::state_note::{StateError, StateNote, StateNoteKind, StatePart};
 use crate::dump::table_sums::TableSums;
 use crate::host::Host;
+use crate::host::prefetch;
 use crate::host::regions::RegionReader;
 use crate::mm::crc::crc32c;
 use crate::mm::layout::RamLayout;
@@ -160,7 +162,7 @@ impl ResumeJob {
         let (contents, seal) = self.check_record(&record)?;
         let notes = self.notes(&record, &contents, seal).await?;
         let machine = self.machine(&notes)?;
-        let sums = table_sums(&notes, &contents.layout)?;
+        let (sums, hot) = memory_note(&notes, &contents.layout)?;
         let paged = sums.blocks();
         // The tables themselves are made as the guest needs them.
         let tables = self.host.tables.total() - self.host.tables.used_count();
@@ -176,7 +178,10 @@ impl ResumeJob {
             Err(error) => Err(error),
         };
         match made {
-            Ok(reader) => self.host.tasks.start(reader.run()),
+            Ok(reader) => {
+                self.host.tasks.start(reader.run());
+                self.host.tasks.start(prefetch::run(self.host, object.clone(), hot));
+            }
             Err(error) => {
                 let _ = self.host.reaper.reap(object);
                 return Err(error);
@@ -259,13 +264,13 @@ impl ResumeJob {
     }
 }
 
-/// Reads the checksums of the tables.
-fn table_sums(notes: &[u8], layout: &SpaceLayout) -> Result<TableSums, ResumeError> {
+/// Reads the checksums of the tables, and the list of the pages that were used last.
+fn memory_note(notes: &[u8], layout: &SpaceLayout) -> Result<(TableSums, HotList), ResumeError> {
     let read = || {
         let note = StateNote::all(notes, StateNoteKind::Memory).next();
-        let note = note.ok_or(StateError::Missing(StatePart::TableSums.name()))?;
-        TableSums::read(&StateNote::read(note)?, layout)
+        let note = StateNote::read(note.ok_or(StateError::Missing(StatePart::TableSums.name()))?)?;
+        Ok((TableSums::read(&note, layout)?, HotList::read(&note)?))
     };
-    let sums = read().map_err(|error| ResumeError::Machine(error.into()))?;
-    sums.ok_or(ResumeError::NoHeap)
+    let (sums, hot) = read().map_err(|error: StateError| ResumeError::Machine(error.into()))?;
+    Ok((sums.ok_or(ResumeError::NoHeap)?, hot))
 }

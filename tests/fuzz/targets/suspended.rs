@@ -4,6 +4,7 @@
 #![no_main]
 
 use fuzz::Input;
+use kernel::dump::hot_list::HotList;
 use kernel::dump::state_note::{StateNote, StateNoteKind, StatePart, StateWriter};
 use kernel::dump::table_sums::{DumpTable, TableSums};
 use kernel::mm::layout::RamLayout;
@@ -103,11 +104,13 @@ fn sums(bytes: &[u8]) {
     let mut out = StateWriter::default();
     out.note(StateNoteKind::Memory, 0, |note| {
         note.part(StatePart::TableSums, 1, |part| part.bytes(bytes));
+        note.part(StatePart::HotPages, 1, |part| part.bytes(bytes));
     });
     let notes = out.finish().expect("a heap");
     for notes in [&*notes, bytes] {
         let note = StateNote::all(notes, StateNoteKind::Memory).next();
         let Some(Ok(note)) = note.map(StateNote::read) else { continue };
+        assert!(HotList::read(&note).map_or(0, |list| list.windows().count()) <= bytes.len() / 6);
         let Ok(Some(sums)) = TableSums::read(&note, &layout) else { continue };
         assert!(sums.blocks() <= PAGES.into());
         for at in 0..u64::from(PAGES) * 4 {

@@ -10,6 +10,7 @@ use crate::crash::dumps::pages::ImagePages;
 use crate::crash::note_search::NoteSearch;
 use crate::crash::record::{CrashCause, CrashRecord};
 use crate::dump::describe::{BlockChecksums, CoreHeaders, CorePages, CoreStream};
+use crate::dump::hot_list::HotList;
 use crate::dump::notes;
 use crate::dump::state_note::{StateNoteKind, StateWriter};
 use crate::dump::table_sums::{DumpTable, PieceSummer, TableSums};
@@ -41,6 +42,7 @@ pub(super) struct SuspensionWriter<'j> {
     written: u64,
     /// Pages that have a block.
     blocks: u64,
+    hot: HotList,
 }
 
 /// A stream, and the checksums of the bytes that it has yielded.
@@ -68,7 +70,7 @@ impl<'j> SuspensionWriter<'j> {
     ///
     /// # Errors
     /// [`DiskError::NoMemory`].
-    pub(super) fn new(job: &'j SuspensionJob) -> Result<Self, DiskError> {
+    pub(super) fn new(job: &'j SuspensionJob, hot: HotList) -> Result<Self, DiskError> {
         let contents = job.host.spaces.contents(job.space).ok_or(DiskError::Dead)?;
         Ok(Self {
             window: BitmapWindow::new(&contents.layout)?,
@@ -79,6 +81,7 @@ impl<'j> SuspensionWriter<'j> {
             notes_len: 0,
             written: 0,
             blocks: 0,
+            hot,
         })
     }
 
@@ -181,11 +184,25 @@ impl<'j> SuspensionWriter<'j> {
     }
 
     /// Makes all notes: the vCPU's for readers of dumps, the history, the machine, the kernel's.
-    async fn notes(&self, sums: &TableSums) -> Result<Vec<u8>, DiskError> {
+    async fn notes(&mut self, sums: &TableSums) -> Result<Vec<u8>, DiskError> {
         let (job, order) = (self.job, &self.job.order);
-        let mut memory = StateWriter::default();
-        memory.note(StateNoteKind::Memory, 0, |note| sums.save(note));
-        let memory = memory.finish()?;
+        let kernels = self.kernels_note().await?;
+        let memory = |hot: Option<&HotList>| {
+            let mut memory = StateWriter::default();
+            memory.note(StateNoteKind::Memory, 0, |note| {
+                sums.save(note);
+                if let Some(hot) = hot {
+                    hot.save(note);
+                }
+            });
+            memory.finish()
+        };
+        // The list gets the room that is left.
+        let text = kernels.as_ref().map_or(0, |text| notes::vmcoreinfo_note_size(text.len()));
+        let used = notes::VCPU_NOTES_SIZE + job.history.len() + order.machine.len() + text;
+        let used = used + memory(None)?.len();
+        self.hot.cut((self.contents.layout.notes().len as usize).saturating_sub(used));
+        let memory = memory(Some(&self.hot))?;
         let parts = [&*job.history, &order.machine, &memory];
         let own = notes::VCPU_NOTES_SIZE + parts.iter().map(|part| part.len()).sum::<usize>();
         let mut all = heap::zeroed(own)?;
@@ -195,7 +212,7 @@ impl<'j> SuspensionWriter<'j> {
             all[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
-        if let Some(text) = self.kernels_note().await? {
+        if let Some(text) = kernels {
             all.try_reserve(notes::vmcoreinfo_note_size(text.len()))
                 .map_err(|_| DiskError::NoMemory)?;
             all.resize(own + notes::vmcoreinfo_note_size(text.len()), 0);

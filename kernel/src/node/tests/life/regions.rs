@@ -171,3 +171,30 @@ fn what_has_lost_pages_is_not_suspended_and_goes_on() {
     assert!(told.contains("page 0 cannot be read back"), "{told}");
     assert_eq!(life.shared().view(), LifecycleView::Running);
 }
+
+#[test]
+fn the_last_used_pages_come_back_before_the_guest_asks_for_them() {
+    let mut life = suspended();
+    resume(&mut life);
+    life.pass(3 * SECOND_NS);
+    let number = life.shared().object().expect("it runs");
+    let counts = life.host().objects.by_number(number).expect("its memory").counts();
+    assert!(counts.resident >= DIRTY as u32, "{counts:?}");
+    let ins = life.host().pager.counters().page_ins;
+    check(&mut life, 0);
+    assert_eq!(life.host().pager.counters().page_ins, ins);
+}
+
+#[test]
+fn a_prefetch_ends_where_the_pool_is_short() {
+    let life = suspended();
+    let script = GuestScript::default();
+    let mut life = Life::over(&contents(&life), 700, &[(large(), &script)]);
+    life.reach(LifecycleView::Suspended);
+    resume(&mut life);
+    life.pass(3 * SECOND_NS);
+    let (free, low) = (life.host().frames.free_count(), life.host().pager.watermarks().low);
+    assert!((low..low + 100).contains(&free), "{free}");
+    assert_eq!(life.host().pager.counters().clean_evictions, 0, "nothing leaves for it");
+    check(&mut life, 0);
+}
