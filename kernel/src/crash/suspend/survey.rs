@@ -36,7 +36,7 @@ impl SuspensionJob {
         let windows = image.layout().pages().div_ceil(HOT_WINDOW);
         let hand = pager.hand_window(image).min(windows);
         let mut result = SurveyResult::default();
-        // The hand goes upwards: the window before it is the one that it has visited last.
+        // The hand goes upwards, so it has visited the window before it last.
         for range in backwards(0..hand).chain(backwards(hand..windows)) {
             for window in range.rev() {
                 pager.survey(image, window..window + 1, |window, found| result.note(window, found));
