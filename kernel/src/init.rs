@@ -52,9 +52,10 @@ pub fn kmain(handover: Handover) -> ! {
     time::calibrate();
     smp::start_others(handover.boot_info.rsdp_addr.into_option());
     info!(
-        "{} CPUs, time-stamp counter {} MHz",
+        "{} CPUs, time-stamp counter {}.{:03} MHz",
         percpu::count(),
-        (time::tsc_hz() + 500_000) / 1_000_000
+        time::tsc_hz() / 1_000_000,
+        time::tsc_hz() / 1_000 % 1_000
     );
     history::record_machine(
         HistoryKind::HypervisorStarted,

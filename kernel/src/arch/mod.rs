@@ -18,6 +18,7 @@ pub mod interrupts;
 pub mod percpu;
 pub mod pit;
 pub mod quirks;
+mod refine;
 pub mod repeats;
 pub mod rtc;
 pub mod time;

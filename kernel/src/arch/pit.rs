@@ -10,7 +10,10 @@
 use super::instr;
 use crate::time::Ns;
 
-const FREQUENCY_HZ: u64 = 1_193_182;
+/// Frequency of the count.
+pub const FREQUENCY_HZ: u64 = 1_193_182;
+/// Counts after which a running count begins anew: 54.9 ms.
+pub const RUNNING_PERIOD: u64 = 1 << 16;
 const CHANNEL_2: u16 = 0x42;
 const MODE: u16 = 0x43;
 const GATE: u16 = 0x61;
@@ -46,6 +49,27 @@ pub fn window_is_over() -> bool {
 /// Returns the length of a window of `ticks` ticks.
 pub const fn window_ns(ticks: u16) -> Ns {
     Ns::new(ticks as u64 * 1_000_000_000 / FREQUENCY_HZ)
+}
+
+/// Lets channel 2 count down from [`RUNNING_PERIOD`], over and over (mode 2).
+pub fn start_running() {
+    const CHANNEL_2_RATE: u8 = 0b1011_0100;
+    write(GATE, read(GATE) & !SPEAKER | GATE_OPEN);
+    write(MODE, CHANNEL_2_RATE);
+    write(CHANNEL_2, 0);
+    write(CHANNEL_2, 0);
+}
+
+/// Keeps the count of this moment, for [`latched`].
+pub fn latch() {
+    const LATCH_CHANNEL_2: u8 = 0b1000_0000;
+    write(MODE, LATCH_CHANNEL_2);
+}
+
+/// Returns the count that was kept last.
+pub fn latched() -> u16 {
+    let low = read(CHANNEL_2);
+    u16::from_le_bytes([low, read(CHANNEL_2)])
 }
 
 /// Masks the two 8259 interrupt controllers.

@@ -11,6 +11,7 @@ pub mod test_clock;
 
 use super::apic::Countdown;
 use super::calibrate::{ClockFrequencies, Yardstick, frequencies};
+use super::refine::{self, RunningCount, refine};
 use super::{apic, instr, pit, quirks, repeats, vectors};
 use crate::time::{Ns, Ticks};
 use spin::Once;
@@ -122,11 +123,48 @@ pub fn calibrate() {
                 log::warn!("no interval timer: the clocks are taken to run at 1 GHz");
                 ASSUMED
             });
-        let tsc = tsc_hz_by_cpuid().unwrap_or(counter);
+        let tsc = tsc_hz_by_cpuid().unwrap_or_else(|| refined(counter));
+        let timer = u64::try_from(u128::from(timer) * u128::from(tsc) / u128::from(counter))
+            .map_or(timer, |timer| timer.max(1));
         let timer = (!has_deadline_timer()).then(|| Ratio::new(timer, tsc));
         let losses = if quirks::requests_get_lost() { Losses::Possible } else { Losses::Never };
         Clocks { tsc: TickScale::new(tsc), timer, losses, start: instr::rdtsc() }
     });
+}
+
+/// Returns the counter's frequency, measured again over a longer time. Guests are promised it, and
+/// a suspended guest compares it with the next machine's, so it is measured once and to the end
+/// before anything else runs.
+fn refined(rough_hz: u64) -> u64 {
+    match refine(rough_hz, &mut IntervalTimer) {
+        Some(found) => {
+            if found.doubt_ppm > refine::GOOD_PPM {
+                let (hz, doubt) = (found.hz, found.doubt_ppm);
+                log::warn!("the TSC's frequency, {hz} Hz, may be wrong by {doubt} ppm");
+            }
+            log::debug!("TSC {} Hz, within {} ppm", found.hz, found.doubt_ppm);
+            found.hz
+        }
+        None => {
+            log::warn!("the TSC's frequency is known roughly only: {rough_hz} Hz");
+            rough_hz
+        }
+    }
+}
+
+impl RunningCount for IntervalTimer {
+    fn start(&mut self) {
+        pit::start_running();
+    }
+    fn latch(&mut self) {
+        pit::latch();
+    }
+    fn latched(&mut self) -> u16 {
+        pit::latched()
+    }
+    fn counter(&mut self) -> Ticks {
+        instr::rdtsc()
+    }
 }
 
 /// The interval timer's window, with this CPU's clocks.

@@ -155,8 +155,26 @@ pub enum ConsoleEvent<'a> {
         described_ns: u64,
         since_crash_ns: u64,
     },
+    /// A pass over the memory of a partition that runs and is about to be suspended.
+    Precopy {
+        partition: &'a str,
+        incarnation: u64,
+        /// Dirty pages that the pass has written.
+        pages: u64,
+        pass_ns: u64,
+        /// How long as many pages will take when the vCPU has stopped.
+        expected_pause_ns: Option<u64>,
+    },
     /// A partition is being suspended; its vCPU has stopped.
-    Suspending { partition: &'a str, incarnation: u64, remaining: u64 },
+    Suspending {
+        partition: &'a str,
+        incarnation: u64,
+        /// Pages that still have a frame.
+        remaining: u64,
+        /// At the beginning: pages to write, and how long that will take as far as is known.
+        dirty: Option<u64>,
+        expected_pause_ns: Option<u64>,
+    },
     /// A partition is suspended: its space holds all of it.
     Suspended {
         partition: &'a str,
@@ -168,7 +186,9 @@ pub enum ConsoleEvent<'a> {
         pages_clean: u64,
         pages_zero: u64,
         pages_paged_before: u64,
-        /// Bytes written, tables included.
+        /// Pages written before the vCPU's stop.
+        pages_precopied: u64,
+        /// Bytes written since, tables included.
         bytes: u64,
         /// Time from the vCPU's stop.
         pause_ns: u64,

@@ -36,6 +36,7 @@ use crate::console::report;
 use crate::crash::record::CrashRecord;
 use crate::dump::{history_note, notes};
 use crate::host::Host;
+use crate::host::regions::read_all;
 use crate::log::history::{self, HistoryKind};
 use crate::mm::object::MemoryObject;
 use crate::paging::{DrainProgress, ImageDrain};
@@ -276,6 +277,8 @@ impl DumpJob {
         let describing = self.host.spaces.disk(self.space).describe_crash();
         writer.crashed().await?;
         let crashed_ns = time::now_ns();
+        // The tables that a resume reads are about to be written.
+        read_all(self.drain.image()).await;
         writer.begin().await?;
         drop(describing);
         let started_ns = time::now_ns();

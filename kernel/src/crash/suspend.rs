@@ -2,7 +2,8 @@
 //! whole dump with the state of the machine among its notes.
 //!
 //! ```text
-//!   begin ─> image ─> sweep ─> notes, checksums, bitmap, header ─> flush ─> SUSPENDED ─> flush ─> Suspended
+//!   pre-copy: dirty pages are written while the guest runs
+//!   begin ─> image ─> sweep ─> checksums, bitmap, notes, header ─> flush ─> SUSPENDED ─> flush ─> Suspended
 //!              │        │        │                                            │
 //!              │        └────────┴─ the disk refuses ─> ACTIVE once more ─> GoesOn
 //!              └ frames come free all the time                            └ refused, too ─> Unknown
@@ -13,6 +14,8 @@
 //! of that record fails, the record may be on the disk nevertheless: the partition goes on only
 //! after ACTIVE was written over it.
 
+pub mod precopy;
+mod survey;
 mod writer;
 
 use super::dumps::note_of_history;
@@ -22,6 +25,7 @@ use crate::block::DiskError;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::host::Host;
+use crate::host::regions::read_all;
 use crate::log::history::{self, HistoryKind};
 use crate::mm::object::MemoryObject;
 use crate::paging::{DrainProgress, ImageDrain};
@@ -35,6 +39,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use core::sync::atomic::{AtomicU8, Ordering};
+use precopy::PrecopyProgress;
 use writer::SuspensionWriter;
 
 /// Leaves that the sweep visits in one turn.
@@ -92,6 +97,8 @@ pub struct SuspensionOrder {
     pub machine: Vec<u8>,
     /// The page that holds the VMCOREINFO note, according to the guest.
     pub note_page: Option<PageIndex>,
+    /// What was written before the vCPU stopped.
+    pub precopied: Option<Arc<PrecopyProgress>>,
 }
 
 /// Begins a suspension in O(1): the memory becomes an image; a task does all the rest. The runner
@@ -117,7 +124,6 @@ pub fn begin(
         paged_before,
         progress: progress.clone(),
     };
-    job.announce_progress(u64::from(counts.resident + counts.going_out + counts.coming_in));
     host.tasks.start(job.run());
     progress
 }
@@ -173,11 +179,16 @@ impl SuspensionJob {
     }
 
     async fn suspend(&self) -> Result<(DrainProgress, u64), SuspensionError> {
+        read_all(self.drain.image()).await;
+        if let Some(page) = self.drain.image().first_lost() {
+            return Err(SuspensionError::PageLost(page));
+        }
+        let hot = self.survey().await;
         let last = self.sweep().await;
         if let Some(error) = last.failed {
             return Err(error.into());
         }
-        let mut writer = SuspensionWriter::new(self)?;
+        let mut writer = SuspensionWriter::new(self, hot)?;
         writer.refuse_lost_pages().await?;
         let seal = writer.tables().await?;
         writer.seal(seal).await.map_err(SuspensionError::Record)?;
@@ -237,7 +248,13 @@ impl SuspensionJob {
 
     fn announce_progress(&self, remaining: u64) {
         let (partition, incarnation) = (&*self.order.name, self.order.incarnation);
-        report(&ConsoleEvent::Suspending { partition, incarnation, remaining });
+        report(&ConsoleEvent::Suspending {
+            partition,
+            incarnation,
+            remaining,
+            dirty: None,
+            expected_pause_ns: None,
+        });
     }
 
     fn announce(&self, last: &DrainProgress, metadata_bytes: u64) {
@@ -260,6 +277,7 @@ impl SuspensionJob {
             pages_clean: last.clean,
             pages_zero: last.zero,
             pages_paged_before: self.paged_before,
+            pages_precopied: self.order.precopied.as_ref().map_or(0, |p| p.pages()),
             bytes: last.written * PAGE_SIZE + metadata_bytes,
             pause_ns: time::now_ns().saturating_sub(self.order.at_ns).as_u64(),
         });

@@ -6,6 +6,7 @@
 //! | `TIDEPOOL` | 0x54500002 | of the vCPU | registers, events, extended state, clock of the vCPU |
 //! | `TIDEPOOL` | 0x54500003 | of vCPUs | a part for each device |
 //! | `TIDEPOOL` | 0x54500004 | 0 | back end, CPUID |
+//! | `TIDEPOOL` | 0x54500005 | 0 | checksums of the tables, last used pages |
 //!
 //! ```text
 //!   descriptor   version 1 │ 0  │ number │ part │ part │ ...
@@ -50,6 +51,8 @@ pub enum StateNoteKind {
     Devices = 0x5450_0003,
     /// What the guest was promised.
     Promised = 0x5450_0004,
+    /// The tables of its memory.
+    Memory = 0x5450_0005,
 }
 
 /// The parts of the notes. A number is never used again for another part.
@@ -73,11 +76,13 @@ pub enum StatePart {
     TestPort = 25,
     Backend = 32,
     Cpuid = 33,
+    TableSums = 48,
+    HotPages = 49,
 }
 
 impl StatePart {
     /// All parts.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::Registers,
         Self::Events,
         Self::Extended,
@@ -94,6 +99,8 @@ impl StatePart {
         Self::TestPort,
         Self::Backend,
         Self::Cpuid,
+        Self::TableSums,
+        Self::HotPages,
     ];
 
     /// Returns the name for people.
@@ -115,6 +122,8 @@ impl StatePart {
             Self::TestPort => "test port",
             Self::Backend => "back end",
             Self::Cpuid => "CPUID",
+            Self::TableSums => "checksums of the tables",
+            Self::HotPages => "list of used pages",
         }
     }
 }
@@ -563,7 +572,7 @@ mod tests {
     fn numbers_and_names_are_each_parts_own() {
         let mut numbers = StatePart::ALL.map(|part| part as u16);
         numbers.sort_unstable();
-        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]) && numbers[15] < REQUIRED);
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]) && numbers[17] < REQUIRED);
         let mut names = StatePart::ALL.map(StatePart::name);
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));

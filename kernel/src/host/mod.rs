@@ -11,7 +11,9 @@
 //! Everything here lives as long as the machine runs, so references are `'static`. The host knows
 //! no partition: it has only their numbers.
 
+pub mod prefetch;
 pub mod reaper;
+pub mod regions;
 
 use crate::arch::percpu::CpuId;
 use crate::arch::{interrupts, percpu, time};

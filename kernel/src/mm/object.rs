@@ -24,6 +24,7 @@ mod table;
 mod teardown;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 pub use super::object_id::ObjectId;
 use super::{
@@ -43,6 +44,8 @@ pub use pages::RangePages;
 pub use table::{ObjectError, ObjectTable};
 use teardown::TeardownCursor;
 pub use teardown::TeardownProgress;
+use unread::UnreadRegions;
+pub use unread::{NextRegion, REGION_PAGES, RegionState};
 
 /// Largest number of gaps that one search for the next touched page skips: each is 2 MiB of guest
 /// memory or more.
@@ -78,6 +81,8 @@ pub struct MemoryObject {
     counts: PageCounters,
     state: AtomicU8,
     teardown: TeardownCursor,
+    /// Of a resumed partition's memory: the regions whose tables are still to be read.
+    unread: spin::Once<UnreadRegions>,
 }
 
 impl MemoryObject {

@@ -10,9 +10,10 @@
 //! entries: [`TableReserve`] on the machine, a memory that records its history in the tests.
 //!
 //! Invariants:
-//! * A table page is empty (every entry [`EMPTY`]) before an entry points to it, and an entry
-//!   changes from empty to a table once. So a CPU that walks at the same time sees a path or none,
-//!   and two CPUs that build the same path agree on one.
+//! * A table page is empty (every entry [`EMPTY`]) before an entry points to it, except for a leaf
+//!   table whose leaves are known: it is linked whole. An entry changes from empty to a table once.
+//!   So a CPU that walks at the same time sees a path or none, and two CPUs that build the same
+//!   path agree on one.
 //! * Linked table pages are given back only by [`SecondLevelTable::prune`] or with the table, when
 //!   no CPU walks it any more.
 //! * Nothing here allocates except from the reserve.
@@ -28,7 +29,7 @@ mod slot;
 mod tests;
 mod walk;
 
-use super::leaf::{EMPTY, TableFormat, frame_of, is_table};
+use super::leaf::{EMPTY, LeafState, TableFormat, frame_of, is_table};
 use crate::addr::{Gfn, Hfn};
 use alloc::sync::Arc;
 pub use reserve::TableReserve;
@@ -196,6 +197,38 @@ impl<M: TableMemory> SecondLevelTable<M> {
     fn child(&self, page: Hfn, index: usize) -> Option<Hfn> {
         let word = self.memory.page(page).entry(index).load();
         is_table(word).then(|| frame_of(word))
+    }
+
+    /// Links a leaf table with these leaves where none is; returns whether none was. The others are
+    /// [`EMPTY`].
+    ///
+    /// # Errors
+    /// [`OutOfTablesError`], as for [`SecondLevelTable::slot_or_build`].
+    pub fn link_leaves(
+        &self,
+        first: Gfn,
+        leaf: impl Fn(usize) -> Option<LeafState>,
+    ) -> Result<bool, OutOfTablesError> {
+        let mut page = self.root;
+        for level in (2..=ROOT).rev() {
+            let index = index_at(first, level);
+            page = match self.child(page, index) {
+                Some(child) => child,
+                None => self.build_child(page, index)?,
+            };
+        }
+        let new = self.memory.alloc().ok_or(OutOfTablesError)?;
+        let leaves = self.memory.page(new);
+        for (index, leaf) in (0..ENTRIES).filter_map(|index| Some((index, leaf(index)?))) {
+            let filled = leaves.entry(index).compare_exchange(EMPTY, self.format.encode(leaf));
+            assert!(filled.is_ok(), "a table that is not linked is this caller's alone");
+        }
+        let entry = self.memory.page(page).entry(index_at(first, 1));
+        let is_new = entry.compare_exchange(EMPTY, self.format.table_entry(new)).is_ok();
+        if !is_new {
+            self.memory.free(new);
+        }
+        Ok(is_new)
     }
 
     /// Links a new table. If another CPU was faster, returns that CPU's table.

@@ -109,7 +109,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Starts the page-in of a page that the guest has not asked for.
-    fn coming_unasked(&self, page: Page<'_>, number: u32) -> Option<IncomingPage> {
+    pub(super) fn coming_unasked(&self, page: Page<'_>, number: u32) -> Option<IncomingPage> {
         let frame = self.env.frames.alloc()?;
         self.coming(page, number, frame).map_err(|frame| self.env.frames.free(frame)).ok()
     }

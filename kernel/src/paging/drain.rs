@@ -28,7 +28,7 @@ use crate::arch::percpu::CpuId;
 use crate::block::{Disk, DiskError};
 use crate::mm::crc::Crc32c;
 use crate::mm::leaf::{LeafState, PageMapping};
-use crate::mm::object::{MemoryObject, ObjectId};
+use crate::mm::object::{MemoryObject, ObjectId, RegionState};
 use crate::mm::page::{Page, TransitionError};
 use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
@@ -161,7 +161,13 @@ impl ImageDrain {
     ) -> (Option<PageFinal>, u32) {
         match self.image.existing(index) {
             Some(page) => (Self::kind_of(pager, page.leaf()), 1),
-            None => (Some(PageFinal::Zero), self.image.without_table(index).max(1)),
+            None => match self.image.region_of(index) {
+                Some((RegionState::Unread | RegionState::Lost, pages)) => (None, pages),
+                Some((RegionState::Read, pages)) => {
+                    (Some(PageFinal::Zero), self.image.without_table(index).clamp(1, pages))
+                }
+                None => (Some(PageFinal::Zero), self.image.without_table(index).max(1)),
+            },
         }
     }
 

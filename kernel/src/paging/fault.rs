@@ -9,7 +9,7 @@ use crate::block::Disk;
 use crate::log::history::HistoryKind;
 use crate::mm::guest_bytes::{FaultInError, Faulter};
 use crate::mm::leaf::LeafState;
-use crate::mm::object::{MemoryObject, ObjectId, WaitTicket};
+use crate::mm::object::{MemoryObject, ObjectId, RegionState, WaitTicket};
 use crate::mm::page::{Page, PriorMapping};
 use crate::mm::phys::FrameMemory;
 use crate::mm::table::OutOfTablesError;
@@ -95,6 +95,15 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         now: Ns,
     ) -> AccessOutcome {
         let ticket = object.wait_ticket();
+        match object.want(index) {
+            RegionState::Read => {}
+            RegionState::Unread => return AccessOutcome::Wait(ticket),
+            RegionState::Lost => {
+                let loss = PageLossError::Checksum;
+                self.lose(&mut self.locked(), object.id(), index, loss);
+                return AccessOutcome::Lost(loss);
+            }
+        }
         match object.page(index) {
             Ok(_) => self.fault_page(object, index, access, now),
             Err(OutOfTablesError) => self.wait_for_frames(object.id(), ticket),

@@ -12,6 +12,8 @@ pub(super) enum RunnerDuty {
     EndPromise,
     /// The guest has not ended in order: the partition is stopped hard.
     StopHard,
+    /// Its dirty pages may have been written: then it is suspended.
+    LookAtPrecopy,
 }
 
 /// The times of a runner's duties.
@@ -19,6 +21,7 @@ pub(super) enum RunnerDuty {
 pub(super) struct RunnerDuties {
     promise_ends: Option<Ns>,
     stop_ends: Option<Ns>,
+    precopy_look: Option<Ns>,
     /// The first of them.
     next: Option<Ns>,
 }
@@ -51,17 +54,27 @@ impl RunnerDuties {
         self.look();
     }
 
+    /// Sets when to look whether a pre-copy is over.
+    pub(super) fn set_precopy_look(&mut self, at: Option<Ns>) {
+        self.precopy_look = at;
+        self.look();
+    }
+
     /// Returns the duty that is due at `now_ns`.
     pub(super) fn due(&self, now_ns: Ns) -> Option<RunnerDuty> {
         let is_due = |at: Option<Ns>| at.is_some_and(|at| now_ns >= at);
         if is_due(self.stop_ends) {
             return Some(RunnerDuty::StopHard);
         }
+        if is_due(self.precopy_look) {
+            return Some(RunnerDuty::LookAtPrecopy);
+        }
         is_due(self.promise_ends).then_some(RunnerDuty::EndPromise)
     }
 
     fn look(&mut self) {
-        self.next = [self.promise_ends, self.stop_ends].into_iter().flatten().min();
+        let all = [self.promise_ends, self.stop_ends, self.precopy_look];
+        self.next = all.into_iter().flatten().min();
     }
 }
 
@@ -83,6 +96,9 @@ mod tests {
         assert_eq!((duties.next(), duties.promise_ends()), (late, late));
         assert_eq!(duties.due(Ns::new(8)), None);
         assert_eq!(duties.due(Ns::new(9)), Some(RunnerDuty::EndPromise));
+        duties.set_precopy_look(early);
+        assert_eq!(duties.due(Ns::new(9)), Some(RunnerDuty::LookAtPrecopy));
+        duties.set_precopy_look(None);
         duties.set_promise(None);
         assert_eq!(duties, RunnerDuties::default());
     }

@@ -66,7 +66,9 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
         (PartitionRequest::Start | PartitionRequest::Leave, View::Stopping) => RequestTiming::Later,
         // It is about to run, or to have stopped.
         (PartitionRequest::Suspend, View::Loading)
-        | (PartitionRequest::Resume, View::Suspending | View::Stopping) => RequestTiming::Later,
+        | (PartitionRequest::Resume, View::Waiting | View::Suspending | View::Stopping) => {
+            RequestTiming::Later
+        }
         (PartitionRequest::Suspend | PartitionRequest::Resume, _)
         | (PartitionRequest::Start | PartitionRequest::Leave, _) => RequestTiming::Never,
         (PartitionRequest::Stop, View::Stopping | View::Stopped) => RequestTiming::Never,
@@ -169,7 +171,9 @@ mod tests {
             assert_eq!(answer(PartitionRequest::Suspend, view), suspend, "{view:?}");
             let resume = match view {
                 LifecycleView::Suspended | LifecycleView::Stopped => RequestTiming::Now,
-                LifecycleView::Suspending | LifecycleView::Stopping => RequestTiming::Later,
+                LifecycleView::Waiting | LifecycleView::Suspending | LifecycleView::Stopping => {
+                    RequestTiming::Later
+                }
                 _ => RequestTiming::Never,
             };
             assert_eq!(answer(PartitionRequest::Resume, view), resume, "{view:?}");

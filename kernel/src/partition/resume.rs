@@ -1,41 +1,46 @@
 //! Resumes a suspended partition: reads and checks everything, then makes its space active again.
 //!
 //! ```text
-//!   begin ─> record, notes ─> fits this machine? ─> bitmap, checksums ─> object, all pages paged
-//!              │                │                     │                    │
-//!              └────────────────┴── refused: nothing has changed <─────────┤
-//!                                                                          └─> ACTIVE on the disk ─> the runner goes on
+//!   begin ─> record, notes ─> fits this machine? ─> empty object
+//!              │                │                     │
+//!              └────────────────┴─ refused: nothing   ├─> ACTIVE on the disk ─> the runner goes on
+//!                                  has changed <──────┘                            │
+//!                                         bitmap and checksums, a region at a time <
 //! ```
 //!
-//! The memory begins with every page in its block or zero, and no frame. The guest's first
-//! instruction is a page-in like any other, verified by the checksum that was sealed.
+//! The memory begins with no table and no frame, so the time to the guest's first instruction does
+//! not depend on its size. The guest's first access to a region has the state of its pages read
+//! (`host::regions`). Then its first instruction is a page-in like any other, verified by the
+//! checksum that was sealed.
 
 use super::cpuid;
 use super::devices::clock::TscRate;
 use super::devices::state::ResumeMoment;
 use super::saved::{ResumeHost, SavedMachine, SavedMachineError};
-use crate::addr::PageIndex;
 use crate::arch::heap::{self, HeapError};
 use crate::arch::{fpu, instr, time};
 use crate::block::DiskError;
-use crate::dump::window::BitmapWindow;
+use crate::dump::hot_list::HotList;
+use crate::dump::state_note::{StateError, StateNote, StateNoteKind, StatePart};
+use crate::dump::table_sums::TableSums;
 use crate::host::Host;
-use crate::mm::crc::{Crc32c, crc32c, crc32c_on};
+use crate::host::prefetch;
+use crate::host::regions::RegionReader;
+use crate::mm::crc::crc32c;
 use crate::mm::layout::RamLayout;
 use crate::mm::object::MemoryObject;
+use crate::mm::table::TableReserve;
 use crate::pool::PoolTerms;
 use crate::size::ReadableSize;
 use crate::space::record::SpaceContents;
-use crate::space::{SpaceRecord, SpaceState, SuspensionSeal};
+use crate::space::{SpaceLayout, SpaceRecord, SpaceState, SuspensionSeal};
 use crate::storage::spaces::{BUFFER, SpaceId};
 use crate::sync::{RankedLock, rank};
-use crate::task::yield_now;
 use crate::time::Ns;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use core::fmt;
-use core::ops::Range;
 
 /// Bytes of the heap for devices and their buffers.
 const DEVICES_HEAP: usize = 160 << 10;
@@ -157,18 +162,33 @@ impl ResumeJob {
         let (contents, seal) = self.check_record(&record)?;
         let notes = self.notes(&record, &contents, seal).await?;
         let machine = self.machine(&notes)?;
+        let (sums, hot) = memory_note(&notes, &contents.layout)?;
+        let paged = sums.blocks();
+        // The tables themselves are made as the guest needs them.
+        let tables = self.host.tables.total() - self.host.tables.used_count();
+        if u64::from(tables) < TableReserve::pages_for(self.layout.pages().into()) {
+            return Err(ResumeError::NoTables);
+        }
         let object = self.host.objects.create(self.layout).map_err(|_| ResumeError::NoTables)?;
-        let made = self.make(&object, &contents, seal).await;
-        let made = match made {
-            Ok(()) => spaces.activate_suspended(self.space, &self.name).await.map_err(Into::into),
+        let made = match self.make(&object, &contents, sums) {
+            Ok(reader) => {
+                let active = spaces.activate_suspended(self.space, &self.name).await;
+                active.map(|()| reader).map_err(Into::into)
+            }
             Err(error) => Err(error),
         };
-        if let Err(error) = made {
-            let _ = self.host.reaper.reap(object);
-            return Err(error);
+        match made {
+            Ok(reader) => {
+                self.host.tasks.start(reader.run());
+                self.host.tasks.start(prefetch::run(self.host, object.clone(), hot));
+            }
+            Err(error) => {
+                let _ = self.host.reaper.reap(object);
+                return Err(error);
+            }
         }
         Ok(ResumedPartition {
-            paged: object.counts().paged.into(),
+            paged,
             object,
             machine,
             incarnation: record.owner.map_or(1, |owner| owner.epoch),
@@ -228,61 +248,29 @@ impl ResumeJob {
         SavedMachine::read(notes, &self.layout, &host).map_err(ResumeError::Machine)
     }
 
-    /// Makes every page of the object what bitmap and checksums say, and attaches it to the pager.
-    async fn make(
+    /// Attaches the empty memory to the pager, and makes the reader of its tables.
+    fn make(
         &self,
         object: &Arc<MemoryObject>,
         contents: &SpaceContents,
-        seal: SuspensionSeal,
-    ) -> Result<(), ResumeError> {
-        let layout = contents.layout;
-        let mut window = BitmapWindow::new(&layout)?;
-        let mut checksums = heap::zeroed(BUFFER / 512 * 512)?;
-        let (mut bits, mut sums) = (Crc32c::default(), Crc32c::default());
-        for piece in BitmapWindow::pieces(0..layout.pages(), layout.pages()) {
-            window.open(piece.clone());
-            let start = window.extent(&layout).start;
-            self.host.spaces.read(self.space, start, window.bytes_mut()).await?;
-            bits = crc32c_on(bits, window.bytes());
-            let step = checksums.len() / 4;
-            for first in piece.clone().step_by(step) {
-                let pages = first..piece.end.min(first + step as u32);
-                let extent = layout.checksums_of(pages.clone());
-                let bytes = &mut checksums[..(pages.len() * 4).next_multiple_of(512)];
-                self.host.spaces.read(self.space, extent.start, bytes).await?;
-                let used = &bytes[..pages.len() * 4];
-                sums = crc32c_on(sums, used);
-                adopt(object, &window, pages, used)?;
-                yield_now().await;
-            }
-        }
-        if bits != seal.bitmap {
-            return Err(ResumeError::Damaged("bitmap"));
-        }
-        if sums != seal.checksums {
-            return Err(ResumeError::Damaged("checksums"));
-        }
+        sums: TableSums,
+    ) -> Result<RegionReader, ResumeError> {
+        let place = (self.space, contents.layout);
+        let reader = RegionReader::new(self.host, object.clone(), place, sums)?;
         let store = self.host.spaces.store(self.space).ok_or(ResumeError::Gone)?;
         let attached = self.host.pager.attach_on(object.clone(), Some(store), self.terms);
-        attached.map_err(|_| ResumeError::Disk(DiskError::Unsupported))
+        attached.map_err(|_| ResumeError::Disk(DiskError::Unsupported))?;
+        Ok(reader)
     }
 }
 
-/// Makes the pages that have blocks paged, with their checksums.
-fn adopt(
-    object: &MemoryObject,
-    window: &BitmapWindow,
-    pages: Range<u32>,
-    checksums: &[u8],
-) -> Result<(), ResumeError> {
-    let (sums, _) = checksums.as_chunks::<4>();
-    for (index, sum) in pages.map(PageIndex).zip(sums) {
-        if !window.has_block(index) {
-            continue;
-        }
-        let page = object.page(index).map_err(|_| ResumeError::NoTables)?;
-        // The object is new, so each of its pages is untouched.
-        let _ = page.adopt_block(Crc32c(u32::from_le_bytes(*sum)));
-    }
-    Ok(())
+/// Reads the checksums of the tables, and the list of the pages that were used last.
+fn memory_note(notes: &[u8], layout: &SpaceLayout) -> Result<(TableSums, HotList), ResumeError> {
+    let read = || {
+        let note = StateNote::all(notes, StateNoteKind::Memory).next();
+        let note = StateNote::read(note.ok_or(StateError::Missing(StatePart::TableSums.name()))?)?;
+        Ok((TableSums::read(&note, layout)?, HotList::read(&note)?))
+    };
+    let (sums, hot) = read().map_err(|error: StateError| ResumeError::Machine(error.into()))?;
+    Ok((sums.ok_or(ResumeError::NoHeap)?, hot))
 }

@@ -45,6 +45,7 @@ use crate::arch::{fpu, time};
 use crate::console::output;
 use crate::console::tagged::LineSplitter;
 use crate::crash::record::CrashCause;
+use crate::crash::suspend::precopy::PrecopyProgress;
 use crate::host::Host;
 use crate::log::history::{self, HistoryKind};
 use crate::mm::layout::RamLayout;
@@ -109,6 +110,8 @@ pub struct Runner {
     taken_ns: Ns,
     entered: bool,
     duties: RunnerDuties,
+    /// Its dirty pages are being written, because it is about to be suspended.
+    precopy: Option<Arc<PrecopyProgress>>,
     /// It was suspended, and its clock's page does not say so yet.
     was_away: bool,
     needs_space: bool,
@@ -169,6 +172,7 @@ impl Runner {
             taken_ns: Ns::ZERO,
             entered: false,
             duties: RunnerDuties::default(),
+            precopy: None,
             was_away: false,
             needs_space,
             backing: BackingState::Settled,
@@ -203,7 +207,7 @@ impl Runner {
             self.look_for_store(host);
         }
         if self.duties.next().is_some_and(|at| time::now_ns() >= at)
-            && let Some(next) = self.carry_out_duty(host)
+            && let Some(next) = self.carry_out_duty(host, on)
         {
             return next;
         }
@@ -322,6 +326,9 @@ impl Runner {
     /// Changes the state, and publishes its view.
     fn set_state(&mut self, state: Lifecycle) {
         let view = state.view();
+        if view != LifecycleView::Running {
+            self.end_precopy();
+        }
         self.state = state;
         self.shared.publish(view);
     }

@@ -1,9 +1,12 @@
 //! The notes of a suspended partition, of which any bytes are changed: they are refused, or make a
-//! machine whose devices are saved as the same bytes again and take any access.
+//! machine whose devices are saved as the same bytes again and take any access, and sums of tables
+//! whose pieces lie in their tables.
 #![no_main]
 
 use fuzz::Input;
+use kernel::dump::hot_list::HotList;
 use kernel::dump::state_note::{StateNote, StateNoteKind, StatePart, StateWriter};
+use kernel::dump::table_sums::{DumpTable, TableSums};
 use kernel::mm::layout::RamLayout;
 use kernel::partition::cpuid::CpuidLeaf;
 use kernel::partition::devices::Platform;
@@ -11,12 +14,15 @@ use kernel::partition::devices::clock::{GuestClock, TscRate};
 use kernel::partition::devices::lapic::ApicMode;
 use kernel::partition::devices::state::ResumeMoment;
 use kernel::partition::saved::{ResumeHost, SavedMachine};
+use kernel::space::SpaceLayout;
 use kernel::time::Ticks;
 use kernel::virt::{AccessWidth, Backend};
 use libfuzzer_sys::fuzz_target;
 
 const NOW: Ticks = Ticks::new(1 << 40);
 const RAM: u64 = 1 << 20;
+/// Pages of the memory whose tables have sums.
+const PAGES: u32 = 600;
 
 fn moment() -> ResumeMoment {
     ResumeMoment { now: NOW, rate: TscRate::new(1_000_000_000), unix_ns: 1 << 60 }
@@ -87,5 +93,30 @@ fuzz_target!(|bytes: &[u8]| {
         ResumeHost { backend, cpuid: &|_, _| CpuidLeaf::new(0, 0, 0, 0), xcr0: 7, at: moment() };
     notes.extend(others(input));
     let _ = SavedMachine::read(&notes, &layout, &host);
-    let _ = SavedMachine::read(input.rest(), &layout, &host);
+    let rest = input.rest();
+    let _ = SavedMachine::read(rest, &layout, &host);
+    sums(rest);
 });
+
+/// Reads the bytes as sums of tables: of any content, in a part whose length is right.
+fn sums(bytes: &[u8]) {
+    let layout = SpaceLayout::for_pages(1 << 30, PAGES).expect("a size");
+    let mut out = StateWriter::default();
+    out.note(StateNoteKind::Memory, 0, |note| {
+        note.part(StatePart::TableSums, 1, |part| part.bytes(bytes));
+        note.part(StatePart::HotPages, 1, |part| part.bytes(bytes));
+    });
+    let notes = out.finish().expect("a heap");
+    for notes in [&*notes, bytes] {
+        let note = StateNote::all(notes, StateNoteKind::Memory).next();
+        let Some(Ok(note)) = note.map(StateNote::read) else { continue };
+        assert!(HotList::read(&note).map_or(0, |list| list.windows().count()) <= bytes.len() / 6);
+        let Ok(Some(sums)) = TableSums::read(&note, &layout) else { continue };
+        assert!(sums.blocks() <= PAGES.into());
+        for at in 0..u64::from(PAGES) * 4 {
+            let piece = sums.piece_at(&layout, DumpTable::Checksums, at);
+            assert!(piece.start >= layout.checksums().start && piece.len <= TableSums::MOST);
+            let _ = sums.is_right(DumpTable::Checksums, piece, &bytes[..bytes.len().min(64)]);
+        }
+    }
+}

@@ -5,6 +5,7 @@ use super::{DumpJob, MARK_BUDGET};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::heap;
 use crate::mm::crc::{Crc32c, crc32c};
+use crate::mm::object::RegionState;
 use crate::paging::{BadPages, PageFinal};
 use crate::space::{MissingPages, MissingRange, SpaceLayout};
 use crate::task;
@@ -36,7 +37,9 @@ pub(super) async fn look(
 ) -> FoundMissing {
     let (all, suspects) = (layout.pages(), job.drain.suspects(&job.host.pager));
     let mut found = FoundMissing { pages: MissingPages::default(), most: all };
-    if unfinished == Unfinished::OnItsWay && suspects.is_empty() {
+    // Pages whose state could not be read after a resume: the drain passes them as well.
+    let lost = job.drain.image().first_lost();
+    if unfinished == Unfinished::OnItsWay && suspects.is_empty() && lost.is_none() {
         return found;
     }
     let (mut next, mut looks) = (0, 0);
@@ -44,13 +47,17 @@ pub(super) async fn look(
         let index = PageIndex(next);
         let (kind, alike) = job.drain.final_run(&job.host.pager, index);
         let is_missing = match kind {
-            None => unfinished == Unfinished::Missing,
+            None => {
+                unfinished == Unfinished::Missing
+                    || matches!(job.drain.image().region_of(index), Some((RegionState::Lost, _)))
+            }
             Some(PageFinal::Block(crc)) if holds(&suspects, index) => {
                 !reads_right(job, layout, index, crc).await
             }
             Some(_) => false,
         };
-        if is_missing && found.pages.push(MissingRange { first: next, count: 1 }).is_err() {
+        let count = if kind.is_none() { alike.min(all - next) } else { 1 };
+        if is_missing && found.pages.push(MissingRange { first: next, count }).is_err() {
             found.most = next;
             return found;
         }

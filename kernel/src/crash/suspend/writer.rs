@@ -10,7 +10,10 @@ use crate::crash::dumps::pages::ImagePages;
 use crate::crash::note_search::NoteSearch;
 use crate::crash::record::{CrashCause, CrashRecord};
 use crate::dump::describe::{BlockChecksums, CoreHeaders, CorePages, CoreStream};
+use crate::dump::hot_list::HotList;
 use crate::dump::notes;
+use crate::dump::state_note::{StateNoteKind, StateWriter};
+use crate::dump::table_sums::{DumpTable, PieceSummer, TableSums};
 use crate::dump::window::BitmapWindow;
 use crate::mm::crc::{Crc32c, crc32c, crc32c_on};
 use crate::paging::PageFinal;
@@ -37,18 +40,23 @@ pub(super) struct SuspensionWriter<'j> {
     program_headers: u32,
     notes_len: u32,
     written: u64,
+    /// Pages that have a block.
+    blocks: u64,
+    hot: HotList,
 }
 
-/// A stream, and the checksum of the bytes that it has yielded.
+/// A stream, and the checksums of the bytes that it has yielded.
 struct SummedStream<'s, S> {
     inner: S,
     sum: &'s mut Crc32c,
+    pieces: &'s mut PieceSummer,
 }
 
 impl<S: CoreStream> CoreStream for SummedStream<'_, S> {
     fn fill(&mut self, pages: &impl CorePages, out: &mut [u8]) -> usize {
         let len = self.inner.fill(pages, out);
         *self.sum = crc32c_on(*self.sum, &out[..len]);
+        self.pieces.feed(&out[..len]);
         len
     }
 
@@ -62,7 +70,7 @@ impl<'j> SuspensionWriter<'j> {
     ///
     /// # Errors
     /// [`DiskError::NoMemory`].
-    pub(super) fn new(job: &'j SuspensionJob) -> Result<Self, DiskError> {
+    pub(super) fn new(job: &'j SuspensionJob, hot: HotList) -> Result<Self, DiskError> {
         let contents = job.host.spaces.contents(job.space).ok_or(DiskError::Dead)?;
         Ok(Self {
             window: BitmapWindow::new(&contents.layout)?,
@@ -72,6 +80,8 @@ impl<'j> SuspensionWriter<'j> {
             program_headers: 0,
             notes_len: 0,
             written: 0,
+            blocks: 0,
+            hot,
         })
     }
 
@@ -102,28 +112,34 @@ impl<'j> SuspensionWriter<'j> {
         Ok(())
     }
 
-    /// Writes notes, checksums, bitmap and header; returns their checksums.
+    /// Writes checksums, bitmap, notes and header; returns their checksums.
     ///
     /// # Errors
     /// The disk's.
     pub(super) async fn tables(&mut self) -> Result<SuspensionSeal, DiskError> {
-        let notes = self.notes().await?;
-        self.notes_len = notes.len() as u32;
-        let layout = self.contents.layout;
-        if u64::from(self.notes_len) > layout.notes().len {
-            return Err(DiskError::NoMemory);
-        }
-        let mut seal = SuspensionSeal { notes: crc32c(&notes), ..SuspensionSeal::default() };
-        self.put(layout.notes(), ByteStream::new(&notes)).await?;
+        let (layout, mut seal) = (self.contents.layout, SuspensionSeal::default());
+        let summer = |table| PieceSummer::new(&layout, table);
+        let (mut bitmap, mut checksums) =
+            (summer(DumpTable::Bitmap)?, summer(DumpTable::Checksums)?);
         for piece in BitmapWindow::pieces(0..layout.pages(), layout.pages()) {
             self.mark(piece.clone()).await;
             let inner = BlockChecksums::of(piece.start, piece.end);
-            let sums = SummedStream { inner, sum: &mut seal.checksums };
+            let sum = &mut seal.checksums;
+            let sums = SummedStream { inner, sum, pieces: &mut checksums };
             self.put(layout.checksums_of(piece), sums).await?;
             seal.bitmap = crc32c_on(seal.bitmap, self.window.bytes());
+            bitmap.feed(self.window.bytes());
             let bytes = self.put_window().await?;
             self.written += bytes;
         }
+        let sums = TableSums::of(&layout, self.blocks, bitmap, checksums)?;
+        let notes = self.notes(&sums).await?;
+        self.notes_len = notes.len() as u32;
+        if u64::from(self.notes_len) > layout.notes().len {
+            return Err(DiskError::NoMemory);
+        }
+        seal.notes = crc32c(&notes);
+        self.put(layout.notes(), ByteStream::new(&notes)).await?;
         self.program_headers = describe::count(&mut self.pages(&layout)).await?;
         let headers = CoreHeaders::new(&layout, self.program_headers, notes.len() as u64);
         self.put(layout.header(), headers).await?;
@@ -168,14 +184,35 @@ impl<'j> SuspensionWriter<'j> {
     }
 
     /// Makes all notes: the vCPU's for readers of dumps, the history, the machine, the kernel's.
-    async fn notes(&self) -> Result<Vec<u8>, DiskError> {
+    async fn notes(&mut self, sums: &TableSums) -> Result<Vec<u8>, DiskError> {
         let (job, order) = (self.job, &self.job.order);
-        let own = notes::VCPU_NOTES_SIZE + job.history.len() + order.machine.len();
+        let kernels = self.kernels_note().await?;
+        let memory = |hot: Option<&HotList>| {
+            let mut memory = StateWriter::default();
+            memory.note(StateNoteKind::Memory, 0, |note| {
+                sums.save(note);
+                if let Some(hot) = hot {
+                    hot.save(note);
+                }
+            });
+            memory.finish()
+        };
+        // The list gets the room that is left.
+        let text = kernels.as_ref().map_or(0, |text| notes::vmcoreinfo_note_size(text.len()));
+        let used = notes::VCPU_NOTES_SIZE + job.history.len() + order.machine.len() + text;
+        let used = used + memory(None)?.len();
+        self.hot.cut((self.contents.layout.notes().len as usize).saturating_sub(used));
+        let memory = memory(Some(&self.hot))?;
+        let parts = [&*job.history, &order.machine, &memory];
+        let own = notes::VCPU_NOTES_SIZE + parts.iter().map(|part| part.len()).sum::<usize>();
         let mut all = heap::zeroed(own)?;
         notes::write_vcpu(&mut all, 0, &order.regs, &order.state);
-        all[notes::VCPU_NOTES_SIZE..][..job.history.len()].copy_from_slice(&job.history);
-        all[own - order.machine.len()..].copy_from_slice(&order.machine);
-        if let Some(text) = self.kernels_note().await? {
+        let mut at = notes::VCPU_NOTES_SIZE;
+        for part in parts {
+            all[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        if let Some(text) = kernels {
             all.try_reserve(notes::vmcoreinfo_note_size(text.len()))
                 .map_err(|_| DiskError::NoMemory)?;
             all.resize(own + notes::vmcoreinfo_note_size(text.len()), 0);
@@ -214,6 +251,7 @@ impl<'j> SuspensionWriter<'j> {
             let (kind, alike) = self.job.drain.final_run(&self.job.host.pager, index);
             if matches!(kind, Some(PageFinal::Block(_))) {
                 self.window.mark(index);
+                self.blocks += 1;
             }
             (next, looks) = (next.saturating_add(alike), looks + 1);
             if looks % BUDGET == 0 {

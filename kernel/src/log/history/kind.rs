@@ -128,6 +128,8 @@ kinds! {
     37 SuspensionFailed Rare "suspension failed" (Nothing, "incarnation", "end");
     /// A suspended partition goes on.
     38 Resumed Rare "resumed" (Nothing, "incarnation", "object");
+    /// The dirty pages of a partition are written, because it is about to be suspended.
+    39 PrecopyBegun Rare "pre-copy begun" (Nothing, "incarnation", "resident");
 
     /// The drain of a dump image begins.
     48 DrainBegun Rare "drain begun" (Nothing, "incarnation", "resident");

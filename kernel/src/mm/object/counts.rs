@@ -1,7 +1,8 @@
 //! The number of an object's pages in each state.
 
 use crate::mm::{
-    leaf::{EMPTY, state_of},
+    crc::Crc32c,
+    leaf::{EMPTY, LeafState, TableFormat, state_of},
     table::LeafWord,
 };
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -39,6 +40,13 @@ impl PageCounters {
             self.0[from].fetch_sub(1, Ordering::Relaxed);
             self.0[to].fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Counts untouched pages that turned out to be in their blocks.
+    pub(super) fn adopted(&self, pages: u32) {
+        const PAGED: usize = state_of(TableFormat::EPT.encode(LeafState::Paged(Crc32c(0))));
+        self.0[state_of(EMPTY)].fetch_sub(pages, Ordering::Relaxed);
+        self.0[PAGED].fetch_add(pages, Ordering::Relaxed);
     }
 
     /// Reads all counters. The result is not of one moment while transitions are in progress.

@@ -72,6 +72,7 @@ impl ObjectTable {
             counts: PageCounters::new(layout.pages()),
             state: AtomicU8::new(LIVE),
             teardown: TeardownCursor::default(),
+            unread: spin::Once::new(),
         });
         slots[number].object = Some(object.clone());
         Ok(object)

@@ -47,6 +47,9 @@ impl MemoryObject {
     /// [`super::super::guest_bytes`] refuses it from now on.
     pub fn begin_teardown(&self, words: &QuiescentStates, me: CpuId) -> (FlushTicket, Kicks) {
         self.state.store(TEARDOWN, Ordering::SeqCst);
+        if let Some(unread) = self.unread.get() {
+            unread.close();
+        }
         self.teardown.generation.store(self.generation.current(), Ordering::Release);
         self.flush(words, me)
     }

@@ -38,15 +38,17 @@ pub fn resume(node: &Node, name: &str) -> Result<(), DefinitionError> {
     }
     let is_ready = match view {
         LifecycleView::Suspending => true,
-        LifecycleView::Suspended | LifecycleView::Stopped | LifecycleView::Stopping => {
-            match node.host.spaces.suspension_of(name) {
-                Suspension::One(_) => true,
-                Suspension::None => false,
-                Suspension::Several(names) => {
-                    return Err(DefinitionError::SuspendedTwice(name.into(), names));
-                }
+        // A partition that waits at a start has not found its suspended state yet.
+        LifecycleView::Suspended
+        | LifecycleView::Stopped
+        | LifecycleView::Stopping
+        | LifecycleView::Waiting => match node.host.spaces.suspension_of(name) {
+            Suspension::One(_) => true,
+            Suspension::None => false,
+            Suspension::Several(names) => {
+                return Err(DefinitionError::SuspendedTwice(name.into(), names));
             }
-        }
+        },
         _ => false,
     };
     if !is_ready {

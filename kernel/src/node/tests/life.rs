@@ -7,6 +7,8 @@ mod ends;
 mod guest;
 mod operator;
 mod panic;
+mod precopy;
+mod regions;
 mod start;
 mod stop;
 mod stored;

@@ -8,6 +8,7 @@ mod fallback;
 mod faults;
 mod guard;
 mod history;
+mod hot;
 mod late;
 mod lengths;
 mod lock_use;

@@ -12,7 +12,7 @@
 //! The time is the node's and no guest's: a guest that waits for pages, or for a CPU, ends within
 //! it as well.
 
-use super::{Runner, StepOutcome};
+use super::{HostCpu, Runner, StepOutcome};
 use crate::arch::time;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
@@ -42,10 +42,18 @@ impl Runner {
 
     /// Carries out the duty that is due.
     #[cold]
-    pub(super) fn carry_out_duty(&mut self, host: &'static Host) -> Option<StepOutcome> {
+    pub(super) fn carry_out_duty(
+        &mut self,
+        host: &'static Host,
+        on: &HostCpu<'_>,
+    ) -> Option<StepOutcome> {
         match self.duties.due(time::now_ns())? {
             RunnerDuty::EndPromise => {
                 self.end_promise(host);
+                None
+            }
+            RunnerDuty::LookAtPrecopy => {
+                self.look_at_precopy(host, on);
                 None
             }
             RunnerDuty::StopHard => Some(self.end(host, HARD_STOP)),

@@ -1,10 +1,11 @@
 //! Suspension and resume, as far as the vCPU and the state of the partition are concerned.
 
-use super::{HostCpu, Runner, StepOutcome, WaitEvent};
+use super::{HostCpu, LOOK_NS, Runner, StepOutcome, WaitEvent};
 use crate::arch::{instr, time};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::crash::record::CrashCause;
+use crate::crash::suspend::precopy::{self, FEW_PAGES};
 use crate::crash::suspend::{self, SuspensionEnd, SuspensionOrder, SuspensionProgress};
 use crate::host::Host;
 use crate::log::history::HistoryKind;
@@ -21,26 +22,74 @@ use alloc::sync::Arc;
 use arrayvec::ArrayString;
 
 impl Runner {
-    /// Stops the vCPU and begins to suspend the partition; reports why not, if it cannot be
-    /// suspended now.
+    /// Begins to suspend the partition. Where much is dirty that is written first, while the guest
+    /// runs; a second request stops the guest at once.
     pub(super) fn suspend(&mut self, host: &'static Host, on: &HostCpu<'_>) {
+        let resident = self.object.as_ref().map_or(0, |object| object.counts().resident);
+        if self.precopy.is_some() || resident <= FEW_PAGES || self.refuses_suspension().is_some() {
+            return self.stop_and_suspend(host, on);
+        }
+        let Some(object) = self.object.clone() else { return };
+        self.record(HistoryKind::PrecopyBegun, 0, resident.into());
+        self.precopy = Some(precopy::begin(host, self.shared.name(), self.incarnation, object));
+        self.look_again_at_precopy();
+    }
+
+    /// Looks whether the dirty pages are written, and goes on with the suspension then.
+    pub(super) fn look_at_precopy(&mut self, host: &'static Host, on: &HostCpu<'_>) {
+        match &self.precopy {
+            // It has crashed or ends: that withdraws the suspension.
+            Some(_) if !self.may_be_suspended() => self.end_precopy(),
+            Some(precopy) if precopy.is_over() => self.stop_and_suspend(host, on),
+            Some(_) => self.look_again_at_precopy(),
+            None => self.duties.set_precopy_look(None),
+        }
+    }
+
+    fn look_again_at_precopy(&mut self) {
+        self.duties.set_precopy_look(Some(time::now_ns().saturating_add(LOOK_NS)));
+    }
+
+    /// Gives a pre-copy up; its task ends by itself.
+    pub(super) fn end_precopy(&mut self) {
+        self.precopy = None;
+        self.duties.set_precopy_look(None);
+    }
+
+    fn may_be_suspended(&self) -> bool {
+        matches!(self.state, Lifecycle::Running(_)) && !self.duties.is_stopping()
+    }
+
+    /// Stops the vCPU and suspends the partition; reports why not, if it cannot be suspended now.
+    fn stop_and_suspend(&mut self, host: &'static Host, on: &HostCpu<'_>) {
         if let Err(message) = self.try_suspend(host, on) {
             let (partition, incarnation) = (self.shared.name(), self.incarnation);
             report(&ConsoleEvent::SuspendFailed { partition, incarnation, message });
         }
+        self.end_precopy();
+    }
+
+    /// Returns why the partition cannot be suspended now.
+    fn refuses_suspension(&self) -> Option<&'static str> {
+        if !matches!(self.state, Lifecycle::Running(_)) || self.object.is_none() {
+            return Some("it does not run");
+        }
+        if self.backing != BackingState::Settled || self.space.is_none() {
+            return Some("it has no paging space yet: try again when it has one");
+        }
+        (self.last_words != PanicGrace::None).then_some("it has reported a panic")
     }
 
     fn try_suspend(&mut self, host: &'static Host, on: &HostCpu<'_>) -> Result<(), &'static str> {
-        let (Lifecycle::Running(parked), Some(object)) = (&self.state, &self.object) else {
+        if let Some(message) = self.refuses_suspension() {
+            return Err(message);
+        }
+        let (Lifecycle::Running(parked), Some(object), Some(space)) =
+            (&self.state, &self.object, self.space)
+        else {
             return Err("it does not run");
         };
         let (parked, object) = (*parked, object.clone());
-        let (BackingState::Settled, Some(space)) = (self.backing, self.space) else {
-            return Err("it has no paging space yet: try again when it has one");
-        };
-        if self.last_words != PanicGrace::None {
-            return Err("it has reported a panic");
-        }
         let activity = match parked {
             ParkReason::Halted => GuestActivity::Halts,
             _ => GuestActivity::Runs,
@@ -59,6 +108,7 @@ impl Runner {
             state: self.machine.vcpu.state(),
             machine,
             note_page: self.note_page(),
+            precopied: self.precopy.take(),
         };
         self.end_promise(host);
         let job = suspend::begin(host, order, object, space);
