@@ -159,9 +159,29 @@ impl ImageDrain {
         pager: &Pager<'_, M, D, P>,
         index: PageIndex,
     ) -> (Option<PageFinal>, u32) {
+        if self.image.base().is_some() {
+            return (self.final_of_child(pager, index), 1);
+        }
         match self.image.existing(index) {
             Some(page) => (Self::kind_of(pager, page.leaf()), 1),
             None => (Some(PageFinal::Zero), self.image.without_table(index).max(1)),
+        }
+    }
+
+    /// The same for a page of a crashed child. An inherited page is final when it is zero, or when
+    /// the base's block was copied ([`Page::adopt_inherited`]).
+    fn final_of_child<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
+        &self,
+        pager: &Pager<'_, M, D, P>,
+        index: PageIndex,
+    ) -> Option<PageFinal> {
+        if pager.inherited(&self.image, index).is_some() {
+            return None;
+        }
+        match self.image.existing(index).map(|page| page.leaf()) {
+            Some(LeafState::Shared(_)) => None,
+            Some(leaf) => Self::kind_of(pager, leaf),
+            None => Some(PageFinal::Zero),
         }
     }
 
@@ -187,7 +207,9 @@ fn progress<P>(state: &PagerState<P>, id: ObjectId) -> DrainProgress {
     let lowest =
         state.batches.of(id).filter_map(|batch| batch.lines.lowest()).map(|index| index.0).min();
     let cursor = lowest.unwrap_or(slot.drain.next).min(slot.drain.next).max(slot.drain.floor);
-    let busy = state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some();
+    let busy = state.batches.of(id).next().is_some()
+        || state.transfers.of(id).next().is_some()
+        || state.copies.is_any_of(id);
     let DrainState { freed, written, zero, clean, error, .. } = slot.drain;
     let dead = slot.is_dead().then_some(DiskError::Dead);
     DrainProgress {
@@ -282,6 +304,7 @@ fn leave(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Sweep
     // refusal.
     match batch.lines.write_out(page) {
         Ok(()) => SweepStep::Next,
+        Err(TransitionError::Clean) if page.is_shared() => SweepStep::Next,
         Err(TransitionError::Clean) => leave_clean(page, batch, without_io),
         Err(
             TransitionError::State(LeafState::ComingIn(_))

@@ -67,6 +67,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         };
         let answer = match page.leaf() {
             LeafState::Present(_) => self.admit(page, access),
+            LeafState::Untouched if object.base().is_some() => {
+                return self.fault_inherited((object, page), access, ticket, now);
+            }
+            LeafState::Shared(_) => {
+                return self.fault_inherited((object, page), access, ticket, now);
+            }
             LeafState::Untouched | LeafState::Zero if self.show_zeros(page, access) => {
                 Some(AccessOutcome::Resolved)
             }
@@ -112,7 +118,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// A page that maps them already and faults again gets its own frame. So a CPU that reports a
     /// write as a read does not fault forever.
     #[inline(always)]
-    fn show_zeros(&self, page: Page<'_>, access: PageAccess) -> bool {
+    pub(super) fn show_zeros(&self, page: Page<'_>, access: PageAccess) -> bool {
         let is_shown = access == PageAccess::Read && page.show_zeros(self.env.zeros).is_ok();
         if is_shown {
             bump(&self.counters.zeros_shown, 1);
@@ -131,7 +137,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Maps a zeroed frame. Returns `None` if the page's state has changed meanwhile.
-    fn demand_zero(
+    pub(super) fn demand_zero(
         &self,
         object: &MemoryObject,
         page: Page<'_>,
@@ -170,7 +176,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Parks the faulter until frames are free, unless none ever will be.
-    fn wait_for_frames(&self, id: ObjectId, ticket: WaitTicket) -> AccessOutcome {
+    pub(super) fn wait_for_frames(&self, id: ObjectId, ticket: WaitTicket) -> AccessOutcome {
         self.wait_for_frames_locked(&mut self.locked(), id, ticket)
     }
 

@@ -38,9 +38,11 @@ mod along;
 mod around;
 mod asking;
 mod bad_pages;
+mod base;
 mod batch;
 pub mod blocks;
 mod clean;
+mod copies;
 pub mod counters;
 pub mod drain;
 mod drain_state;
@@ -88,6 +90,7 @@ use state::PagerState;
 use turns::PollTurns;
 
 pub use bad_pages::BadPages;
+pub use base::InheritedPage;
 pub use counters::LockUse;
 pub use drain::{DrainProgress, ImageDrain, PageFinal};
 pub use fault::AccessOutcome;
@@ -208,6 +211,11 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
         Ok(())
     }
 
+    /// Returns how many attached objects inherit their pages from this one.
+    pub fn mappers(&self, base: ObjectId) -> usize {
+        self.locked().slots.mappers(base).count()
+    }
+
     /// Detaches an object. No new work is started for it after the first call.
     ///
     /// # Errors
@@ -217,7 +225,10 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
         let state = &mut *state;
         let slot = state.slots.get_mut(id).ok_or(AttachError::Unknown)?;
         slot.closing = true;
-        if state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some() {
+        if state.batches.of(id).next().is_some()
+            || state.transfers.of(id).next().is_some()
+            || state.copies.is_any_of(id)
+        {
             return Err(AttachError::Busy);
         }
         state.slots.remove(id);

@@ -120,6 +120,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             since = self.begin_hold();
         }
         turn.work.has_notices = !state.notices.is_empty();
+        self.wake_mappers(&mut state);
         if self.is_quiet(&state, now) {
             state.note_turn_without_work_since(moves);
             state.lock_use.end_hold(since);
@@ -145,6 +146,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         self.clean(state, turn);
         self.watch_writes(state, now);
         self.advance_all(state, now);
+        self.finish_copies(state, turn);
         self.resubmit_transfers(state);
         let free = self.env.frames.free_count();
         if free > 0 && self.hungry.load(Relaxed) != 0 {
@@ -160,7 +162,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
         let wants = state.batches.wants();
         turn.work.poll_again |= turn.budget.visits == 0 || wants.a_cpu;
-        turn.work.awaits_flush |= wants.a_flush;
+        turn.work.awaits_flush |= wants.a_flush || state.copies.any();
     }
 
     /// Returns whether there is no work other than handling completions. That is common: faulters
@@ -168,6 +170,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     #[inline]
     fn is_quiet(&self, state: &PagerState<P>, now: Ns) -> bool {
         !state.batches.any()
+            && !state.copies.any()
             && !state.transfers.any_queued()
             && !state.reclaim.is_due(now)
             && self.hungry.load(Relaxed) == 0

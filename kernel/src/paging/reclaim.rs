@@ -23,7 +23,7 @@ use super::work::{PollBudget, PollTurn};
 use crate::addr::PageIndex;
 use crate::block::Disk;
 use crate::log::history::{self, HistoryKind};
-use crate::mm::leaf::{LeafState, PageMapping};
+use crate::mm::leaf::PageMapping;
 use crate::mm::object::{ObjectId, ObjectTable};
 use crate::mm::page::{Page, PageAge};
 use crate::mm::phys::FrameMemory;
@@ -120,6 +120,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let mut candidates = Candidates::new();
         for slot in state.slots.iter().filter(|slot| wanted(slot)) {
             let kind = if slot.is_image() { CandidateKind::Image } else { CandidateKind::Live };
+            if slot.is_base() {
+                candidates.push(self.base_candidate(state, slot));
+                continue;
+            }
             candidates.push(ReclaimCandidate {
                 object: slot.object.id(),
                 kind,
@@ -143,6 +147,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     ) -> usize {
         if state.slots.busy(id).is_image() {
             return self.sweep(state, id, turn);
+        }
+        if state.slots.busy(id).is_base() {
+            return self.take_from_base(state, id, wanted, turn);
         }
         let Some(number) = state.vacant_batch_for(id) else { return 0 };
         let PagerState { batches, slots, policy, notices, .. } = state;
@@ -264,9 +271,14 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
         let (hand, start) = (slot.hand, slot.object.skip_untouched(slot.hand));
         let end = slot.pages().min(start.saturating_add(left));
         let object = slot.object.clone();
+        let is_child = object.base().is_some();
         let before = batch.len();
         let mut aged = 0_u32;
         let stopped = object.pages(start..end).visit(|page| {
+            // The base's own hand looks at the accesses to its frames.
+            if is_child && page.is_shared() {
+                return ControlFlow::Continue(());
+            }
             match page.age() {
                 PageAge::Absent => {}
                 PageAge::Referenced => {
@@ -311,7 +323,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
     /// the CPU's registers.
     #[inline(never)]
     fn collect(&self, batch: &mut Batch, page: Page<'_>) -> bool {
-        let LeafState::Present(mapping) = page.leaf() else { return false };
+        let Some(mapping) = page.mapping() else { return false };
         match self.policy.judge(PageView { clean: !mapping.dirty }) {
             PageVerdict::Skip => false,
             PageVerdict::EvictClean => self.collect_clean(batch, page, mapping),

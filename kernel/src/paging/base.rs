@@ -1,0 +1,295 @@
+//! A base and its children: faults on inherited pages, and the eviction of the base's frames.
+//!
+//! ```text
+//!   fault of a child ─> the base's page is  zero ──────> shared zeros, or a cleared frame
+//!                                           paged ─────> a page-in of the base; all who wait are woken
+//!                                           resident ──> read: shown read-only     write: copied
+//! ```
+//!
+//! The base is attached like any object, so its page-ins are read along, verified by the sealed
+//! checksums, tried again and given up by the same code. A page that cannot be read is lost for
+//! whoever touches it, and for nobody else.
+//!
+//! *Frames.* Those of the base belong to the account of the sealed partition, which does not run. A
+//! child pays for its own. In the policy the base counts once for itself and once for each child:
+//! a frame of it serves all of them. A page that the base's hand finds is evicted only if no
+//! child has touched it since its last visit.
+
+use super::Pager;
+use super::batch::BatchPurpose;
+use super::copies::{self, PendingCopy};
+use super::counters::bump;
+use super::fault::AccessOutcome;
+use super::slots::PagedObject;
+use super::state::PagerState;
+use super::work::PollTurn;
+use crate::addr::PageIndex;
+use crate::arch::percpu;
+use crate::block::Disk;
+use crate::mm::crc::Crc32c;
+use crate::mm::leaf::LeafState;
+use crate::mm::object::{MemoryObject, ObjectId, WaitTicket};
+use crate::mm::page::{Page, PageAge};
+use crate::mm::phys::FrameMemory;
+use crate::pool::policy::CandidateKind;
+use crate::pool::{ReclaimCandidate, ReclaimPolicy};
+use crate::time::Ns;
+use crate::virt::PageAccess;
+use core::ops::ControlFlow;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Most frames of a base in one batch.
+const VICTIMS: usize = 64;
+
+/// The content of an inherited page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InheritedPage {
+    /// In the base's block, with this checksum.
+    Block(Crc32c),
+    /// There, too; the checksum is not known before the page is in memory.
+    ComingIn,
+}
+
+impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
+    /// Serves a child's access to a page that is untouched, or shows the base's frame.
+    ///
+    /// A second fault on a page that is shown gives it a copy, whatever the access: a CPU that
+    /// reports a write as a read must not fault for ever.
+    #[inline(never)]
+    pub(super) fn fault_inherited(
+        &self,
+        (object, page): (&MemoryObject, Page<'_>),
+        access: PageAccess,
+        ticket: WaitTicket,
+        now: Ns,
+    ) -> AccessOutcome {
+        let Some(base) = object.base().filter(|_| page.is_inherited()) else {
+            // It shows the zeros, or another CPU was faster.
+            return self.zero_of_child(object, page, access, ticket);
+        };
+        let Some((near, of_base)) = base.locate(page.index()) else {
+            return self.zero_of_child(object, page, access, ticket);
+        };
+        let answer = match of_base.leaf() {
+            LeafState::Untouched | LeafState::Zero => {
+                return self.zero_of_child(object, page, access, ticket);
+            }
+            LeafState::Paged(_) => self.begin_page_in((near, of_base), PageAccess::Read, ticket, now),
+            LeafState::ComingIn(_) => {
+                bump(&self.counters.joined_waits, 1);
+                Some(AccessOutcome::Wait(ticket))
+            }
+            LeafState::Present(_) => self.map_base((object, page), of_base, access, ticket),
+            // A base's page is never dirty, and a base has no base.
+            LeafState::GoingOut(_) | LeafState::Shared(_) => None,
+        };
+        answer.unwrap_or(AccessOutcome::Resolved)
+    }
+
+    /// Serves an access to a page that is a zero in the base, or a zero of the child's own.
+    fn zero_of_child(
+        &self,
+        object: &MemoryObject,
+        page: Page<'_>,
+        access: PageAccess,
+        ticket: WaitTicket,
+    ) -> AccessOutcome {
+        if self.show_zeros(page, access) {
+            return AccessOutcome::Resolved;
+        }
+        self.demand_zero(object, page, access, ticket).unwrap_or(AccessOutcome::Resolved)
+    }
+
+    /// Shows a resident page of the base, or copies it. `None`: look again.
+    fn map_base(
+        &self,
+        (object, page): (&MemoryObject, Page<'_>),
+        of_base: Page<'_>,
+        access: PageAccess,
+        ticket: WaitTicket,
+    ) -> Option<AccessOutcome> {
+        // The base's own A bit, which no CPU sets: the page was asked for.
+        let hfn = of_base.touch(PageAccess::Read).ok()?;
+        match (access, page.mapping()) {
+            (PageAccess::Write, _) => {}
+            (_, None) => {
+                if page.show_base(hfn, of_base).ok()? {
+                    bump(&self.counters.base_shown, 1);
+                }
+                return Some(AccessOutcome::Resolved);
+            }
+            (_, Some(shown)) if !shown.accessed => {
+                let _ = page.admit(access);
+                return Some(AccessOutcome::Resolved);
+            }
+            (_, Some(_)) => {}
+        }
+        let frame = match self.gate.load(Relaxed) {
+            false => self.env.frames.alloc(),
+            true => self.take_frame(&mut self.locked(), object.id()),
+        };
+        let Some(frame) = frame else {
+            return Some(self.wait_for_frames(object.id(), ticket));
+        };
+        // The base's frame stays what it was until this CPU leaves its read section.
+        self.env.memory.copy_frame(hfn, frame.hfn());
+        if page.begin_copy().is_err() {
+            self.env.frames.free(frame);
+            return None;
+        }
+        bump(&self.counters.base_copied, 1);
+        let words = self.env.quiescent_states;
+        let (mut flush, kicks) = object.flush(words, percpu::current());
+        if flush.poll(words).is_some() {
+            copies::install(object, page.index(), frame);
+            return Some(AccessOutcome::Resolved);
+        }
+        let copy =
+            PendingCopy { object: object.id(), index: page.index(), frame, ticket: flush };
+        match self.locked().copies.add(copy, kicks) {
+            Ok(()) => Some(AccessOutcome::Wait(ticket)),
+            Err(PendingCopy { frame, .. }) => {
+                page.abort_copy();
+                self.env.frames.free(frame);
+                None
+            }
+        }
+    }
+
+    /// Wakes the children of bases on which a page-in has ended.
+    #[inline]
+    pub(super) fn wake_mappers(&self, state: &mut PagerState<P>) {
+        if state.slots.bases > 0 {
+            self.wake_all_mappers(state);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake_all_mappers(&self, state: &mut PagerState<P>) {
+        let mut woken = 0_u64;
+        for slot in state.slots.iter_mut().filter(|slot| slot.is_base()) {
+            let now = slot.object.wait_ticket();
+            if slot.told != Some(now) {
+                slot.told = Some(now);
+                woken |= 1 << slot.object.id().index();
+            }
+        }
+        if woken == 0 {
+            return;
+        }
+        for slot in state.slots.iter() {
+            if slot.object.base().is_some_and(|base| woken >> base.id().index() & 1 != 0) {
+                slot.object.wake();
+            }
+        }
+    }
+
+    /// Describes a base to the policy: its frames serve all of its children.
+    pub(super) fn base_candidate(
+        &self,
+        state: &PagerState<P>,
+        slot: &PagedObject,
+    ) -> ReclaimCandidate {
+        let id = slot.object.id();
+        let users = state.slots.mappers(id).count() as u32 + 1;
+        ReclaimCandidate {
+            object: id,
+            kind: CandidateKind::Live,
+            logical: slot.pages().saturating_mul(users),
+            resident: slot.object.counts().resident,
+            minimum: slot.terms.minimum,
+            // Its own A bits say nothing about its use.
+            used: u16::from(u8::MAX),
+        }
+    }
+
+    /// Starts one batch of a base's frames that no child has touched since the hand's last visit.
+    pub(super) fn take_from_base(
+        &self,
+        state: &mut PagerState<P>,
+        id: ObjectId,
+        wanted: u32,
+        turn: &mut PollTurn,
+    ) -> usize {
+        let Some(number) = state.vacant_batch_for(id) else { return 0 };
+        self.look_at_disk(state.slots.busy(id), &mut state.notices);
+        let slot = state.slots.busy(id);
+        let minimum = if slot.asked > 0 { 0 } else { slot.terms.minimum };
+        let most = wanted.min(slot.object.counts().resident.saturating_sub(minimum));
+        let most = (most as usize).min(VICTIMS);
+        if slot.is_dead() || most == 0 {
+            slot.fruitless = slot.pages().saturating_mul(2);
+            return 0;
+        }
+        let (object, hand, pages) = (slot.object.clone(), slot.hand, slot.pages());
+        let PagerState { batches, slots, .. } = &mut *state;
+        let (batch, budget) = (batches.get(number), turn.budget.visits);
+        let mappers = || slots.mappers(id);
+        let looks = 1 + mappers().count() as u32;
+        let mut visits = 0_u32;
+        let mut go = |from: u32, to: u32| {
+            object.pages(from..to).visit(|page| {
+                if batch.unmapped.len() >= most || visits >= budget {
+                    return ControlFlow::Break(page.index().0);
+                }
+                let age = page.age();
+                if age == PageAge::Absent {
+                    return ControlFlow::Continue(());
+                }
+                visits = visits.saturating_add(looks);
+                if is_in_use(page, mappers()) || age == PageAge::Referenced {
+                    return ControlFlow::Continue(());
+                }
+                if let Ok(unmapped) = page.evict_clean() {
+                    mappers().for_each(|mapper| {
+                        mapper.hide_base_page(page.index());
+                    });
+                    batch.unmapped.push(unmapped);
+                }
+                ControlFlow::Continue(())
+            })
+        };
+        let stopped = go(hand, pages).break_value();
+        let stopped = stopped.or_else(|| go(0, hand).break_value());
+        let found = batch.unmapped.len();
+        turn.budget.visits = turn.budget.visits.saturating_sub(visits.max(1));
+        bump(&self.counters.clean_evictions, found as u64);
+        let slot = state.slots.busy(id);
+        let at = stopped.unwrap_or(hand);
+        slot.hand = if at >= pages { 0 } else { at };
+        slot.fruitless = if found > 0 { 0 } else { slot.fruitless.saturating_add(pages) };
+        if found == 0 {
+            return 0;
+        }
+        let mappers = state.slots.mappers(id);
+        let flush = object.flush_with(mappers, self.env.quiescent_states, turn.me);
+        turn.work.kick(self.launch_with(state, number, &object, BatchPurpose::Evict, flush));
+        found
+    }
+
+    /// Returns where the content of a page is that an image has inherited and that is not zero;
+    /// `None` if the page is the image's own, or zero.
+    pub fn inherited(&self, image: &MemoryObject, index: PageIndex) -> Option<InheritedPage> {
+        let is_inherited = image.existing(index).is_none_or(|page| page.is_inherited());
+        let base = image.base().filter(|_| is_inherited)?;
+        match base.existing(index)?.leaf() {
+            LeafState::Paged(crc) => Some(InheritedPage::Block(crc)),
+            LeafState::Present(mapping) => {
+                Some(InheritedPage::Block(self.env.frames.checksum(mapping.hfn)))
+            }
+            LeafState::ComingIn(_) => Some(InheritedPage::ComingIn),
+            LeafState::Untouched
+            | LeafState::Zero
+            | LeafState::GoingOut(_)
+            | LeafState::Shared(_) => None,
+        }
+    }
+}
+
+/// Ages a page of a base in all leaves; returns whether it was touched since the last look.
+fn is_in_use<'m>(page: Page<'_>, mappers: impl Iterator<Item = &'m MemoryObject>) -> bool {
+    let of_mappers = mappers.filter_map(|mapper| mapper.existing(page.index()));
+    let touched = of_mappers.filter(|page| page.is_shared() && page.age() == PageAge::Referenced);
+    touched.count() > 0
+}
