@@ -73,6 +73,8 @@ struct Model {
     /// The child that the other CPU runs, and its TLB.
     other: Option<usize>,
     kicked: bool,
+    /// The child that it ran last, whose translations it may hold.
+    last: Option<usize>,
     tlb: HashMap<u32, Translation>,
     crashes: u32,
     /// Inherited pages of images, and pages of their own.
@@ -97,6 +99,7 @@ impl Model {
             children,
             other: None,
             kicked: false,
+            last: None,
             tlb: HashMap::new(),
             crashes: 0,
             of_images: [0; 2],
@@ -113,7 +116,7 @@ impl Model {
             90..95 => self.leave_other(),
             95 => self.ask_base(),
             96 => self.fail_a_read(),
-            _ if self.rng.one_in(10) => self.crash(),
+            _ if self.rng.one_in(4) => self.crash(),
             _ => {}
         }
     }
@@ -185,12 +188,16 @@ impl Model {
         if self.other.is_some() {
             return;
         }
-        let child = self.rng.below(CHILDREN as u32) as usize;
+        let any = self.rng.below(CHILDREN as u32) as usize;
+        let child = self.last.filter(|_| !self.rng.one_in(4)).unwrap_or(any);
         self.rig.words.leave(OTHER);
         let object = &self.children[child].object;
-        // Translations of one child are those of its tag: another child begins with none.
-        self.tlb.clear();
-        let _ = self.rig.words.enter(OTHER, object.id(), object.generation());
+        let flush = self.rig.words.enter(OTHER, object.id(), object.generation());
+        // Another child has another tag.
+        if flush.is_some() || self.last != Some(child) {
+            self.tlb.clear();
+        }
+        self.last = Some(child);
         self.other = Some(child);
     }
 
@@ -219,6 +226,7 @@ impl Model {
             self.leave_other();
             let object = self.children[child].object.clone();
             let _ = self.rig.fault_for(&object, index, access);
+            self.enter_other();
             return;
         };
         self.tlb.insert(index, found);
@@ -244,6 +252,7 @@ impl Model {
     /// its place.
     fn crash(&mut self) {
         self.leave_other();
+        self.last = None;
         let n = self.rng.below(CHILDREN as u32) as usize;
         let image = self.children[n].object.clone();
         image.become_image();
