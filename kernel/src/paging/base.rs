@@ -74,7 +74,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             LeafState::Untouched | LeafState::Zero => {
                 return self.zero_of_child(object, page, access, ticket);
             }
-            LeafState::Paged(_) => self.begin_page_in((near, of_base), PageAccess::Read, ticket, now),
+            LeafState::Paged(_) => {
+                self.begin_page_in((near, of_base), PageAccess::Read, ticket, now)
+            }
             LeafState::ComingIn(_) => {
                 bump(&self.counters.joined_waits, 1);
                 Some(AccessOutcome::Wait(ticket))
@@ -144,8 +146,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             copies::install(object, page.index(), frame);
             return Some(AccessOutcome::Resolved);
         }
-        let copy =
-            PendingCopy { object: object.id(), index: page.index(), frame, ticket: flush };
+        let copy = PendingCopy { object: object.id(), index: page.index(), frame, ticket: flush };
         match self.locked().copies.add(copy, kicks) {
             Ok(()) => Some(AccessOutcome::Wait(ticket)),
             Err(PendingCopy { frame, .. }) => {

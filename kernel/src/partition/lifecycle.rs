@@ -12,6 +12,8 @@
 //!      ^                      │ failed                  ^  │ stop, release       │ refused
 //!      └──────────────────────┘                         │  └──> Stopped          │
 //!                                                       └────────────────────────┘
+//!   Suspended ── seal ──> Sealed ── stop, release ──> Stopped
+//!   NeedsSpace ── a clone ──> Cloning ──> Running
 //! ```
 //!
 //! The runner (`partition::runner`) owns the state. [`LifecycleView`] is its projection for other
@@ -69,6 +71,12 @@ pub(super) enum Lifecycle {
     Suspended {
         space: SpaceId,
     },
+    /// The space holds the base that the partition has become.
+    Sealed {
+        space: SpaceId,
+    },
+    /// A clone's next incarnation begins from its base.
+    Cloning,
     /// The suspended state is being read and checked.
     Resuming(Arc<ResumeProgress>),
     Stopped,
@@ -121,6 +129,8 @@ impl Lifecycle {
                 LifecycleView::Suspending
             }
             Self::Suspended { .. } => LifecycleView::Suspended,
+            Self::Sealed { .. } => LifecycleView::Sealed,
+            Self::Cloning => LifecycleView::Waiting,
             Self::Resuming(_) => LifecycleView::Resuming,
             Self::Stopped => LifecycleView::Stopped,
         }

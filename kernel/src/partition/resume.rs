@@ -38,7 +38,7 @@ use core::fmt;
 use core::ops::Range;
 
 /// Bytes of the heap for devices and their buffers.
-const DEVICES_HEAP: usize = 160 << 10;
+pub(super) const DEVICES_HEAP: usize = 160 << 10;
 
 /// Why a suspended partition is not resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -32,8 +32,7 @@ pub(in crate::mm) struct PageCounters {
 impl PageCounters {
     /// Makes the counters of `pages` untouched pages.
     pub(super) fn new(pages: u32) -> Self {
-        let counts =
-            Self { states: [const { AtomicU32::new(0) }; 8], shared: AtomicU32::new(0) };
+        let counts = Self { states: [const { AtomicU32::new(0) }; 8], shared: AtomicU32::new(0) };
         counts.states[state_of(EMPTY)].store(pages, Ordering::Relaxed);
         counts
     }

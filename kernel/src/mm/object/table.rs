@@ -68,10 +68,7 @@ impl ObjectTable {
     ///
     /// # Panics
     /// If the base has another layout, or is a child itself (our bug).
-    pub fn create_child(
-        &self,
-        base: &Arc<MemoryObject>,
-    ) -> Result<Arc<MemoryObject>, ObjectError> {
+    pub fn create_child(&self, base: &Arc<MemoryObject>) -> Result<Arc<MemoryObject>, ObjectError> {
         assert!(base.base().is_none(), "a base has all of its pages itself");
         self.create_on(*base.layout(), Some(base.clone()))
     }

@@ -86,11 +86,8 @@ impl Model {
         let rig = start(format, if seed.is_multiple_of(3) { 240 } else { 100 }, seed);
         let base = base(&rig);
         rig.set_pace(DiskPace::Random);
-        let make = |area| ModelChild {
-            object: child(&rig, &base, area),
-            area,
-            own: HashMap::new(),
-        };
+        let make =
+            |area| ModelChild { object: child(&rig, &base, area), area, own: HashMap::new() };
         let children = (1..=CHILDREN as u32).map(make).collect();
         Self {
             rng: Rng(seed << 8 | 1),
@@ -126,7 +123,9 @@ impl Model {
     }
 
     fn any_child(&mut self) -> usize {
-        self.other.filter(|_| self.rng.one_in(2)).unwrap_or(self.rng.below(CHILDREN as u32) as usize)
+        self.other
+            .filter(|_| self.rng.one_in(2))
+            .unwrap_or(self.rng.below(CHILDREN as u32) as usize)
     }
 
     fn put(&mut self, child: usize, hfn: Hfn, index: u32) {
@@ -398,7 +397,9 @@ fn a_page_of_the_base_is_read_once_for_all_and_has_one_frame() {
             let counts = child.counts();
             assert_eq!((counts.shared, counts.resident), (1, 0));
             let page = child.existing(PageIndex(7)).unwrap();
-            assert!(page.walk(PageAccess::Execute).is_some() && page.walk(PageAccess::Write).is_none());
+            assert!(
+                page.walk(PageAccess::Execute).is_some() && page.walk(PageAccess::Write).is_none()
+            );
         }
         rig.write(&children[0], 7, 99);
         let read = |rig: &mut Rig, n: usize| rig.read(&children[n], 7);
@@ -416,7 +417,9 @@ fn a_copy_is_not_seen_before_its_flush() {
     rig.touch(&child, 7, PageAccess::Read);
     rig.words.leave(OTHER);
     let _ = rig.words.enter(OTHER, child.id(), child.generation());
-    let AccessOutcome::Wait(ticket) = rig.fault(&child, 7) else { panic!("the other CPU is in it") };
+    let AccessOutcome::Wait(ticket) = rig.fault(&child, 7) else {
+        panic!("the other CPU is in it")
+    };
     rig.poll();
     assert!(!child.ready(ticket) && matches!(rig.leaf(&child, 7), LeafState::ComingIn(_)));
     rig.words.leave(OTHER);
@@ -443,5 +446,8 @@ fn a_damaged_page_of_the_base_is_lost_for_those_who_touch_it() {
         }
     });
     assert_eq!(lost, Some(crate::paging::PageLossError::Checksum));
-    assert_eq!((rig.read(&two, 7), rig.read(&two, 8), rig.read(&one, 8)), (5, sealed(8), sealed(8)));
+    assert_eq!(
+        (rig.read(&two, 7), rig.read(&two, 8), rig.read(&one, 8)),
+        (5, sealed(8), sealed(8))
+    );
 }

@@ -147,6 +147,13 @@ impl Spaces {
                 self.describe_suspended(id, &record).await?;
                 (SpacePhase::Suspended, record)
             }
+            RecoveryAction::KeepSealed => {
+                let record = known(class);
+                self.describe_suspended(id, &record).await?;
+                (SpacePhase::Sealed, record)
+            }
+            // Its base may be in a space that is not open yet.
+            RecoveryAction::Inherit => (SpacePhase::Inheriting, known(class)),
             RecoveryAction::Finish => (SpacePhase::Dump, self.finish(id, known(class)).await?),
             RecoveryAction::Scrub => (SpacePhase::Releasing, known(class)),
         };

@@ -22,7 +22,10 @@ impl Spaces {
     /// dump.
     pub fn release(&'static self, id: SpaceId) -> bool {
         let mut inner = self.space(id).inner.lock();
-        if !matches!(inner.phase, SpacePhase::Active | SpacePhase::Dump | SpacePhase::Suspended) {
+        if !matches!(
+            inner.phase,
+            SpacePhase::Active | SpacePhase::Dump | SpacePhase::Suspended | SpacePhase::Sealed
+        ) {
             return false;
         }
         inner.phase = SpacePhase::Releasing;
