@@ -22,6 +22,7 @@ use super::counters::bump;
 use super::fault::AccessOutcome;
 use super::slots::PagedObject;
 use super::state::PagerState;
+use super::transfer::WINDOW;
 use super::work::PollTurn;
 use crate::addr::PageIndex;
 use crate::arch::percpu;
@@ -40,15 +41,6 @@ use core::sync::atomic::Ordering::Relaxed;
 
 /// Most frames of a base in one batch.
 const VICTIMS: usize = 64;
-
-/// The content of an inherited page.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum InheritedPage {
-    /// In the base's block, with this checksum.
-    Block(Crc32c),
-    /// There, too; the checksum is not known before the page is in memory.
-    ComingIn,
-}
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// Serves a child's access to a page that is untouched, or shows the base's frame.
@@ -269,21 +261,39 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         found
     }
 
-    /// Returns where the content of a page is that an image has inherited and that is not zero;
-    /// `None` if the page is the image's own, or zero.
-    pub fn inherited(&self, image: &MemoryObject, index: PageIndex) -> Option<InheritedPage> {
+    /// Returns the checksum of the base's block for a page that an image has inherited and that is
+    /// not zero; `None` if the page is the image's own, or zero in the base.
+    pub fn inherited(&self, image: &MemoryObject, index: PageIndex) -> Option<Crc32c> {
         let is_inherited = image.existing(index).is_none_or(|page| page.is_inherited());
-        let base = image.base().filter(|_| is_inherited)?;
+        if is_inherited { self.block_of_base(image.base()?, index) } else { None }
+    }
+
+    /// Returns the checksum of a base's page, unless the page is zero.
+    pub fn block_of_base(&self, base: &MemoryObject, index: PageIndex) -> Option<Crc32c> {
         match base.existing(index)?.leaf() {
-            LeafState::Paged(crc) => Some(InheritedPage::Block(crc)),
-            LeafState::Present(mapping) => {
-                Some(InheritedPage::Block(self.env.frames.checksum(mapping.hfn)))
-            }
-            LeafState::ComingIn(_) => Some(InheritedPage::ComingIn),
+            LeafState::Paged(crc) => Some(crc),
+            LeafState::Present(mapping) => Some(self.env.frames.checksum(mapping.hfn)),
+            LeafState::ComingIn(_) => self.checksum_on_its_way(base, index),
             LeafState::Untouched
             | LeafState::Zero
             | LeafState::GoingOut(_)
             | LeafState::Shared(_) => None,
+        }
+    }
+
+    /// The same for a page that is coming in: its transfer holds the checksum.
+    #[cold]
+    fn checksum_on_its_way(&self, base: &MemoryObject, index: PageIndex) -> Option<Crc32c> {
+        let mut state = self.locked();
+        match base.existing(index)?.leaf() {
+            LeafState::ComingIn(number) => {
+                let place = (index.0 % WINDOW) as usize;
+                let transfer = state.transfers.get(number.0)?;
+                transfer.pages[place].as_ref().map(|coming| coming.crc)
+            }
+            LeafState::Paged(crc) => Some(crc),
+            LeafState::Present(mapping) => Some(self.env.frames.checksum(mapping.hfn)),
+            _ => None,
         }
     }
 }

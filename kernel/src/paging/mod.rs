@@ -90,7 +90,6 @@ use state::PagerState;
 use turns::PollTurns;
 
 pub use bad_pages::BadPages;
-pub use base::InheritedPage;
 pub use counters::LockUse;
 pub use drain::{DrainProgress, ImageDrain, PageFinal};
 pub use fault::AccessOutcome;

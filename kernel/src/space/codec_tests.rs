@@ -199,7 +199,7 @@ fn overlapping_ranges_are_refused() {
 #[test]
 fn what_we_do_not_know_is_refused() {
     assert_eq!(decode(forged(|r| r.version.set(2))), Err(RecordError::Version(2)));
-    assert_eq!(decode(forged(|r| r.features_required.set(5))), Err(RecordError::Features(4)));
+    assert_eq!(decode(forged(|r| r.features_required.set(17))), Err(RecordError::Features(16)));
     assert_eq!(decode(forged(|r| r.magic[0] = b'X')), Err(RecordError::Magic));
     let other = SpaceRecord::decode(&sample().encode(), CAPACITY + 4096);
     assert_eq!(other, Err(RecordError::Capacity { recorded: CAPACITY, actual: CAPACITY + 4096 }));

@@ -5,7 +5,6 @@
 //!   Untouched ────────────> Shared(hfn) ───────────> ComingIn ──────────────> Present, dirty
 //!    │  ^ └──────────────────── begin_copy ─────────────^
 //!    │  └── hide_base ───────┘ │
-//!    └────── adopt_inherited ──┴────────────────────────────────> Paged
 //! ```
 //!
 //! In a child, an untouched page that does not show the shared zeros is inherited. A page whose
@@ -15,6 +14,7 @@ use super::{Frame, Page, TransitionError};
 use crate::addr::Hfn;
 use crate::mm::crc::Crc32c;
 use crate::mm::leaf::{LeafState, PageMapping, TransferIndex};
+use crate::mm::table::LeafWord;
 use core::sync::atomic::{Ordering, fence};
 
 /// The number of no transfer: a page gets a copy of its own. At most one copy of a page is made at
@@ -28,6 +28,11 @@ impl Page<'_> {
         self.object.base().is_some()
             && (seen.is_shared()
                 || seen.leaf() == LeafState::Untouched && seen.shown_zeros().is_none())
+    }
+
+    /// Returns whether the page reads as zeros, and that is not the base's doing.
+    pub fn is_zero_of_its_own(&self) -> bool {
+        self.slot.load().reads_as_zeros() && !self.is_inherited()
     }
 
     /// Returns whether the guest sees the shared frame of zeros.
@@ -117,16 +122,16 @@ impl Page<'_> {
         assert!(back.is_ok(), "a page whose copy was begun waits for it");
     }
 
-    /// Inherited -> Paged: the page's own block holds the base's content by now. For an image, on
-    /// which no vCPU runs.
+    /// Zero -> Paged: the page is a zero of the child's own where the base has something else, and
+    /// its block holds zeros by now. For an image, on which no vCPU runs.
     ///
     /// # Errors
-    /// [`TransitionError::State`]: the page is not inherited.
-    pub fn adopt_inherited(&self, crc: Crc32c) -> Result<(), TransitionError> {
-        self.hide_base();
-        if !self.is_inherited() {
+    /// [`TransitionError::State`]: the page is no zero of its own.
+    pub fn adopt_zeros(&self, crc: Crc32c) -> Result<(), TransitionError> {
+        if self.is_inherited() {
             return Err(TransitionError::State(self.leaf()));
         }
-        self.adopt_block(crc)
+        self.transition(LeafWord::reads_as_zeros, self.slot.encode(LeafState::Paged(crc)))
+            .map(|_| ())
     }
 }

@@ -3,7 +3,10 @@
 
 use super::suspend::{PAGES, contents, reads, suspend, writes, written};
 use super::*;
+use crate::addr::PageIndex;
 use crate::node::tests::image;
+use crate::node::tests::machine::number;
+use crate::space::SpaceState;
 use GuestStep::*;
 
 /// Seals the partition `p`, whose guest has written its pages.
@@ -159,4 +162,48 @@ fn a_damaged_base_is_not_sealed_and_a_damaged_page_ends_only_who_touches_it() {
     life.hear("Crash", &["partition: \"c-2\"", "page lost"]);
     scripts[0].go_on(&[Read(page(6))]);
     life.until("the other", |_| scripts[0].is_done().then_some(()));
+}
+
+/// The page of the guest's memory that a dump has at this index.
+fn index(n: u64) -> PageIndex {
+    RamLayout::new(MEMORY).and_then(|ram| ram.index_of(page(n).number())).expect("RAM")
+}
+
+/// Lets the first child write some pages, one of them zero over the base's, and crash.
+fn crashed(life: &mut Life, script: &GuestScript) -> String {
+    script.go_on(&[Read(page(9)), Write(page(0), 77), Write(page(1), 0)]);
+    life.until("the writes", |_| script.is_done().then_some(()));
+    // The base's disk is slow.
+    life.machine.disks[0].state().speed = Some(1 << 20);
+    script.go_on(&[TRIPLE_FAULT]);
+    life.hear("Restart", &["partition: \"c-1\""]);
+    assert!(!life.has_heard("DumpComplete"), "the restart waits for no copy");
+    let told = life.hear("DumpComplete", &["partition: \"c-1\"", "incarnation: 1"]);
+    life.machine.disks[0].state().speed = None;
+    told
+}
+
+#[test]
+fn a_crashed_childs_dump_stands_alone_and_the_child_begins_from_the_base_again() {
+    let mut life = sealed(4, PLENTY);
+    let scripts = clones(&mut life, 2);
+    let told = crashed(&mut life, &scripts[0]);
+    life.until("the next incarnation", |life| {
+        let heard = |event: &String| {
+            event.starts_with("Cloned {")
+                && event.contains("c-1")
+                && event.contains("incarnation: 2")
+        };
+        life.machine.told.iter().any(heard).then_some(())
+    });
+    let disk = number(&told, "disk: ").unwrap() as usize;
+    let content = contents(&life)[disk].clone();
+    image::verify(&content).expect("a sound dump");
+    let record = image::record(&content).unwrap();
+    assert_eq!((record.state, record.base), (SpaceState::Complete, None));
+    for (n, expected) in [(0, 77), (1, 0), (2, 1_002), (9, 1_009), (23, 1_023)] {
+        assert_eq!(image::word_of_page(&content, index(n)), Some(expected), "page {n}");
+    }
+    assert_eq!(values(&mut life, &scripts[0]), written());
+    assert_eq!(values(&mut life, &scripts[1]), written());
 }
