@@ -20,6 +20,7 @@ mod claims;
 mod discover;
 mod drop;
 mod founding;
+mod inherit;
 mod kept;
 mod late;
 mod mend;

@@ -4,9 +4,12 @@
 use super::suspend::{PAGES, contents, reads, suspend, writes, written};
 use super::*;
 use crate::addr::PageIndex;
+use crate::node::tests::disk::DiskLogEntry;
 use crate::node::tests::image;
 use crate::node::tests::machine::number;
-use crate::space::SpaceState;
+use crate::node::tests::power_cuts::{Medium, PowerCutFate};
+use crate::node::tests::{Dice, is_long};
+use crate::space::{OwnPages, SpaceState};
 use GuestStep::*;
 
 /// Seals the partition `p`, whose guest has written its pages.
@@ -206,4 +209,151 @@ fn a_crashed_childs_dump_stands_alone_and_the_child_begins_from_the_base_again()
     }
     assert_eq!(values(&mut life, &scripts[0]), written());
     assert_eq!(values(&mut life, &scripts[1]), written());
+}
+
+/// The words of a child that has crashed after the writes of [`crashed`].
+fn expected(n: u64) -> u64 {
+    match n {
+        0 => 77,
+        1 => 0,
+        n => 1_000 + n,
+    }
+}
+
+/// A power cut at any write of a crashed child's dump. Once its own pages are written, the next
+/// start completes it from the base; before, nothing wrong is told of it.
+#[test]
+fn a_power_cut_at_any_write_of_a_childs_dump_is_repaired_from_the_base() {
+    let mut life = sealed(3, PLENTY);
+    let script = clones(&mut life, 1).remove(0);
+    script.go_on(&reads());
+    life.until("the reads", |_| script.is_done().then_some(()));
+    life.hear("Space", &["disk: 1", "state: \"active\""]);
+    let start = contents(&life);
+    life.machine.disks[1].state().records = true;
+    crashed(&mut life, &script);
+    let log = life.machine.disks[1].state().log.clone();
+    let (mut medium, mut dice) = (Medium::of(start[1].clone()), Dice::new(1));
+    let (mut repaired, mut looked) = (0, std::collections::HashSet::new());
+    for (n, entry) in log.iter().enumerate() {
+        medium.apply(entry);
+        if !matches!(entry, DiskLogEntry::Write { .. } | DiskLogEntry::FlushEnds(_)) {
+            continue;
+        }
+        for fate in [PowerCutFate::None, PowerCutFate::All, PowerCutFate::Torn, PowerCutFate::Last]
+        {
+            let content = medium.image(fate, &mut dice);
+            if !looked.insert(crate::mm::crc::crc32c(&content).0) {
+                continue;
+            }
+            let place = format!("entry {n} of {}, {fate:?}", log.len());
+            let before = image::record(&content).unwrap_or_else(|| panic!("{place}: no record"));
+            let must_be_whole = before.state == SpaceState::Complete
+                || before.base.is_some_and(|base| base.own == OwnPages::Written);
+            let disks = [start[0].clone(), content];
+            let script = GuestScript::default();
+            let mut life = Life::over(&disks, PLENTY, &[(config("p"), &script)]);
+            life.reach(LifecycleView::Sealed);
+            let after = life.until(&place, |life| {
+                let content = contents(life)[1].clone();
+                let state = image::record(&content)?.state;
+                let is_kept = matches!(state, SpaceState::Draining);
+                (!is_kept).then_some((state, content))
+            });
+            assert!(!must_be_whole || after.0 == SpaceState::Complete, "{place}: {:?}", after.0);
+            if matches!(after.0, SpaceState::Complete | SpaceState::Partial) {
+                if after.0 == SpaceState::Complete {
+                    image::verify(&after.1).unwrap_or_else(|error| panic!("{place}: {error}"));
+                }
+                for page in 0..PAGES {
+                    let word = image::word_of_page(&after.1, index(page));
+                    assert!(
+                        word == Some(expected(page)) || word.is_none() && !must_be_whole,
+                        "{place}: page {page}: {word:?}"
+                    );
+                }
+            }
+            repaired += u32::from(before.base.is_some() && must_be_whole);
+        }
+    }
+    assert!(repaired > 3, "{repaired}");
+}
+
+/// A power cut at any write of `seal`: suspended as before, or sealed.
+#[test]
+fn a_power_cut_at_any_write_of_a_seal_leaves_one_of_the_two_states() {
+    let mut life = Life::new(2, &[(config("p"), &GuestScript::of(&[&writes()]))]);
+    life.finish();
+    suspend(&mut life);
+    let start = contents(&life)[0].clone();
+    life.machine.disks[0].state().records = true;
+    assert_eq!(life.command("seal p"), "");
+    life.hear("Sealed", &[]);
+    let log = life.machine.disks[0].state().log.clone();
+    let (mut medium, mut dice) = (Medium::of(start), Dice::new(1));
+    let mut seen = std::collections::HashSet::new();
+    for (n, entry) in log.iter().enumerate() {
+        medium.apply(entry);
+        for fate in [PowerCutFate::None, PowerCutFate::All, PowerCutFate::Torn] {
+            let content = medium.image(fate, &mut dice);
+            let state = image::record(&content).expect("a record").state;
+            assert!(state.is_whole_machine(), "entry {n}, {fate:?}: {state:?}");
+            if !seen.insert((state as u32, n / 8)) {
+                continue;
+            }
+            let script = GuestScript::default();
+            let disks = [content, vec![0; DISK_BYTES]];
+            let mut life = Life::over(&disks, PLENTY, &[(config("p"), &script)]);
+            if state == SpaceState::Suspended {
+                life.reach(LifecycleView::Suspended);
+                assert_eq!(life.command("seal p"), "");
+            }
+            life.reach(LifecycleView::Sealed);
+            let script = clones(&mut life, 1).remove(0);
+            assert_eq!(values(&mut life, &script), written());
+        }
+    }
+    assert!(seen.len() >= 2);
+}
+
+/// Clone, crash, release, over and over: nothing is left behind.
+#[test]
+fn a_thousand_clones_that_crash_leave_no_frame_object_table_or_tag() {
+    let mut life = sealed(3, PLENTY);
+    let held = |life: &Life| {
+        let host = life.host();
+        (
+            host.objects.count(),
+            host.tables.used_count(),
+            host.frames.free_count(),
+            host.tags.lock().used(),
+        )
+    };
+    let mut before = None;
+    for round in 0..if is_long() { 1_000 } else { 40 } {
+        let script = life.script("c", &[]);
+        assert_eq!(life.command("clone p c from=boot"), "");
+        life.hear("Cloned", &["partition: \"c\""]);
+        script.go_on(&[Read(page(3)), Write(page(4), round)]);
+        life.until("the steps", |_| script.is_done().then_some(()));
+        assert_eq!(life.command("set c restart=never"), "");
+        script.go_on(&[TRIPLE_FAULT]);
+        life.hear("DumpComplete", &["partition: \"c\""]);
+        let (id, shared) =
+            life.machine.node.partitions().find(|(_, shared)| shared.name() == "c").expect("c");
+        life.until("its stop", |_| (shared.view() == LifecycleView::Stopped).then_some(()));
+        assert_eq!(life.command("undefine c"), "");
+        life.until("its end", |life| life.machine.node.partition(id).is_none().then_some(()));
+        let dump =
+            life.host().spaces.kept_dumps().into_iter().find(|dump| &*dump.owner.name == "c");
+        assert_eq!(life.command(&format!("release {}", dump.expect("a dump").crash.name)), "");
+        life.hear("Released", &["partition: \"c\""]);
+        life.until("the rest", |life| life.host().reaper.is_empty().then_some(()));
+        let base = life.host().bases.get("p").expect("it is in memory");
+        assert_eq!(life.host().pager.mappers(base.object.id()), 0);
+        let now = held(&life);
+        assert_eq!(*before.get_or_insert(now), now, "round {round}");
+        life.machine.told.clear();
+        life.heard = 0;
+    }
 }
