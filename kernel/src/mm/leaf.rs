@@ -32,9 +32,8 @@
 //!
 //! # A frame of the base
 //!
-//! A page that was inherited from a base ([`super::base`]) and was read shows the base's frame. It
-//! permits reads and instruction fetches; a write faults. The frame's owner is the base's page, so
-//! no claim of this page succeeds: none of its transitions can take the frame away from the base.
+//! A child's page that was read shows the base's frame ([`super::base`]), for all but writes. The
+//! frame's owner is the base's page, so no transition of this page can claim or free it.
 //!
 //! # Without A and D bits
 //!

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! The base is attached like any object, so its page-ins are read along, verified by the sealed
-//! checksums, tried again and given up by the same code. A page that cannot be read is lost for
-//! whoever touches it, and for nobody else.
+//! checksums, tried again and given up by the same code. A page that cannot be read is lost for the
+//! children that touch it, and for no others.
 //!
 //! *Frames.* Those of the base belong to the account of the sealed partition, which does not run. A
 //! child pays for its own. In the policy the base counts once for itself and once for each child:
@@ -17,7 +17,7 @@
 
 use super::Pager;
 use super::batch::BatchPurpose;
-use super::copies::{self, PendingCopy};
+use super::copies::PendingCopy;
 use super::counters::bump;
 use super::fault::AccessOutcome;
 use super::slots::PagedObject;
@@ -28,6 +28,7 @@ use crate::addr::PageIndex;
 use crate::arch::percpu;
 use crate::block::Disk;
 use crate::mm::crc::Crc32c;
+use crate::mm::frames::Frame;
 use crate::mm::leaf::LeafState;
 use crate::mm::object::{MemoryObject, ObjectId, WaitTicket};
 use crate::mm::page::{Page, PageAge};
@@ -135,7 +136,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let words = self.env.quiescent_states;
         let (mut flush, kicks) = object.flush(words, percpu::current());
         if flush.poll(words).is_some() {
-            copies::install(object, page.index(), frame);
+            install(object, page.index(), frame);
             return Some(AccessOutcome::Resolved);
         }
         let copy = PendingCopy { object: object.id(), index: page.index(), frame, ticket: flush };
@@ -146,6 +147,22 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 self.env.frames.free(frame);
                 None
             }
+        }
+    }
+
+    /// Installs the copies whose flush has passed, and wakes their children.
+    pub(super) fn finish_copies(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
+        if !state.copies.any() {
+            return;
+        }
+        turn.work.kick(state.copies.take_kicks());
+        while let Some(copy) = state.copies.take_passed(self.env.quiescent_states) {
+            let PendingCopy { object, index, frame, .. } = copy;
+            let slot = state.slots.busy(object);
+            install(&slot.object, index, frame);
+            slot.object.wake();
+            turn.work.woke_waiters = true;
+            state.note_move();
         }
     }
 
@@ -296,6 +313,12 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             _ => None,
         }
     }
+}
+
+/// Gives a page its copy: the flush has passed.
+fn install(object: &MemoryObject, index: PageIndex, frame: Frame) {
+    let page = object.existing(index).expect("a page that waits for its copy has a table");
+    page.finish_copy(frame);
 }
 
 /// Ages a page of a base in all leaves; returns whether it was touched since the last look.

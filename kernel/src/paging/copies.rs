@@ -8,16 +8,10 @@
 //! A child has one vCPU, which waits for its copy. So a few lines are enough, and a child that
 //! finds none tries again.
 
-use super::Pager;
-use super::state::PagerState;
-use super::work::PollTurn;
 use crate::addr::PageIndex;
-use crate::block::Disk;
-use crate::mm::flush::{FlushTicket, Kicks};
+use crate::mm::flush::{FlushTicket, Kicks, QuiescentStates};
 use crate::mm::frames::Frame;
-use crate::mm::object::{MemoryObject, ObjectId};
-use crate::mm::phys::FrameMemory;
-use crate::pool::ReclaimPolicy;
+use crate::mm::object::ObjectId;
 use arrayvec::ArrayVec;
 
 /// Most copies that wait at a time.
@@ -60,33 +54,15 @@ impl PendingCopies {
         self.kicks.0 |= kicks.0;
         self.lines.try_push(copy).map_err(|full| full.element())
     }
-}
 
-/// Gives a page its copy: the flush has passed.
-pub(super) fn install(object: &MemoryObject, index: PageIndex, frame: Frame) {
-    let page = object.existing(index).expect("a page that waits for its copy has a table");
-    page.finish_copy(frame);
-}
+    /// Takes the CPUs that have to be kicked.
+    pub(super) fn take_kicks(&mut self) -> Kicks {
+        core::mem::take(&mut self.kicks)
+    }
 
-impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
-    /// Installs the copies whose flush has passed, and wakes their children.
-    pub(super) fn finish_copies(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
-        if !state.copies.any() {
-            return;
-        }
-        turn.work.kick(core::mem::take(&mut state.copies.kicks));
-        let mut n = 0;
-        while n < state.copies.lines.len() {
-            if state.copies.lines[n].ticket.poll(self.env.quiescent_states).is_none() {
-                n += 1;
-                continue;
-            }
-            let PendingCopy { object, index, frame, .. } = state.copies.lines.swap_remove(n);
-            let slot = state.slots.busy(object);
-            install(&slot.object, index, frame);
-            slot.object.wake();
-            turn.work.woke_waiters = true;
-            state.note_move();
-        }
+    /// Takes a copy whose flush has passed.
+    pub(super) fn take_passed(&mut self, words: &QuiescentStates) -> Option<PendingCopy> {
+        let at = self.lines.iter_mut().position(|copy| copy.ticket.poll(words).is_some())?;
+        Some(self.lines.swap_remove(at))
     }
 }

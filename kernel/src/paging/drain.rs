@@ -93,8 +93,8 @@ impl ImageDrain {
         Self { image, copied: AtomicU32::new(0) }
     }
 
-    /// Notes that every inherited page below `end` has a copy of the base's block in its own, except
-    /// those that the dump lists as missing.
+    /// Notes that every inherited page below `end` has a copy of the base's block in its own,
+    /// except those that the dump lists as missing.
     pub fn note_copied(&self, end: PageIndex) {
         self.copied.store(end.0, Relaxed);
     }

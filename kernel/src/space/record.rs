@@ -101,7 +101,7 @@ pub struct SpaceBase {
     pub dump: Uuid,
     /// The incarnation that was sealed.
     pub generation: u64,
-    /// What is known of the child's own pages.
+    /// Whether the child's own pages are all in its blocks.
     pub own: OwnPages,
 }
 

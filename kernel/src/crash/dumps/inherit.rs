@@ -121,8 +121,8 @@ impl DumpJob {
         Ok(cause)
     }
 
-    /// Copies a run of blocks. Returns false if one of the base's is unreadable or wrong: it is among
-    /// the dump's suspects then, and will be missing.
+    /// Copies a run of blocks. Returns false if one of the base's is unreadable or wrong: it is
+    /// among the dump's suspects then, and will be missing.
     async fn copy(
         &self,
         from: &BaseBlocks,

@@ -5,8 +5,8 @@
 //!   clone ─> names, room ─> the base in memory ─> for each: slot, stopped ─> start
 //! ```
 //!
-//! What can be refused without a disk is refused at once. The rest are tasks, whose ends are told by
-//! events.
+//! What can be refused without a disk is refused at once. The rest are tasks, whose ends are told
+//! by events.
 
 use super::{DefinitionError, check, find, place_shared, refuse_at_end, start};
 use crate::config::{self, PartitionConfig};

@@ -1,9 +1,10 @@
 //! A base and its children against a reference: every page of every child has the base's value or
 //! the child's own, at all times and on both CPUs, and no frame is lost or in two places.
 //!
-//! CPU 1 runs another vCPU of a child, with a TLB that is flushed only when it is told to. So a copy
-//! that is installed before its flush shows as an old value, and a frame of the base that is used
-//! again too early as a wrong one. `TIDEPOOL_SEED=n cargo test -p kernel tests::base` repeats a run.
+//! CPU 1 runs another vCPU of a child, with a TLB that is flushed only when it is told to. So a
+//! copy that is installed before its flush shows as an old value, and a frame of the base that is
+//! used again too early as a wrong one.
+//! `TIDEPOOL_SEED=n cargo test -p kernel tests::base` repeats a run.
 
 use super::disk::Rng;
 use super::*;
@@ -65,7 +66,7 @@ impl ModelChild {
     }
 }
 
-struct Model {
+struct BaseModel {
     rig: Rig,
     rng: Rng,
     base: Arc<MemoryObject>,
@@ -81,7 +82,7 @@ struct Model {
     of_images: [u32; 2],
 }
 
-impl Model {
+impl BaseModel {
     fn new(seed: u64, format: &'static TableFormat) -> Self {
         let rig = start(format, if seed.is_multiple_of(3) { 240 } else { 100 }, seed);
         let base = base(&rig);
@@ -333,7 +334,7 @@ impl Model {
 
 fn run(seed: u64, format: &'static TableFormat) -> (PagerSnapshot, [u32; 3]) {
     std::println!("seed {seed}");
-    let mut model = Model::new(seed, format);
+    let mut model = BaseModel::new(seed, format);
     for _ in 0..ACTIONS {
         model.act();
     }

@@ -8,7 +8,6 @@
 
 pub mod load;
 
-use super::machine::VirtualMachine;
 use alloc::string::String;
 
 /// How a crashed clone begins again.
@@ -28,13 +27,4 @@ pub struct CloneOrigin {
     pub base: String,
     /// How it begins again after a crash.
     pub restart: CloneRestart,
-}
-
-impl VirtualMachine {
-    /// Tells the machine's devices that its identity was doubled: it is about to go on from a state
-    /// from which others go on, too. The place for a device that tells the guest.
-    pub(super) fn note_doubled_identity(&mut self) {
-        // Without such a device, names, seeds and keys in the guest's memory are those of its
-        // siblings until it makes new ones.
-    }
 }

@@ -34,8 +34,8 @@ impl Spaces {
         self.space(id).inner.lock().phase == SpacePhase::Sealed
     }
 
-    /// Returns whether a space holds a partition with its machine: a suspended one that is being
-    /// sealed, or waits, or a base.
+    /// Returns whether a space holds a partition with its machine: suspended, about to be sealed or
+    /// to go on, or a base.
     pub fn is_whole_machine(&self, id: SpaceId) -> bool {
         let phase = self.space(id).inner.lock().phase;
         matches!(phase, SpacePhase::Suspended | SpacePhase::Sealed | SpacePhase::Resuming)

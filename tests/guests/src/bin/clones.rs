@@ -1,6 +1,6 @@
-//! The base of clones: fills `pages=` pages with `key=`, and waits at its first serial line. A clone
-//! gets a letter there: it checks all pages, writes every third one with a key of its own, and
-//! checks all of them again; at each further letter it only checks.
+//! The base of clones: fills `pages=` pages with `key=`, and waits at its first serial line. A
+//! clone gets a letter there: it checks all pages, writes every third one with a key of its own,
+//! and checks all of them again; at each further letter it only checks.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
