@@ -114,7 +114,7 @@ impl Lifecycle {
     pub(super) const fn view(&self) -> LifecycleView {
         match self {
             // Its next space is being made ready in the background.
-            Self::Activating | Self::NeedsTables(BackingState::Awaited) => {
+            Self::Activating | Self::NeedsTables(BackingState::Awaited) | Self::Cloning => {
                 LifecycleView::Activating
             }
             Self::NeedsSpace { .. } | Self::NeedsTables(BackingState::Settled) => {
@@ -130,7 +130,6 @@ impl Lifecycle {
             }
             Self::Suspended { .. } => LifecycleView::Suspended,
             Self::Sealed { .. } => LifecycleView::Sealed,
-            Self::Cloning => LifecycleView::Waiting,
             Self::Resuming(_) => LifecycleView::Resuming,
             Self::Stopped => LifecycleView::Stopped,
         }

@@ -26,12 +26,15 @@ use alloc::format;
 use alloc::sync::Arc;
 
 impl Runner {
-    /// Returns the base from which the next incarnation begins, as its space's record names it.
+    /// Returns whether the next incarnation begins from a base.
+    pub(super) fn begins_from_base(&self) -> bool {
+        let origin = self.shared.clone_of.as_ref();
+        origin.is_some_and(|origin| self.incarnation == 0 || origin.restart == CloneRestart::Base)
+    }
+
+    /// Returns its base, as its space's record names it.
     pub(super) fn next_base(&self, host: &Host) -> Option<SpaceBase> {
         let origin = self.shared.clone_of.as_ref()?;
-        if self.incarnation > 0 && origin.restart == CloneRestart::Boot {
-            return None;
-        }
         host.bases.get(&origin.base).map(|base| base.sealed)
     }
 
@@ -48,11 +51,11 @@ impl Runner {
         let since_ns = time::now_ns();
         let origin = self.shared.clone_of.as_ref();
         let Some(base) = origin.and_then(|origin| host.bases.get(&origin.base)) else {
-            return self.fail(host, "its base is gone");
+            return self.fail_clone(host, "its base is gone");
         };
         let machine = match self.machine_of(host, &base) {
             Ok(machine) => machine,
-            Err(message) => return self.fail(host, &message),
+            Err(message) => return self.fail_clone(host, &message),
         };
         let object = match host.objects.create_child(&base.object) {
             Ok(object) => object,
@@ -62,13 +65,13 @@ impl Runner {
                 return StepOutcome::look_again();
             }
             Err(ObjectError::OutOfTables) => {
-                return self.fail(host, "no memory for another second-level table");
+                return self.fail_clone(host, "no memory for another second-level table");
             }
-            Err(ObjectError::Full) => return self.fail(host, "too many memories at a time"),
+            Err(ObjectError::Full) => return self.fail_clone(host, "too many memories"),
         };
         if host.pager.attach_on(object.clone(), None, PoolTerms::of_partition(self.id)).is_err() {
             let _ = host.reaper.reap(object);
-            return self.fail(host, "the base does not fit the partition");
+            return self.fail_clone(host, "the base does not fit the partition");
         }
         self.incarnation += 1;
         self.record(HistoryKind::IncarnationStarted, 0, object.id().as_u16().into());
@@ -83,6 +86,14 @@ impl Runner {
             clone_ns: time::now_ns().saturating_sub(since_ns).as_u64(),
         });
         StepOutcome::Onward
+    }
+
+    /// Gives up, once no task works on the space any more.
+    fn fail_clone(&mut self, host: &'static Host, message: &str) -> StepOutcome {
+        match self.space {
+            Some(space) if host.spaces.is_ready(space).is_none() => StepOutcome::look_again(),
+            _ => self.fail(host, message),
+        }
     }
 
     fn machine_of(&self, host: &Host, base: &Base) -> Result<SavedMachine, alloc::string::String> {

@@ -44,7 +44,10 @@ impl Runner {
         {
             return next;
         }
-        let base = self.next_base(host);
+        let base = self.next_base(host).filter(|_| self.begins_from_base());
+        if base.is_none() && self.begins_from_base() {
+            return self.fail(host, "its base is gone");
+        }
         match host.spaces.acquire_for(self.shared.name(), &self.layout, self.incarnation + 1, base)
         {
             Some(space) => {
