@@ -196,6 +196,7 @@ impl MemoryObject {
 
     /// Starts a flush of all translations taken away so far. `me` is the calling CPU, which holds
     /// no translation.
+    #[inline(always)]
     pub fn flush(&self, words: &QuiescentStates, me: CpuId) -> (FlushTicket, Kicks) {
         FlushTicket::open(words, me, self.id, &self.generation)
     }

@@ -44,7 +44,16 @@ use core::sync::atomic::Ordering::Relaxed;
 const VICTIMS: usize = 64;
 
 impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
-    /// Serves a child's access to a page that is untouched, or shows the base's frame.
+    /// Returns whether the content of a child's untouched page is in the base, and not zero.
+    #[inline(never)]
+    pub(super) fn inherits(&self, object: &MemoryObject, page: Page<'_>) -> bool {
+        let of_base = object.base().and_then(|base| base.existing(page.index()));
+        let is_zero =
+            |page: Page<'_>| matches!(page.leaf(), LeafState::Untouched | LeafState::Zero);
+        page.is_inherited() && of_base.is_some_and(|of_base| !is_zero(of_base))
+    }
+
+    /// Serves a child's access to a page whose content is the base's.
     ///
     /// A second fault on a page that is shown gives it a copy, whatever the access: a CPU that
     /// reports a write as a read must not fault for ever.
@@ -56,43 +65,17 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         ticket: WaitTicket,
         now: Ns,
     ) -> AccessOutcome {
-        let Some(base) = object.base().filter(|_| page.is_inherited()) else {
-            // It shows the zeros, or another CPU was faster.
-            return self.zero_of_child(object, page, access, ticket);
-        };
-        let Some((near, of_base)) = base.locate(page.index()) else {
-            return self.zero_of_child(object, page, access, ticket);
-        };
-        let answer = match of_base.leaf() {
-            LeafState::Untouched | LeafState::Zero => {
-                return self.zero_of_child(object, page, access, ticket);
-            }
-            LeafState::Paged(_) => {
-                self.begin_page_in((near, of_base), PageAccess::Read, ticket, now)
-            }
-            LeafState::ComingIn(_) => {
-                bump(&self.counters.joined_waits, 1);
-                Some(AccessOutcome::Wait(ticket))
-            }
-            LeafState::Present(_) => self.map_base((object, page), of_base, access, ticket),
-            // A base's page is never dirty, and a base has no base.
-            LeafState::GoingOut(_) | LeafState::Shared(_) => None,
-        };
-        answer.unwrap_or(AccessOutcome::Resolved)
-    }
-
-    /// Serves an access to a page that is a zero in the base, or a zero of the child's own.
-    fn zero_of_child(
-        &self,
-        object: &MemoryObject,
-        page: Page<'_>,
-        access: PageAccess,
-        ticket: WaitTicket,
-    ) -> AccessOutcome {
-        if self.show_zeros(page, access) {
-            return AccessOutcome::Resolved;
+        let Some(base) = object.base() else { return AccessOutcome::Resolved };
+        let Some(of_base) = base.existing(page.index()) else { return AccessOutcome::Resolved };
+        if let LeafState::Present(_) = of_base.leaf() {
+            let answer = self.map_base((object, page), of_base, access, ticket);
+            return answer.unwrap_or(AccessOutcome::Resolved);
         }
-        self.demand_zero(object, page, access, ticket).unwrap_or(AccessOutcome::Resolved)
+        // A page-in of the base wakes its children, too: the ticket is the child's.
+        match self.fault_page(base, page.index(), PageAccess::Read, now) {
+            AccessOutcome::Wait(_) => AccessOutcome::Wait(ticket),
+            answer => answer,
+        }
     }
 
     /// Shows a resident page of the base, or copies it. `None`: look again.
@@ -104,7 +87,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         ticket: WaitTicket,
     ) -> Option<AccessOutcome> {
         // The base's own A bit, which no CPU sets: the page was asked for.
-        let hfn = of_base.touch(PageAccess::Read).ok()?;
+        let hfn = of_base.note_use()?;
         match (access, page.mapping()) {
             (PageAccess::Write, _) => {}
             (_, None) => {
@@ -150,11 +133,14 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         }
     }
 
-    /// Installs the copies whose flush has passed, and wakes their children.
-    pub(super) fn finish_copies(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
-        if !state.copies.any() {
-            return;
-        }
+    /// Installs the copies whose flush has passed, and wakes children: those of the copies, and
+    /// those of bases on which a page-in has ended.
+    ///
+    /// Each poll comes here while there is a base: `reclaim.asked` stays set, so that polls without
+    /// one need no question more.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn look_at_bases(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
         turn.work.kick(state.copies.take_kicks());
         while let Some(copy) = state.copies.take_passed(self.env.quiescent_states) {
             let PendingCopy { object, index, frame, .. } = copy;
@@ -164,19 +150,6 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             turn.work.woke_waiters = true;
             state.note_move();
         }
-    }
-
-    /// Wakes the children of bases on which a page-in has ended.
-    #[inline]
-    pub(super) fn wake_mappers(&self, state: &mut PagerState<P>) {
-        if state.slots.bases > 0 {
-            self.wake_all_mappers(state);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wake_all_mappers(&self, state: &mut PagerState<P>) {
         let mut woken = 0_u64;
         for slot in state.slots.iter_mut().filter(|slot| slot.is_base()) {
             let now = slot.object.wait_ticket();
@@ -185,12 +158,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 woken |= 1 << slot.object.id().index();
             }
         }
-        if woken == 0 {
-            return;
-        }
-        for slot in state.slots.iter() {
+        for slot in state.slots.iter().filter(|_| woken != 0) {
             if slot.object.base().is_some_and(|base| woken >> base.id().index() & 1 != 0) {
                 slot.object.wake();
+                turn.work.woke_waiters = true;
             }
         }
     }

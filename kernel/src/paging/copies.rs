@@ -12,7 +12,7 @@ use crate::addr::PageIndex;
 use crate::mm::flush::{FlushTicket, Kicks, QuiescentStates};
 use crate::mm::frames::Frame;
 use crate::mm::object::ObjectId;
-use arrayvec::ArrayVec;
+use alloc::vec::Vec;
 
 /// Most copies that wait at a time.
 const LINES: usize = 64;
@@ -29,14 +29,14 @@ pub(super) struct PendingCopy {
 /// The copies that wait.
 #[derive(Debug)]
 pub(super) struct PendingCopies {
-    lines: ArrayVec<PendingCopy, LINES>,
+    lines: Vec<PendingCopy>,
     /// CPUs that the next poll makes leave the guest.
     kicks: Kicks,
 }
 
 impl PendingCopies {
     pub(super) fn new() -> Self {
-        Self { lines: ArrayVec::new(), kicks: Kicks::default() }
+        Self { lines: Vec::with_capacity(LINES), kicks: Kicks::default() }
     }
 
     /// Returns whether any copy waits.
@@ -52,7 +52,11 @@ impl PendingCopies {
     /// Adds a copy, or returns it if no line is free.
     pub(super) fn add(&mut self, copy: PendingCopy, kicks: Kicks) -> Result<(), PendingCopy> {
         self.kicks.0 |= kicks.0;
-        self.lines.try_push(copy).map_err(|full| full.element())
+        if self.lines.len() == LINES {
+            return Err(copy);
+        }
+        self.lines.push(copy);
+        Ok(())
     }
 
     /// Takes the CPUs that have to be kicked.

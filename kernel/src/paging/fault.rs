@@ -65,9 +65,15 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let Some((near, page)) = object.locate(index) else {
             return self.fault_first_of_table(object, index, access, now);
         };
-        let answer = match page.leaf() {
+        let leaf = page.leaf();
+        // First: the path whose length counts most.
+        if let LeafState::Paged(_) = leaf {
+            let answer = self.begin_page_in((near, page), access, ticket, now);
+            return answer.unwrap_or(AccessOutcome::Resolved);
+        }
+        let answer = match leaf {
             LeafState::Present(_) => self.admit(page, access),
-            LeafState::Untouched if object.base().is_some() => {
+            LeafState::Untouched if object.base().is_some() && self.inherits(object, page) => {
                 return self.fault_inherited((object, page), access, ticket, now);
             }
             LeafState::Shared(_) => {
@@ -84,7 +90,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 bump(&self.counters.joined_waits, 1);
                 Some(AccessOutcome::Wait(ticket))
             }
-            LeafState::Paged(_) => self.begin_page_in((near, page), access, ticket, now),
+            LeafState::Paged(_) => None,
         };
         // A leaf that has changed meanwhile is examined again when the guest repeats the access. No
         // loop here: the compiler would hoist every iteration's set-up before the first one.
@@ -118,7 +124,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// A page that maps them already and faults again gets its own frame. So a CPU that reports a
     /// write as a read does not fault forever.
     #[inline(always)]
-    pub(super) fn show_zeros(&self, page: Page<'_>, access: PageAccess) -> bool {
+    fn show_zeros(&self, page: Page<'_>, access: PageAccess) -> bool {
         let is_shown = access == PageAccess::Read && page.show_zeros(self.env.zeros).is_ok();
         if is_shown {
             bump(&self.counters.zeros_shown, 1);
@@ -137,7 +143,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Maps a zeroed frame. Returns `None` if the page's state has changed meanwhile.
-    pub(super) fn demand_zero(
+    fn demand_zero(
         &self,
         object: &MemoryObject,
         page: Page<'_>,

@@ -195,7 +195,10 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
         store: Option<PageStore>,
     ) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
-        self.locked().slots.attach(object, store, &infos)
+        let mut state = self.locked();
+        state.slots.attach(object, store, &infos)?;
+        state.reclaim.asked |= state.slots.bases > 0;
+        Ok(())
     }
 
     /// Gives a store to an object that was attached without one. An object that has a store keeps

@@ -120,7 +120,6 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             since = self.begin_hold();
         }
         turn.work.has_notices = !state.notices.is_empty();
-        self.wake_mappers(&mut state);
         if self.is_quiet(&state, now) {
             state.note_turn_without_work_since(moves);
             state.lock_use.end_hold(since);
@@ -140,13 +139,15 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     #[inline(never)]
     fn turn(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
         let now = turn.now;
+        if state.slots.bases > 0 {
+            self.look_at_bases(state, turn);
+        }
         self.sample(state, now);
         self.ask_along(state, now);
         self.reclaim(state, turn);
         self.clean(state, turn);
         self.watch_writes(state, now);
         self.advance_all(state, now);
-        self.finish_copies(state, turn);
         self.resubmit_transfers(state);
         let free = self.env.frames.free_count();
         if free > 0 && self.hungry.load(Relaxed) != 0 {
@@ -170,7 +171,6 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     #[inline]
     fn is_quiet(&self, state: &PagerState<P>, now: Ns) -> bool {
         !state.batches.any()
-            && !state.copies.any()
             && !state.transfers.any_queued()
             && !state.reclaim.is_due(now)
             && self.hungry.load(Relaxed) == 0

@@ -91,7 +91,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let asked =
             state.slots.iter().find(|slot| slot.asked > 0 && !slot.closing && !slot.is_image());
         let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else {
-            state.reclaim.asked = false;
+            // With a base no poll is quiet: see `base`.
+            state.reclaim.asked = state.slots.bases > 0;
             return;
         };
         let found = self.take_from(state, id, wanted, turn) as u32;
@@ -255,11 +256,16 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
         most: usize,
         budget: &mut PollBudget,
     ) {
+        let is_child = slot.object.base().is_some();
         let pages = slot.pages();
         let (mut left, mut ends) = (pages.min(budget.visits), 0);
         while left > 0 && batch.len() < most && ends < 2 {
             let before = slot.hand;
-            let visited = self.go(slot, batch, left, most);
+            let visited = if is_child {
+                self.go::<true>(slot, batch, left, most)
+            } else {
+                self.go::<false>(slot, batch, left, most)
+            };
             left = left.saturating_sub(visited.max(1));
             budget.visits = budget.visits.saturating_sub(visited);
             ends += u32::from(slot.hand <= before);
@@ -267,16 +273,22 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
     }
 
     /// Skips untouched memory, then visits up to `left` pages. Returns how many pages were visited.
-    fn go(&self, slot: &mut PagedObject, batch: &mut Batch, left: u32, most: usize) -> u32 {
+    ///
+    /// The leaves of a `CHILD` that show the base's frames are left to the base's own hand.
+    fn go<const CHILD: bool>(
+        &self,
+        slot: &mut PagedObject,
+        batch: &mut Batch,
+        left: u32,
+        most: usize,
+    ) -> u32 {
         let (hand, start) = (slot.hand, slot.object.skip_untouched(slot.hand));
         let end = slot.pages().min(start.saturating_add(left));
         let object = slot.object.clone();
-        let is_child = object.base().is_some();
         let before = batch.len();
         let mut aged = 0_u32;
         let stopped = object.pages(start..end).visit(|page| {
-            // The base's own hand looks at the accesses to its frames.
-            if is_child && page.is_shared() {
+            if CHILD && page.is_shared() {
                 return ControlFlow::Continue(());
             }
             match page.age() {

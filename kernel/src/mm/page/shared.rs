@@ -14,7 +14,6 @@ use super::{Frame, Page, TransitionError};
 use crate::addr::Hfn;
 use crate::mm::crc::Crc32c;
 use crate::mm::leaf::{LeafState, PageMapping, TransferIndex};
-use crate::mm::table::LeafWord;
 use core::sync::atomic::{Ordering, fence};
 
 /// The number of no transfer: a page gets a copy of its own. At most one copy of a page is made at
@@ -28,6 +27,18 @@ impl Page<'_> {
         self.object.base().is_some()
             && (seen.is_shared()
                 || seen.leaf() == LeafState::Untouched && seen.shown_zeros().is_none())
+    }
+
+    /// Marks a base's resident page as used; returns its frame. No CPU walks to a base's leaf, so
+    /// its A bit is the pager's own.
+    pub fn note_use(&self) -> Option<Hfn> {
+        loop {
+            let seen = self.slot.load();
+            let hfn = seen.frame()?;
+            if self.replace(seen, seen.accessed()).is_ok() {
+                return Some(hfn);
+            }
+        }
     }
 
     /// Returns whether the page reads as zeros, and that is not the base's doing.
@@ -131,7 +142,11 @@ impl Page<'_> {
         if self.is_inherited() {
             return Err(TransitionError::State(self.leaf()));
         }
-        self.transition(LeafWord::reads_as_zeros, self.slot.encode(LeafState::Paged(crc)))
-            .map(|_| ())
+        let seen = self.slot.load();
+        if !seen.reads_as_zeros() {
+            return Err(TransitionError::State(seen.leaf()));
+        }
+        self.replace(seen, self.slot.encode(LeafState::Paged(crc)))
+            .map_err(|now| TransitionError::State(now.leaf()))
     }
 }
