@@ -25,6 +25,7 @@ use crate::partition_id::PartitionId;
 use crate::pool::PoolTerms;
 use crate::space::Uuid;
 use crate::storage::spaces::{SpaceId, SpaceLocation, Suspension};
+use crate::task::until;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -42,7 +43,11 @@ pub fn seal(node: &'static Node, name: &str) -> Result<(), DefinitionError> {
         return Err(DefinitionError::IsSealed(name.into()));
     }
     let space = match node.host.spaces.suspension_of(name) {
-        Suspension::One(space) if view == LifecycleView::Suspended => space,
+        Suspension::One(space)
+            if matches!(view, LifecycleView::Suspending | LifecycleView::Suspended) =>
+        {
+            space
+        }
         Suspension::Several(names) => {
             return Err(DefinitionError::SuspendedTwice(name.into(), names));
         }
@@ -62,6 +67,8 @@ async fn seal_space(
     space: SpaceId,
 ) {
     let (host, partition) = (node.host, shared.name());
+    // Its memory is being taken apart.
+    until(|| (shared.view() != LifecycleView::Suspending).then_some(())).await;
     let sealed = async {
         let base = load_base(node, id, &shared, space).await?;
         if let Err(error) = host.spaces.seal(space).await {
@@ -72,6 +79,9 @@ async fn seal_space(
     };
     match sealed.await {
         Ok(base) => {
+            host.poke(id);
+            // Told when it can be cloned.
+            until(|| (shared.view() != LifecycleView::Suspended).then_some(())).await;
             let SpaceLocation { disk, number, .. } = host.spaces.place(space);
             let (incarnation, dump) = (base.sealed.generation, base.sealed.dump);
             let disk = disk as u8;
