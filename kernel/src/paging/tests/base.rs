@@ -428,6 +428,28 @@ fn a_copy_is_not_seen_before_its_flush() {
     assert!(child.ready(ticket) && matches!(rig.leaf(&child, 7), LeafState::Present(_)));
 }
 
+/// A frame of the base is free only when no CPU that runs a child can reach it.
+#[test]
+#[cfg(not(feature = "mutant-no-flush"))]
+fn a_frame_of_the_base_waits_for_each_cpu_that_runs_a_child() {
+    let mut rig = start(&TableFormat::NPT, 128, 1);
+    let base = base(&rig);
+    let child = child(&rig, &base, 1);
+    rig.touch(&child, 7, PageAccess::Read);
+    let free = rig.frames.free_count();
+    rig.words.leave(OTHER);
+    let _ = rig.words.enter(OTHER, child.id(), child.generation());
+    rig.pager.ask_evict(base.id(), 64);
+    (0..8).for_each(|_| rig.poll());
+    assert!(matches!(rig.leaf(&base, 7), LeafState::Paged(_)));
+    assert_eq!((rig.leaf(&child, 7), child.counts().shared), (LeafState::Untouched, 0));
+    assert_eq!(rig.frames.free_count(), free, "the other CPU may still read it");
+    rig.words.leave(OTHER);
+    rig.words.idle(OTHER);
+    rig.poll();
+    assert!(rig.frames.free_count() > free);
+}
+
 /// A page of the base that is damaged is lost for the child that touches it.
 #[test]
 fn a_damaged_page_of_the_base_is_lost_for_those_who_touch_it() {
