@@ -7,6 +7,7 @@ mod bad_disk;
 mod bench;
 mod bounds;
 mod button;
+mod clones;
 mod cluster;
 mod console;
 mod cpu;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
             console::CASES,
             debian::CASES,
             definitions::CASES,
+            clones::CASES,
             moves::CASES,
             dumps::CASES,
             readers::CASES,

@@ -1,7 +1,7 @@
 //! Commands of an operator or a harness: one parser for the monitor's text and one for JSON lines.
 
 pub use super::command_error::CommandError;
-use super::definition::{self, Definition, DefinitionScope, PolicyOptions};
+use super::definition::{self, ClonesWanted, Definition, DefinitionScope, PolicyOptions};
 use crate::space::DumpSelector;
 use crate::time::Ns;
 use serde::Deserialize;
@@ -35,6 +35,10 @@ pub enum MonitorCommand<'a> {
     Suspend(&'a str),
     /// Let a suspended partition go on.
     Resume(&'a str),
+    /// Make a suspended partition a base.
+    Seal(&'a str),
+    /// Make clones of a base, and start them.
+    Clone(ClonesWanted<'a>),
     /// Change what the next crash of a partition leads to.
     Set(&'a str, PolicyOptions),
     /// Remove the definition of a partition that has stopped.
@@ -82,6 +86,8 @@ kill PARTITION     stop it at once, without asking the guest
 start PARTITION    start it again after a stop, or from its definition in an image store
 suspend PARTITION  stop it and keep all of it in its paging space
 resume PARTITION   let it go on from there, also after a new start of the hypervisor
+seal PARTITION     make a suspended partition a base, which is cloned and never resumed
+clone BASE NAME [count=N] [from=base|boot]  start a copy of it, or N copies NAME-1, NAME-2, ...
 set PARTITION [dump=aided|off] [restart=threshold|immediate|never]  from its next crash on
 define PARTITION memory=64M kernel=MODULE [initrd=MODULE] [cmdline=\"...\"] [dump=] [restart=]
 define PARTITION memory=64M store=STORE kernel=IMAGE [initrd=IMAGE] ... [scope=node]
@@ -109,6 +115,8 @@ struct JsonCommand<'a> {
     definition: Option<Definition<'a>>,
     restart: Option<&'a str>,
     timeout_ns: Option<u64>,
+    name: Option<&'a str>,
+    from: Option<&'a str>,
     #[serde(default)]
     scope: DefinitionScope,
 }
@@ -164,6 +172,7 @@ fn build<'a>(
         "start" => MonitorCommand::Start(name?),
         "suspend" => MonitorCommand::Suspend(name?),
         "resume" => MonitorCommand::Resume(name?),
+        "seal" => MonitorCommand::Seal(name?),
         "store" => MonitorCommand::Store,
         "release" => release(arguments)?,
         "type" => {
@@ -192,6 +201,7 @@ pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<
             let parsed = definition::scoped(rest);
             return Some(parsed.map(|(name, scope)| MonitorCommand::Undefine(name, scope)));
         }
+        "clone" => return Some(definition::clones(rest).map(MonitorCommand::Clone)),
         "set" => {
             let parsed = definition::policy(rest);
             return Some(parsed.map(|(name, options)| MonitorCommand::Set(name, options)));
@@ -247,6 +257,16 @@ fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>
                 Some(text) => Err(CommandError::NoOption(text)),
                 None => Ok(MonitorCommand::Define(found)),
             }
+        }
+        "clone" => {
+            let wrong = CommandError::NoOption;
+            let from = line.from.map(|w| definition::boots(w).ok_or(wrong(w))).transpose()?;
+            Ok(MonitorCommand::Clone(ClonesWanted {
+                base: partition.ok_or(CommandError::MissingArgument("a base's name"))?,
+                name: line.name.ok_or(CommandError::MissingArgument("a name for the clone"))?,
+                count,
+                boots: from.unwrap_or(false),
+            }))
         }
         "undefine" => {
             let name = partition.ok_or(CommandError::MissingArgument("a partition's name"))?;

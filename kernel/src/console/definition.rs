@@ -79,6 +79,45 @@ pub struct PolicyOptions {
     pub restart: Option<RestartPolicy>,
 }
 
+/// The clones that a command asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClonesWanted<'a> {
+    /// The base.
+    pub base: &'a str,
+    /// The clone's name, or what the names of several begin with.
+    pub name: &'a str,
+    /// How many; `None`: one, without a number in its name.
+    pub count: Option<u64>,
+    /// How a crashed clone begins again: by a boot, not from the base.
+    pub boots: bool,
+}
+
+/// Returns whether a crashed clone boots, by the word of the option `restart_from`.
+pub(super) fn boots(word: &str) -> Option<bool> {
+    match word {
+        "base" => Some(false),
+        "boot" => Some(true),
+        _ => None,
+    }
+}
+
+/// Parses the arguments of `clone`.
+pub(super) fn clones(rest: &str) -> Result<ClonesWanted<'_>, CommandError<'_>> {
+    let mut words = rest.split_ascii_whitespace();
+    let base = words.next().ok_or(CommandError::MissingArgument("a base's name"))?;
+    let name = words.next().ok_or(CommandError::MissingArgument("a name for the clone"))?;
+    let mut wanted = ClonesWanted { base, name, count: None, boots: false };
+    for word in words {
+        let wrong = CommandError::NoOption(word);
+        match word.split_once('=') {
+            Some(("count", text)) => wanted.count = Some(text.parse().map_err(|_| wrong)?),
+            Some(("from", text)) => wanted.boots = boots(text).ok_or(wrong)?,
+            _ => return Err(wrong),
+        }
+    }
+    Ok(wanted)
+}
+
 const fn aided() -> DumpPolicy {
     DumpPolicy::Aided
 }

@@ -208,6 +208,36 @@ pub enum ConsoleEvent<'a> {
         /// Time of day since the suspension.
         away_ns: u64,
     },
+    /// A suspended partition has become a base.
+    Sealed { partition: &'a str, incarnation: u64, dump: Uuid, disk: u8, space: u32 },
+    /// A suspended partition was not sealed, and can be resumed.
+    SealFailed { partition: &'a str, message: &'a str },
+    /// A clone begins an incarnation from its base.
+    Cloned {
+        partition: &'a str,
+        incarnation: u64,
+        base: &'a str,
+        /// Name of the base's state.
+        dump: Uuid,
+        /// Time that it took.
+        clone_ns: u64,
+    },
+    /// A clone was not made, or not started.
+    CloneFailed { partition: &'a str, message: &'a str },
+    /// Answer to `list`: a base, and the number of its children.
+    Base {
+        partition: &'a str,
+        incarnation: u64,
+        dump: Uuid,
+        disk: u8,
+        space: u32,
+        /// Partitions that are clones of it.
+        children: u32,
+        /// Spaces of children that depend on it.
+        held_by: u32,
+        /// Frames of its pages; 0 while it is not in memory.
+        resident: u32,
+    },
     /// A suspended partition was not resumed: nothing has changed.
     ResumeFailed { partition: &'a str, message: &'a str },
     /// A dump could not be finished; the pages written so far remain as a partial dump.

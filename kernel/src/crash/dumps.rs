@@ -18,9 +18,13 @@
 //! A refused write is tried again. Pages whose writes fail for good are missing from the dump,
 //! which is then sealed as partial.
 //!
+//! A child of a base writes its own pages like any other. Then its partition may run again, and the
+//! pages that the child has inherited are copied from the base's blocks (`inherit`).
+//!
 //! Each dump is a task. Once the record says DRAINING, every turn of the task steps the sweep, also
 //! while progress is being recorded: the restart waits for frames, not for records.
 
+mod inherit;
 mod late;
 mod missing;
 pub(super) mod pages;
@@ -75,6 +79,8 @@ pub struct DrainStatus {
     pub freed: u64,
     /// Pages left to drain.
     pub remaining: u64,
+    /// Whether every frame of the image is free, so that a restart need not wait longer.
+    pub is_swept: bool,
     /// Whether the drain has ended.
     pub has_ended: bool,
 }
@@ -84,6 +90,7 @@ pub struct DrainStatus {
 pub struct DumpProgress {
     freed: AtomicU64,
     remaining: AtomicU64,
+    swept: AtomicBool,
     ended: AtomicBool,
 }
 
@@ -93,6 +100,7 @@ impl DumpProgress {
         DrainStatus {
             freed: self.freed.load(Ordering::Acquire),
             remaining: self.remaining.load(Ordering::Acquire),
+            is_swept: self.swept.load(Ordering::Acquire),
             has_ended: self.ended.load(Ordering::Acquire),
         }
     }
@@ -290,8 +298,13 @@ impl DumpJob {
         let last = self.sweep(writer).await?;
         self.record(HistoryKind::DrainEnded, 0, [last.written, last.remaining.into()]);
         let drain_ns = time::now_ns().saturating_sub(started_ns);
-        let cause =
-            if last.failed.is_some() { PartialCause::WRITE_FAILED } else { PartialCause::NONE };
+        // What a child has inherited holds no frame of its own: its restart waits for no copy.
+        let is_child = self.drain.image().base().is_some();
+        self.status.swept.store(is_child, Ordering::Release);
+        let cause = match last.failed {
+            Some(_) => PartialCause::WRITE_FAILED,
+            None => self.inherit(writer).await?,
+        };
         let (described, missing) = writer.seal(cause).await?;
         let times = DumpTimes { crashed_ns, started_ns, drain_ns };
         let is_partial = last.failed.is_some() || !missing.is_empty();
@@ -331,7 +344,11 @@ impl DumpJob {
                 self.drain.retry(&self.host.pager);
             }
             let whole = progress.cursor.0 / PAGES_PER_SECTOR * PAGES_PER_SECTOR;
-            if whole > writer.recorded() && time::now_ns() >= recorded_ns + PROGRESS_NS {
+            // Below the cursor of a child are inherited pages, which are not final.
+            if self.drain.image().base().is_none()
+                && whole > writer.recorded()
+                && time::now_ns() >= recorded_ns + PROGRESS_NS
+            {
                 self.sweeping(writer.progress(whole)).await?;
                 self.announce_progress(whole);
                 recorded_ns = time::now_ns();

@@ -53,6 +53,12 @@ impl RestartGate {
         Self { policy, boot_pages: bytes.div_ceil(crate::addr::PAGE_SIZE) }
     }
 
+    /// The same for an image that holds `resident` frames of its own: it can free no more.
+    #[must_use]
+    pub fn at_most(self, resident: u64) -> Self {
+        Self { boot_pages: self.boot_pages.min(resident), ..self }
+    }
+
     /// Returns the number of pages that must be freed in `threshold` mode.
     pub const fn boot_pages(&self) -> u64 {
         self.boot_pages
@@ -93,6 +99,14 @@ mod tests {
             RestartGate::new(RestartPolicy::Threshold, 8 << 20, Some(1 << 30)).boot_pages(),
             (8 << 20) / 4096
         );
+    }
+
+    #[test]
+    fn a_child_frees_no_more_than_its_own_frames() {
+        let gate = RestartGate::new(RestartPolicy::Threshold, 256 << 20, None).at_most(7);
+        assert_eq!((gate.check(6, false), gate.check(7, false)), {
+            (None, Some(GateOpening::Threshold))
+        });
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //! Everything here lives as long as the machine runs, so references are `'static`. The host knows
 //! no partition: it has only their numbers.
 
+pub mod bases;
 pub mod prefetch;
 pub mod reaper;
 pub mod regions;
@@ -39,6 +40,7 @@ use crate::time::Ns;
 use crate::virt::Backend;
 use crate::virt::tag::TlbTags;
 use alloc::sync::Arc;
+use bases::Bases;
 use core::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use reaper::Reaper;
 
@@ -73,6 +75,8 @@ pub struct Host {
     pub io: &'static AsyncIo,
     /// Work that waits for disks.
     pub tasks: &'static Tasks,
+    /// Bases in memory.
+    pub bases: Bases,
     /// Objects that are being taken apart.
     pub reaper: Reaper,
     /// Tags of cached translations.

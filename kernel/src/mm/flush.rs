@@ -230,6 +230,19 @@ impl FlushTicket {
         object: ObjectId,
         generation: &FlushGeneration<W>,
     ) -> (Self, Kicks) {
+        Self::open_with(words, me, object, generation, 0)
+    }
+
+    /// The same for translations of other objects, too: bit n of `also` is object n. Their
+    /// generations have moved on already.
+    #[inline]
+    pub(super) fn open_with<W: AtomicWord>(
+        words: &QuiescentStates<W>,
+        me: CpuId,
+        object: ObjectId,
+        generation: &FlushGeneration<W>,
+        also: u64,
+    ) -> (Self, Kicks) {
         let generation = generation.bump();
         W::fence();
         let mut ticket = Self {
@@ -245,7 +258,9 @@ impl FlushTicket {
             let word = words.load(cpu);
             let bit = 1 << cpu;
             match word.mode() {
-                CpuMode::Guest(running) if running == object => {
+                CpuMode::Guest(running)
+                    if running == object || also >> running.index() & 1 != 0 =>
+                {
                     kicks.0 |= bit;
                     ticket.waiting |= bit;
                 }

@@ -303,6 +303,7 @@ impl FrameTable {
     }
 
     /// Returns the number of the `n`-th frame; a clock's hand goes over the frames by this.
+    #[inline(always)]
     pub fn nth(&self, n: u32) -> Option<Hfn> {
         self.regions.nth(n)
     }

@@ -7,6 +7,9 @@
 //!  absent    63  62....52  51....39  38..35  34...........3  2..0
 //!             1      0       all 1     tag       payload       0
 //!
+//!  shared    63........54  53        52  51.........12  11..10  9..0
+//!                 0        SHARED     0   the base's     0     A, attributes: read, execute
+//!
 //!  zeros     63  62....52  51....35  34......12  11...0
 //!             1      0         0     the frame   A, attributes: read only
 //! ```
@@ -26,6 +29,11 @@
 //! *untouched*: it has the sign, its tag is 0, and no frame of the pool is in it. A write or an
 //! instruction fetch faults. EPT ignores the sign unless #VE is in use (SDM 3C "Format of an EPT
 //! Page-Table Entry that Maps a 4-KByte Page"); in NPT it is NX.
+//!
+//! # A frame of the base
+//!
+//! A child's page that was read shows the base's frame ([`super::base`]), for all but writes. The
+//! frame's owner is the base's page, so no transition of this page can claim or free it.
 //!
 //! # Without A and D bits
 //!
@@ -77,6 +85,8 @@ pub enum LeafState {
     Zero,
     /// Resident.
     Present(PageMapping),
+    /// Shows this frame of the base, read-only.
+    Shared(Hfn),
     /// Being written to its block; the frame is still owned.
     GoingOut(Hfn),
     /// Only in its block.
@@ -110,6 +120,10 @@ const NPT_PRESENT_USER: u64 = 0b101;
 const ADDRESS: u64 = ((1 << 52) - 1) & !((1 << PAGE_SHIFT) - 1);
 /// Software bit of a present leaf: block and checksum are current while D is clear.
 pub(super) const HAS_BLOCK: u64 = 1 << 52;
+/// Software bit of a leaf that shows the base's frame.
+const SHARED: u64 = 1 << 53;
+/// The write permission, in both formats.
+const WRITE: u64 = 1 << 1;
 const SIGN: u64 = 1 << 63;
 /// Bits of every absent leaf: the sign, which no present leaf has, and the guard.
 const GUARD: u64 = SIGN | ((1 << 52) - 1) & !((1 << 39) - 1);
@@ -169,12 +183,13 @@ impl TableFormat {
     /// # Panics
     /// If a frame number that goes out needs more than 32 bits (our bug: the frame table takes no
     /// such frame).
-    #[inline]
+    #[inline(always)]
     pub const fn encode(&self, leaf: LeafState) -> u64 {
         match leaf {
             LeafState::Untouched => absent(tag::UNTOUCHED, 0),
             LeafState::Zero => absent(tag::ZERO, 0),
             LeafState::Present(mapping) => self.encode_mapping(mapping),
+            LeafState::Shared(hfn) => self.encode_shared(hfn),
             LeafState::GoingOut(hfn) => {
                 assert!(hfn.as_u64() <= u32::MAX as u64, "pool frames have 32-bit numbers");
                 absent(tag::GOING_OUT, hfn.as_u64() as u32)
@@ -188,9 +203,12 @@ impl TableFormat {
     ///
     /// # Panics
     /// On a tag that [`TableFormat::encode`] never makes (our bug: no other code writes leaves).
-    #[inline]
+    #[inline(always)]
     pub const fn decode(&self, word: u64) -> LeafState {
         if is_resident(word) {
+            if word & SHARED != 0 {
+                return LeafState::Shared(frame_of(word));
+            }
             return LeafState::Present(self.decode_mapping(word));
         }
         let payload = (word >> PAYLOAD_SHIFT) as u32;
@@ -217,6 +235,13 @@ impl TableFormat {
     /// Returns the entry that points to a table.
     pub const fn table_entry(&self, table: Hfn) -> u64 {
         table.base().as_u64() | self.table
+    }
+
+    /// Out of line, so that the encoding of all other leaves stays small enough to be inlined.
+    #[cold]
+    #[inline(never)]
+    const fn encode_shared(&self, hfn: Hfn) -> u64 {
+        hfn.base().as_u64() | SHARED | ((self.leaf | self.accessed) & !WRITE)
     }
 
     #[inline]
@@ -278,7 +303,7 @@ impl TableFormat {
     }
 
     #[inline]
-    const fn decode_mapping(&self, word: u64) -> PageMapping {
+    pub(super) const fn decode_mapping(&self, word: u64) -> PageMapping {
         PageMapping {
             hfn: frame_of(word),
             accessed: word & self.accessed != 0,
@@ -298,6 +323,12 @@ pub const fn is_table(word: u64) -> bool {
 #[inline]
 pub const fn is_resident(word: u64) -> bool {
     (word as i64) >= 0
+}
+
+/// Returns whether a leaf shows a frame of the base.
+#[inline]
+pub const fn is_shared(word: u64) -> bool {
+    word & (SIGN | SHARED) == SHARED
 }
 
 /// Returns whether a page has neither a frame nor stored content.
@@ -357,9 +388,10 @@ mod tests {
     fn present_leaves() -> impl Iterator<Item = LeafState> {
         let flags = (0..8).map(|n| (n & 1 != 0, n & 2 != 0, n & 4 != 0));
         flags.flat_map(|(accessed, dirty, has_block)| {
-            let frames = (0..40).map(|bit| 1 << bit).chain([0, (1 << 40) - 1]);
-            frames.map(move |n| {
-                LeafState::Present(PageMapping { hfn: Hfn::new(n), accessed, dirty, has_block })
+            let frames = (0..40).map(|bit| 1 << bit).chain([0, (1 << 40) - 1]).map(Hfn::new);
+            frames.flat_map(move |hfn| {
+                let own = LeafState::Present(PageMapping { hfn, accessed, dirty, has_block });
+                [own, LeafState::Shared(hfn)]
             })
         })
     }
@@ -379,7 +411,7 @@ mod tests {
         for format in FORMATS {
             for leaf in absent_leaves().chain(present_leaves()) {
                 let word = format.encode(leaf);
-                let resident = matches!(leaf, LeafState::Present(_));
+                let resident = matches!(leaf, LeafState::Present(_) | LeafState::Shared(_));
                 let zeros = matches!(leaf, LeafState::Untouched | LeafState::Zero);
                 let state = match leaf {
                     LeafState::Untouched => 0,
@@ -387,7 +419,7 @@ mod tests {
                     LeafState::GoingOut(_) => 2,
                     LeafState::Paged(_) => 3,
                     LeafState::ComingIn(_) => 4,
-                    LeafState::Present(_) => 5,
+                    LeafState::Present(_) | LeafState::Shared(_) => 5,
                 };
                 assert_eq!(
                     (is_resident(word), reads_as_zeros(word)),
@@ -482,7 +514,7 @@ mod tests {
     fn a_changed_leaf_is_the_word_of_its_mapping() {
         for format in FORMATS {
             for leaf in present_leaves() {
-                let LeafState::Present(mapping) = leaf else { unreachable!() };
+                let LeafState::Present(mapping) = leaf else { continue };
                 let word = format.encode(leaf);
                 let is = |word, mapping| {
                     assert_eq!(

@@ -12,6 +12,7 @@
 //! Mechanism only. The pager (`paging`) decides which page leaves, when, and what to read and
 //! write. The pool (`pool`) decides how much a partition may hold.
 
+pub mod base;
 pub mod crc;
 #[cfg(not(target_os = "none"))]
 pub mod fake;

@@ -60,6 +60,8 @@ pub enum ObjectState {
     Image,
     /// Being taken apart.
     Teardown,
+    /// Read-only, for its children: see [`super::base`].
+    Sealed,
 }
 
 /// A ticket for a parked vCPU: it is ready after the next wake of this object's waiters.
@@ -79,6 +81,8 @@ pub struct MemoryObject {
     generation: FlushGeneration,
     wakes: AtomicU64,
     counts: PageCounters,
+    /// The sealed memory from which its pages were inherited.
+    base: Option<Arc<MemoryObject>>,
     state: AtomicU8,
     teardown: TeardownCursor,
     /// Of a resumed partition's memory: the regions whose tables are still to be read.
@@ -103,6 +107,7 @@ impl MemoryObject {
         match self.state.load(Ordering::Acquire) {
             LIVE => ObjectState::Live,
             IMAGE => ObjectState::Image,
+            SEALED => ObjectState::Sealed,
             _ => ObjectState::Teardown,
         }
     }
@@ -115,6 +120,12 @@ impl MemoryObject {
     /// Returns the generation, for [`QuiescentStates::enter`].
     pub const fn generation(&self) -> &FlushGeneration {
         &self.generation
+    }
+
+    /// Returns the sealed memory from which its pages were inherited; see [`super::base`].
+    #[inline]
+    pub const fn base(&self) -> Option<&Arc<MemoryObject>> {
+        self.base.as_ref()
     }
 
     /// Returns the frame table of its pages.
@@ -148,6 +159,17 @@ impl MemoryObject {
         assert!(changed.is_ok(), "only an image becomes live memory again");
     }
 
+    /// Makes new memory a base: no vCPU ever runs on it, and no page is written.
+    ///
+    /// # Panics
+    /// If it is not live, or a child (our bug).
+    pub fn become_base(&self) {
+        assert!(self.base.is_none(), "a base has all of its pages itself");
+        let changed =
+            self.state.compare_exchange(LIVE, SEALED, Ordering::AcqRel, Ordering::Acquire);
+        assert!(changed.is_ok(), "only new memory becomes a base");
+    }
+
     /// Returns the frame of a page that is resident and marked as accessed. It is looked up in the
     /// table alone, not in the layout.
     #[inline(always)]
@@ -179,6 +201,7 @@ impl MemoryObject {
 
     /// Starts a flush of all translations taken away so far. `me` is the calling CPU, which holds
     /// no translation.
+    #[inline(always)]
     pub fn flush(&self, words: &QuiescentStates, me: CpuId) -> (FlushTicket, Kicks) {
         FlushTicket::open(words, me, self.id, &self.generation)
     }
@@ -219,3 +242,4 @@ impl MemoryObject {
 const LIVE: u8 = 0;
 const IMAGE: u8 = 1;
 const TEARDOWN: u8 = 2;
+const SEALED: u8 = 3;

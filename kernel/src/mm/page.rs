@@ -41,6 +41,7 @@ mod fill;
 mod group;
 #[cfg(test)]
 mod hardware;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -48,7 +49,7 @@ mod token;
 use super::{
     flush::FlushProof,
     frames::{Frame, FrameOwner, FramePin, FrameTable},
-    leaf::LeafState,
+    leaf::{LeafState, PageMapping},
     object::MemoryObject,
     table::{LeafRef, LeafWord},
 };
@@ -123,6 +124,19 @@ impl<'a> Page<'a> {
         self.slot.load().leaf()
     }
 
+    /// Returns the mapping of a page that has a frame, its own or the base's: for the clock, to
+    /// which both are resident. A frame of the base cannot be claimed for this page.
+    #[inline]
+    pub fn mapping(&self) -> Option<PageMapping> {
+        self.slot.load().mapping()
+    }
+
+    /// Returns whether the page shows the base's frame.
+    #[inline]
+    pub fn is_shared(&self) -> bool {
+        self.slot.load().is_shared()
+    }
+
     /// Reads and clears A.
     ///
     /// Does no flush and needs none of its own. A CPU that has the translation in its TLB sets A
@@ -151,10 +165,12 @@ impl<'a> Page<'a> {
     /// [`TransitionError::State`]: the page is not resident, and shows no zeros that could be read.
     #[inline]
     pub fn touch(&self, access: PageAccess) -> Result<Hfn, TransitionError> {
-        let touched = |old: LeafWord| {
-            if access == PageAccess::Write { old.accessed().dirtied() } else { old.accessed() }
-        };
-        self.remap(|old| Ok(touched(old))).or_else(|refused| match access {
+        self.remap(|old| match access {
+            PageAccess::Write if old.is_shared() => Err(TransitionError::State(old.leaf())),
+            PageAccess::Write => Ok(old.accessed().dirtied()),
+            PageAccess::Read | PageAccess::Execute => Ok(old.accessed()),
+        })
+        .or_else(|refused| match access {
             PageAccess::Read => self.slot.load().shown_zeros().ok_or(refused),
             PageAccess::Write | PageAccess::Execute => Err(refused),
         })
@@ -187,7 +203,10 @@ impl<'a> Page<'a> {
     /// [`TransitionError::State`]: not resident. [`TransitionError::Pinned`]: it is going out or
     /// being cleaned; wait for the end of that.
     pub fn pin(&self) -> Result<FramePin, TransitionError> {
-        let (_, hfn) = self.present()?;
+        let (seen, hfn) = self.present()?;
+        if seen.is_shared() {
+            return Err(TransitionError::State(seen.leaf()));
+        }
         self.frames().pin(hfn, self.owner()).map_err(|_| TransitionError::Pinned)
     }
 

@@ -32,6 +32,14 @@ pub trait FrameMemory: Sync {
     /// # Panics
     /// If the copy leaves the frame (our bug).
     fn copy_out(&self, hfn: Hfn, offset: usize, buf: &mut [u8]);
+    /// Copies a whole frame.
+    fn copy_frame(&self, from: Hfn, to: Hfn) {
+        let mut piece = [0; 512];
+        for at in (0..PAGE_SIZE as usize).step_by(piece.len()) {
+            self.copy_out(from, at, &mut piece);
+            self.copy_in(to, at, &piece);
+        }
+    }
     /// Returns the CRC32C of the content.
     fn checksum(&self, hfn: Hfn) -> Crc32c;
     /// Returns whether every byte is zero; quick if an early byte is not.

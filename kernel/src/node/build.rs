@@ -21,6 +21,7 @@ use crate::block::dma::DmaRegion;
 use crate::block::virtio::DriverTimeouts;
 use crate::config::{Config, EndAction};
 use crate::dump::vmcoreinfo;
+use crate::host::bases::Bases;
 use crate::host::reaper::Reaper;
 use crate::host::{ConsoleChoice, Host, NodePager};
 use crate::members::{LocalDevice, MemberIdentity, Members};
@@ -143,6 +144,7 @@ pub fn node(
         stores,
         io,
         tasks,
+        bases: Bases::new(),
         reaper: Reaper::new(),
         tags: RankedLock::new(TlbTags::new(backend.capabilities().tags)),
         run_queue: RankedLock::new(run_queue),

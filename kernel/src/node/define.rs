@@ -9,6 +9,7 @@
 
 mod check;
 mod choose;
+pub mod clones;
 mod error;
 pub mod stored;
 pub mod suspend;
@@ -75,14 +76,19 @@ fn place(
     config: PartitionConfig,
     origin: Option<StoreOrigin>,
 ) -> Result<(), DefinitionError> {
+    place_shared(node, SharedPartition::stopped(config, origin))
+}
+
+/// The same for a partition whose shared part is made.
+fn place_shared(node: &'static Node, shared: SharedPartition) -> Result<(), DefinitionError> {
     let (host, registry) = (node.host, &node.registry);
     let source = registry.source().ok_or(DefinitionError::Starting)?;
     refuse_at_end(node)?;
-    let layout = check::check(node, &config)?;
+    let layout = check::check(node, &shared.config)?;
     if !heap::has_piece(size_of::<Runner>() + BESIDE_RUNNER) {
         return Err(DefinitionError::NoHeap);
     }
-    let shared = Arc::new(SharedPartition::stopped(config, origin));
+    let shared = Arc::new(shared);
     let no_slot = || DefinitionError::NoSlot(registry.slots());
     let vcpu = source.make(&shared).ok_or_else(no_slot)?;
     let Some(id) = registry.claim(&shared) else {
@@ -107,6 +113,9 @@ pub fn start(node: &Node, name: &str) -> Result<(), DefinitionError> {
     refuse_at_end(node)?;
     let (id, shared) = find(node, name)?;
     let view = shared.view();
+    if view == LifecycleView::Sealed {
+        return Err(DefinitionError::IsSealed(name.into()));
+    }
     if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping) {
         return Err(DefinitionError::NotStopped(name.into(), view));
     }
@@ -132,6 +141,12 @@ pub fn stop(node: &Node, name: &str, timeout: Ns) -> Result<(), DefinitionError>
     // Only a kill gives a suspended state up.
     if shared.view() == LifecycleView::Suspended && timeout != Ns::ZERO {
         return Err(DefinitionError::IsSuspended(name.into()));
+    }
+    if shared.view() == LifecycleView::Sealed {
+        if timeout != Ns::ZERO {
+            return Err(DefinitionError::IsSealed(name.into()));
+        }
+        clones::refuse_while_held(node, name)?;
     }
     let was_to_start = shared.take(PartitionRequest::Start);
     if shared.view() == LifecycleView::Stopped && !was_to_start {
@@ -186,8 +201,12 @@ fn find_to_leave(
 ) -> Result<(PartitionId, Arc<SharedPartition>), DefinitionError> {
     let (id, shared) = find(node, name)?;
     let view = shared.view();
-    if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping | LifecycleView::Suspended)
-    {
+    if view == LifecycleView::Sealed {
+        clones::refuse_while_held(node, name)?;
+    } else if !matches!(
+        view,
+        LifecycleView::Stopped | LifecycleView::Stopping | LifecycleView::Suspended
+    ) {
         return Err(DefinitionError::NotStopped(name.into(), view));
     }
     if shared.is_asked_to(PartitionRequest::Start) || shared.is_asked_to(PartitionRequest::Resume) {
@@ -209,7 +228,9 @@ pub fn reserve(node: &Node) {
 fn tenant(shared: &SharedPartition) -> SpaceTenant {
     let CrashPolicy { dump, restart } = shared.policy();
     let pages = u32::try_from(shared.config.memory_bytes / PAGE_SIZE).unwrap_or(u32::MAX);
-    SpaceTenant::new(shared.name(), SpaceNeed { pages, count: own_spaces(dump, restart) })
+    // A clone that crashes waits for a free space; there would be too few for all.
+    let count = if shared.clone_of.is_some() { 1 } else { own_spaces(dump, restart) };
+    SpaceTenant::new(shared.name(), SpaceNeed { pages, count })
 }
 
 fn warn_unless(is_enough: bool) {

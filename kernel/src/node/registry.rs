@@ -106,8 +106,10 @@ impl Registry {
     /// Returns whether no partition runs, and none is about to.
     pub fn is_at_rest(&self) -> bool {
         let rests = |shared: &SharedPartition| {
-            matches!(shared.view(), LifecycleView::Stopped | LifecycleView::Suspended)
-                && !shared.is_asked_to(PartitionRequest::Start)
+            matches!(
+                shared.view(),
+                LifecycleView::Stopped | LifecycleView::Suspended | LifecycleView::Sealed
+            ) && !shared.is_asked_to(PartitionRequest::Start)
                 && !shared.is_asked_to(PartitionRequest::Resume)
         };
         self.partitions().all(|(_, shared)| rests(&shared))

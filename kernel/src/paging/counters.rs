@@ -86,6 +86,10 @@ counters! {
     demand_zero,
     /// Pages without a frame that were read and now map the shared zeros.
     zeros_shown,
+    /// Pages of children that were read and now show the base's frame.
+    base_shown,
+    /// Pages of children that got a copy of the base's page.
+    base_copied,
     /// Faults on a resident page: the access has to be noted (CPUs without A and D bits), or
     /// another CPU has resolved the fault first.
     resident_faults,

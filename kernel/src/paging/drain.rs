@@ -34,6 +34,7 @@ use crate::mm::phys::FrameMemory;
 use crate::pool::ReclaimPolicy;
 use alloc::sync::Arc;
 use core::ops::ControlFlow;
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Progress of a drain.
@@ -70,6 +71,8 @@ pub enum PageFinal {
 #[derive(Debug)]
 pub struct ImageDrain {
     image: Arc<MemoryObject>,
+    /// Of a crashed child: inherited pages below have a copy in their own blocks.
+    copied: AtomicU32,
 }
 
 impl ImageDrain {
@@ -87,7 +90,13 @@ impl ImageDrain {
         assert!(slot.is_image(), "only a dump image drains");
         slot.drain = DrainState::default();
         drop(state);
-        Self { image }
+        Self { image, copied: AtomicU32::new(0) }
+    }
+
+    /// Notes that every inherited page below `end` has a copy of the base's block in its own,
+    /// except those that the dump lists as missing.
+    pub fn note_copied(&self, end: PageIndex) {
+        self.copied.store(end.0, Relaxed);
     }
 
     /// Returns the image.
@@ -134,6 +143,17 @@ impl ImageDrain {
         }
     }
 
+    /// Notes that the block of page `index` is wrong.
+    pub fn note_bad<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
+        &self,
+        pager: &Pager<'_, M, D, P>,
+        index: PageIndex,
+    ) {
+        if let Some(slot) = pager.locked().slots.get_mut(self.image.id()) {
+            slot.bad.note(index);
+        }
+    }
+
     /// Returns the pages whose blocks were unreadable or wrong, before the crash or since. The list
     /// may include intact pages.
     pub fn suspects<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
@@ -159,6 +179,9 @@ impl ImageDrain {
         pager: &Pager<'_, M, D, P>,
         index: PageIndex,
     ) -> (Option<PageFinal>, u32) {
+        if self.image.base().is_some() {
+            return (self.final_of_child(pager, index), 1);
+        }
         match self.image.existing(index) {
             Some(page) => (Self::kind_of(pager, page.leaf()), 1),
             None => match self.image.region_of(index) {
@@ -168,6 +191,24 @@ impl ImageDrain {
                 }
                 None => (Some(PageFinal::Zero), self.image.without_table(index).max(1)),
             },
+        }
+    }
+
+    /// The same for a page of a crashed child. An inherited page is final when it is zero, or when
+    /// the base's block was copied ([`Self::note_copied`]).
+    fn final_of_child<M: FrameMemory, D: Disk, P: ReclaimPolicy>(
+        &self,
+        pager: &Pager<'_, M, D, P>,
+        index: PageIndex,
+    ) -> Option<PageFinal> {
+        if let Some(crc) = pager.inherited(&self.image, index) {
+            let is_copied = index.0 < self.copied.load(Relaxed);
+            return is_copied.then_some(PageFinal::Block(crc));
+        }
+        match self.image.existing(index).map(|page| page.leaf()) {
+            Some(LeafState::Shared(_)) => None,
+            Some(leaf) => Self::kind_of(pager, leaf),
+            None => Some(PageFinal::Zero),
         }
     }
 
@@ -193,7 +234,9 @@ fn progress<P>(state: &PagerState<P>, id: ObjectId) -> DrainProgress {
     let lowest =
         state.batches.of(id).filter_map(|batch| batch.lines.lowest()).map(|index| index.0).min();
     let cursor = lowest.unwrap_or(slot.drain.next).min(slot.drain.next).max(slot.drain.floor);
-    let busy = state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some();
+    let busy = state.batches.of(id).next().is_some()
+        || state.transfers.of(id).next().is_some()
+        || state.copies.is_any_of(id);
     let DrainState { freed, written, zero, clean, error, .. } = slot.drain;
     let dead = slot.is_dead().then_some(DiskError::Dead);
     DrainProgress {
@@ -288,6 +331,7 @@ fn leave(page: Page<'_>, batch: &mut Batch, without_io: &mut WithoutIo) -> Sweep
     // refusal.
     match batch.lines.write_out(page) {
         Ok(()) => SweepStep::Next,
+        Err(TransitionError::Clean) if page.is_shared() => SweepStep::Next,
         Err(TransitionError::Clean) => leave_clean(page, batch, without_io),
         Err(
             TransitionError::State(LeafState::ComingIn(_))

@@ -65,8 +65,20 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let Some((near, page)) = object.locate(index) else {
             return self.fault_first_of_table(object, index, access, now);
         };
-        let answer = match page.leaf() {
+        let leaf = page.leaf();
+        // First: the path whose length counts most.
+        if let LeafState::Paged(_) = leaf {
+            let answer = self.begin_page_in((near, page), access, ticket, now);
+            return answer.unwrap_or(AccessOutcome::Resolved);
+        }
+        let answer = match leaf {
             LeafState::Present(_) => self.admit(page, access),
+            LeafState::Untouched if object.base().is_some() && self.inherits(object, page) => {
+                return self.fault_inherited((object, page), access, ticket, now);
+            }
+            LeafState::Shared(_) => {
+                return self.fault_inherited((object, page), access, ticket, now);
+            }
             LeafState::Untouched | LeafState::Zero if self.show_zeros(page, access) => {
                 Some(AccessOutcome::Resolved)
             }
@@ -78,7 +90,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
                 bump(&self.counters.joined_waits, 1);
                 Some(AccessOutcome::Wait(ticket))
             }
-            LeafState::Paged(_) => self.begin_page_in((near, page), access, ticket, now),
+            LeafState::Paged(_) => None,
         };
         // A leaf that has changed meanwhile is examined again when the guest repeats the access. No
         // loop here: the compiler would hoist every iteration's set-up before the first one.
@@ -179,7 +191,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     }
 
     /// Parks the faulter until frames are free, unless none ever will be.
-    fn wait_for_frames(&self, id: ObjectId, ticket: WaitTicket) -> AccessOutcome {
+    pub(super) fn wait_for_frames(&self, id: ObjectId, ticket: WaitTicket) -> AccessOutcome {
         self.wait_for_frames_locked(&mut self.locked(), id, ticket)
     }
 

@@ -38,9 +38,11 @@ mod along;
 mod around;
 mod asking;
 mod bad_pages;
+mod base;
 mod batch;
 pub mod blocks;
 mod clean;
+mod copies;
 pub mod counters;
 pub mod drain;
 mod drain_state;
@@ -197,7 +199,10 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
         store: Option<PageStore>,
     ) -> Result<(), AttachError> {
         let infos: ArrayVec<_, MAX_DISKS> = self.disks.iter().map(|disk| disk.info()).collect();
-        self.locked().slots.attach(object, store, &infos)
+        let mut state = self.locked();
+        state.slots.attach(object, store, &infos)?;
+        state.reclaim.asked |= state.slots.bases > 0;
+        Ok(())
     }
 
     /// Gives a store to an object that was attached without one. An object that has a store keeps
@@ -212,6 +217,11 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
         Ok(())
     }
 
+    /// Returns how many attached objects inherit their pages from this one.
+    pub fn mappers(&self, base: ObjectId) -> usize {
+        self.locked().slots.mappers(base).count()
+    }
+
     /// Detaches an object. No new work is started for it after the first call.
     ///
     /// # Errors
@@ -221,7 +231,10 @@ impl<'a, M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'a, M, D, P> {
         let state = &mut *state;
         let slot = state.slots.get_mut(id).ok_or(AttachError::Unknown)?;
         slot.closing = true;
-        if state.batches.of(id).next().is_some() || state.transfers.of(id).next().is_some() {
+        if state.batches.of(id).next().is_some()
+            || state.transfers.of(id).next().is_some()
+            || state.copies.is_any_of(id)
+        {
             return Err(AttachError::Busy);
         }
         state.slots.remove(id);

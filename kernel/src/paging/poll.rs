@@ -139,6 +139,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     #[inline(never)]
     fn turn(&self, state: &mut PagerState<P>, turn: &mut PollTurn) {
         let now = turn.now;
+        if state.slots.bases > 0 {
+            self.look_at_bases(state, turn);
+        }
         self.sample(state, now);
         self.ask_along(state, now);
         self.reclaim(state, turn);
@@ -160,7 +163,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             self.hungry.load(Relaxed) != 0 && !state.batches.any() && state.transfers.in_use() == 0;
         let wants = state.batches.wants();
         turn.work.poll_again |= turn.budget.visits == 0 || wants.a_cpu;
-        turn.work.awaits_flush |= wants.a_flush;
+        turn.work.awaits_flush |= wants.a_flush || state.copies.any();
     }
 
     /// Returns whether there is no work other than handling completions. That is common: faulters

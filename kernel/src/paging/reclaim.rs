@@ -23,7 +23,7 @@ use super::work::{PollBudget, PollTurn};
 use crate::addr::PageIndex;
 use crate::block::Disk;
 use crate::log::history::{self, HistoryKind};
-use crate::mm::leaf::{LeafState, PageMapping};
+use crate::mm::leaf::PageMapping;
 use crate::mm::object::{ObjectId, ObjectTable};
 use crate::mm::page::{Page, PageAge};
 use crate::mm::phys::FrameMemory;
@@ -91,7 +91,8 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let asked =
             state.slots.iter().find(|slot| slot.asked > 0 && !slot.closing && !slot.is_image());
         let Some((id, wanted)) = asked.map(|slot| (slot.object.id(), slot.asked)) else {
-            state.reclaim.asked = false;
+            // With a base no poll is quiet: see `base`.
+            state.reclaim.asked = state.slots.bases > 0;
             return;
         };
         let found = self.take_from(state, id, wanted, turn) as u32;
@@ -120,6 +121,10 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let mut candidates = Candidates::new();
         for slot in state.slots.iter().filter(|slot| wanted(slot)) {
             let kind = if slot.is_image() { CandidateKind::Image } else { CandidateKind::Live };
+            if slot.is_base() {
+                candidates.push(self.base_candidate(state, slot));
+                continue;
+            }
             candidates.push(ReclaimCandidate {
                 object: slot.object.id(),
                 kind,
@@ -143,6 +148,9 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     ) -> usize {
         if state.slots.busy(id).is_image() {
             return self.sweep(state, id, turn);
+        }
+        if state.slots.busy(id).is_base() {
+            return self.take_from_base(state, id, wanted, turn);
         }
         let Some(number) = state.vacant_batch_for(id) else { return 0 };
         let PagerState { batches, slots, policy, notices, .. } = state;
@@ -248,11 +256,16 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
         most: usize,
         budget: &mut PollBudget,
     ) {
+        let is_child = slot.object.base().is_some();
         let pages = slot.pages();
         let (mut left, mut ends) = (pages.min(budget.visits), 0);
         while left > 0 && batch.len() < most && ends < 2 {
             let before = slot.hand;
-            let visited = self.go(slot, batch, left, most);
+            let visited = if is_child {
+                self.go::<true>(slot, batch, left, most)
+            } else {
+                self.go::<false>(slot, batch, left, most)
+            };
             left = left.saturating_sub(visited.max(1));
             budget.visits = budget.visits.saturating_sub(visited);
             ends += u32::from(slot.hand <= before);
@@ -260,13 +273,24 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
     }
 
     /// Skips untouched memory, then visits up to `left` pages. Returns how many pages were visited.
-    fn go(&self, slot: &mut PagedObject, batch: &mut Batch, left: u32, most: usize) -> u32 {
+    ///
+    /// The leaves of a `CHILD` that show the base's frames are left to the base's own hand.
+    fn go<const CHILD: bool>(
+        &self,
+        slot: &mut PagedObject,
+        batch: &mut Batch,
+        left: u32,
+        most: usize,
+    ) -> u32 {
         let (hand, start) = (slot.hand, slot.object.skip_untouched(slot.hand));
         let end = slot.pages().min(start.saturating_add(left));
         let object = slot.object.clone();
         let before = batch.len();
         let mut aged = 0_u32;
         let stopped = object.pages(start..end).visit(|page| {
+            if CHILD && page.is_shared() {
+                return ControlFlow::Continue(());
+            }
             match page.age() {
                 PageAge::Absent => {}
                 PageAge::Referenced => {
@@ -311,7 +335,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Hand<'_, '_, M, D, P> {
     /// the CPU's registers.
     #[inline(never)]
     fn collect(&self, batch: &mut Batch, page: Page<'_>) -> bool {
-        let LeafState::Present(mapping) = page.leaf() else { return false };
+        let Some(mapping) = page.mapping() else { return false };
         match self.policy.judge(PageView { clean: !mapping.dirty }) {
             PageVerdict::Skip => false,
             PageVerdict::EvictClean => self.collect_clean(batch, page, mapping),

@@ -42,6 +42,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         let id = object.id();
         let mut state = self.locked();
         state.slots.attach(object, store, &infos)?;
+        state.reclaim.asked |= state.slots.bases > 0;
         state.slots.busy(id).terms = terms;
         state.policy.forget(id);
         Ok(())

@@ -10,7 +10,7 @@ use super::loss::PageLossError;
 use super::use_estimate::UseEstimate;
 use crate::addr::PageIndex;
 use crate::block::{DiskError, DiskInfo};
-use crate::mm::object::{MemoryObject, ObjectId, ObjectState, ObjectTable};
+use crate::mm::object::{MemoryObject, ObjectId, ObjectState, ObjectTable, WaitTicket};
 use crate::pool::PoolTerms;
 use crate::time::Ns;
 use alloc::{boxed::Box, sync::Arc};
@@ -107,6 +107,8 @@ pub(super) struct PagedObject {
     pub flow: PageFlow,
     /// Pages still to be evicted on request of an operator or a test.
     pub asked: u32,
+    /// Of a base: the last wake that its children were told of.
+    pub told: Option<WaitTicket>,
     /// The last landmarks that were written out, oldest first.
     pub landmarks: ArrayVec<PageIndex, LANDMARKS>,
 }
@@ -139,6 +141,7 @@ impl PagedObject {
             bad: BadPages::default(),
             flow: PageFlow::default(),
             asked: 0,
+            told: None,
             landmarks: ArrayVec::new(),
         }
     }
@@ -160,6 +163,11 @@ impl PagedObject {
     /// Returns whether this is a dump image.
     pub(super) fn is_image(&self) -> bool {
         self.object.state() == ObjectState::Image
+    }
+
+    /// Returns whether this is a base, which others map.
+    pub(super) fn is_base(&self) -> bool {
+        self.object.state() == ObjectState::Sealed
     }
 
     /// Returns the store if it can be written now.
@@ -229,12 +237,14 @@ impl PagedObject {
 /// All slots, by object number.
 #[derive(Debug)]
 pub(super) struct PagedObjects {
+    /// Number of bases among them.
+    pub bases: u32,
     all: Box<[Option<PagedObject>]>,
 }
 
 impl PagedObjects {
     pub(super) fn new() -> Self {
-        Self { all: (0..ObjectTable::CAPACITY).map(|_| None).collect() }
+        Self { bases: 0, all: (0..ObjectTable::CAPACITY).map(|_| None).collect() }
     }
 
     pub(super) fn attach(
@@ -251,7 +261,9 @@ impl PagedObjects {
         if place.is_some() {
             return Err(AttachError::Twice);
         }
-        *place = Some(PagedObject::new(object, store));
+        let slot = PagedObject::new(object, store);
+        self.bases += u32::from(slot.is_base());
+        *place = Some(slot);
         Ok(())
     }
 
@@ -281,11 +293,18 @@ impl PagedObjects {
     }
 
     pub(super) fn remove(&mut self, id: ObjectId) {
-        self.all[id.index()] = None;
+        let gone = self.all[id.index()].take();
+        self.bases -= u32::from(gone.is_some_and(|slot| slot.is_base()));
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &PagedObject> {
         self.all.iter().flatten()
+    }
+
+    /// Returns the objects that inherit their pages from `base`.
+    pub(super) fn mappers(&self, base: ObjectId) -> impl Iterator<Item = &MemoryObject> {
+        let objects = self.iter().map(|slot| &*slot.object);
+        objects.filter(move |object| object.base().is_some_and(|of| of.id() == base))
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PagedObject> {

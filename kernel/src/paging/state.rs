@@ -1,6 +1,7 @@
 //! The data under the pager's lock: tables of fixed size, all allocated at the start.
 
 use super::batch::Batches;
+use super::copies::PendingCopies;
 use super::counters::LockUse;
 use super::late_requests::LateRequests;
 use super::loss::PageLossError;
@@ -66,6 +67,7 @@ pub(super) struct PagerState<P> {
     pub slots: PagedObjects,
     pub transfers: PageTransfers,
     pub batches: Batches,
+    pub copies: PendingCopies,
     pub credits: FrameCredits,
     pub policy: P,
     pub reclaim: ReclaimState,
@@ -127,6 +129,7 @@ impl<P> PagerState<P> {
             slots: PagedObjects::new(),
             transfers: PageTransfers::new(),
             batches: Batches::new(disks),
+            copies: PendingCopies::new(),
             credits: FrameCredits::new(),
             policy,
             reclaim: ReclaimState::default(),

@@ -19,7 +19,7 @@ use crate::arch::percpu::CpuId;
 use crate::block::cookie::{CompletionOwner, CookieFields};
 use crate::block::{Disk, DiskError, DiskOperation, DiskRequest, QueueLane, SubmitError};
 use crate::mm::crc::Crc32c;
-use crate::mm::flush::{FlushProof, Kicks};
+use crate::mm::flush::{FlushProof, FlushTicket, Kicks};
 use crate::mm::frames::FrameChain;
 use crate::mm::object::MemoryObject;
 use crate::mm::page::{Page, SettledPage, WriteOutEnd};
@@ -46,7 +46,20 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         if state.batches.get(number).len() == 0 {
             return Kicks(0);
         }
-        let (ticket, kicks) = object.flush(self.env.quiescent_states, me);
+        let flush = object.flush(self.env.quiescent_states, me);
+        self.launch_with(state, number, object, purpose, flush)
+    }
+
+    /// The same for a batch whose flush has begun.
+    #[inline(always)]
+    pub(super) fn launch_with(
+        &self,
+        state: &mut PagerState<P>,
+        number: usize,
+        object: &MemoryObject,
+        purpose: BatchPurpose,
+        (ticket, kicks): (FlushTicket, Kicks),
+    ) -> Kicks {
         let pages = state.batches.get(number).len();
         let slot = state.slots.get(object.id());
         slot.inspect(|slot| slot.record_launch(purpose, pages));

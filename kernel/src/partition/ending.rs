@@ -35,7 +35,8 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
             | View::ShuttingDown
             | View::Crashed
             | View::Restarting
-            | View::Suspended,
+            | View::Suspended
+            | View::Sealed,
         )
         | (
             PartitionRequest::ShutDown,
@@ -59,7 +60,7 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
         ) => RequestTiming::Later,
         (PartitionRequest::Suspend, View::Running)
         | (PartitionRequest::Resume, View::Suspended | View::Stopped)
-        | (PartitionRequest::Leave, View::Suspended)
+        | (PartitionRequest::Leave, View::Suspended | View::Sealed)
         | (PartitionRequest::Start | PartitionRequest::Leave, View::Stopped)
         | (PartitionRequest::ShareLine, _) => RequestTiming::Now,
         // Its memory must be gone first.
@@ -73,9 +74,10 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
         | (PartitionRequest::Start | PartitionRequest::Leave, _) => RequestTiming::Never,
         (PartitionRequest::Stop, View::Stopping | View::Stopped) => RequestTiming::Never,
         // Only a kill gives a suspended state up.
-        (PartitionRequest::ShutDown, View::Suspended | View::Stopping | View::Stopped) => {
-            RequestTiming::Never
-        }
+        (
+            PartitionRequest::ShutDown,
+            View::Suspended | View::Sealed | View::Stopping | View::Stopped,
+        ) => RequestTiming::Never,
         // The request meant the incarnation before; the next one is not hit.
         (PartitionRequest::Crash | PartitionRequest::GiveUp, _) => RequestTiming::Never,
     }
@@ -136,7 +138,7 @@ mod tests {
             assert_eq!(answer(PartitionRequest::Stop, view), timing, "{view:?}");
             let in_order = match view {
                 // Only a kill gives a suspended state up.
-                LifecycleView::Suspended => RequestTiming::Never,
+                LifecycleView::Suspended | LifecycleView::Sealed => RequestTiming::Never,
                 _ => timing,
             };
             assert_eq!(answer(PartitionRequest::ShutDown, view), in_order, "{view:?}");
@@ -150,7 +152,9 @@ mod tests {
                 let timing = match view {
                     LifecycleView::Stopped => RequestTiming::Now,
                     LifecycleView::Stopping => RequestTiming::Later,
-                    LifecycleView::Suspended if request == PartitionRequest::Leave => {
+                    LifecycleView::Suspended | LifecycleView::Sealed
+                        if request == PartitionRequest::Leave =>
+                    {
                         RequestTiming::Now
                     }
                     _ => RequestTiming::Never,

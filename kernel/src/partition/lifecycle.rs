@@ -12,6 +12,8 @@
 //!      ^                      │ failed                  ^  │ stop, release       │ refused
 //!      └──────────────────────┘                         │  └──> Stopped          │
 //!                                                       └────────────────────────┘
+//!   Suspended ── seal ──> Sealed ── stop, release ──> Stopped
+//!   NeedsSpace ── a clone ──> Cloning ──> Running
 //! ```
 //!
 //! The runner (`partition::runner`) owns the state. [`LifecycleView`] is its projection for other
@@ -69,6 +71,12 @@ pub(super) enum Lifecycle {
     Suspended {
         space: SpaceId,
     },
+    /// The space holds the base that the partition has become.
+    Sealed {
+        space: SpaceId,
+    },
+    /// A clone's next incarnation begins from its base.
+    Cloning,
     /// The suspended state is being read and checked.
     Resuming(Arc<ResumeProgress>),
     Stopped,
@@ -106,7 +114,7 @@ impl Lifecycle {
     pub(super) const fn view(&self) -> LifecycleView {
         match self {
             // Its next space is being made ready in the background.
-            Self::Activating | Self::NeedsTables(BackingState::Awaited) => {
+            Self::Activating | Self::NeedsTables(BackingState::Awaited) | Self::Cloning => {
                 LifecycleView::Activating
             }
             Self::NeedsSpace { .. } | Self::NeedsTables(BackingState::Settled) => {
@@ -121,6 +129,7 @@ impl Lifecycle {
                 LifecycleView::Suspending
             }
             Self::Suspended { .. } => LifecycleView::Suspended,
+            Self::Sealed { .. } => LifecycleView::Sealed,
             Self::Resuming(_) => LifecycleView::Resuming,
             Self::Stopped => LifecycleView::Stopped,
         }

@@ -1,6 +1,7 @@
 //! Partitions: the guests, their vCPUs and their devices.
 
 pub mod acpi;
+pub mod clones;
 pub mod command_line;
 pub mod cpuid;
 pub mod decision;

@@ -43,7 +43,7 @@ use arrayvec::ArrayString;
 use core::fmt;
 
 /// Bytes of the heap for devices and their buffers.
-const DEVICES_HEAP: usize = 160 << 10;
+pub(super) const DEVICES_HEAP: usize = 160 << 10;
 
 /// Why a suspended partition is not resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

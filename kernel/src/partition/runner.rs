@@ -24,6 +24,7 @@
 //! Modules: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (the
 //! evaluation of its stays), `end` (crash, reset, stop), `stop` (an end in order), `suspend`.
 
+mod cloned;
 mod end;
 mod guest;
 mod life;
@@ -233,7 +234,8 @@ impl Runner {
                 let (job, parked) = (job.clone(), *parked);
                 self.look_at_suspension(host, &job, parked)
             }
-            Lifecycle::Suspended { .. } => self.wait_suspended(host),
+            Lifecycle::Suspended { .. } | Lifecycle::Sealed { .. } => self.wait_suspended(host),
+            Lifecycle::Cloning => self.begin_clone(host, on),
             Lifecycle::Resuming(job) => {
                 let job = job.clone();
                 self.look_at_resume(host, on, &job)
@@ -294,7 +296,7 @@ impl Runner {
                 self.record(HistoryKind::RequestTaken, request as u32, 0);
             }
         }
-        if stop && view == LifecycleView::Suspended {
+        if stop && matches!(view, LifecycleView::Suspended | LifecycleView::Sealed) {
             // At the end of the machine a suspended partition stays what it is.
             if !host.ending.load(Ordering::Acquire) {
                 self.give_suspension_back(host);

@@ -8,6 +8,7 @@ use super::exit_counts::ExitCounts;
 use super::view::LifecycleView;
 use crate::config::{self, DumpPolicy, RestartPolicy};
 use crate::console::ring::ByteRing;
+use crate::partition::clones::CloneOrigin;
 use crate::partition_id::PartitionId;
 use crate::storage::stores::StoreOrigin;
 use crate::sync::{RankedLock, rank};
@@ -89,6 +90,8 @@ pub struct SharedPartition {
     policy: AtomicU8,
     /// The place of its kernel and initrd if they are in an image store, not in the boot archive.
     pub stored: Option<StoreOrigin>,
+    /// The base that it is a clone of.
+    pub clone_of: Option<CloneOrigin>,
     /// Exits of its vCPU so far, counted by the CPU that runs it.
     pub exits: ExitCounts,
     /// Crashes so far that left no dump, because the largest number of dumps was kept already.
@@ -120,6 +123,15 @@ impl SharedPartition {
         Self::with_view(config, stored, LifecycleView::Stopped)
     }
 
+    /// Makes the shared part of a clone, which starts when it is told to.
+    pub fn cloned(
+        config: config::PartitionConfig,
+        stored: Option<StoreOrigin>,
+        origin: CloneOrigin,
+    ) -> Self {
+        Self { clone_of: Some(origin), ..Self::stopped(config, stored) }
+    }
+
     fn with_view(
         config: config::PartitionConfig,
         stored: Option<StoreOrigin>,
@@ -131,6 +143,7 @@ impl SharedPartition {
             config,
             policy: AtomicU8::new(policy.pack()),
             stored,
+            clone_of: None,
             exits: ExitCounts::default(),
             dumps_skipped: AtomicU64::new(0),
             is_held: AtomicBool::new(false),

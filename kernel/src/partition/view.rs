@@ -29,11 +29,13 @@ pub enum LifecycleView {
     Suspended,
     /// Its suspended state is being read; this is not interrupted.
     Resuming,
+    /// It has become a base: others begin as copies of it.
+    Sealed,
 }
 
 impl LifecycleView {
     /// All views, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Waiting,
         Self::Activating,
         Self::Loading,
@@ -46,6 +48,7 @@ impl LifecycleView {
         Self::Suspending,
         Self::Suspended,
         Self::Resuming,
+        Self::Sealed,
     ];
 
     /// Returns the word for people and events.
@@ -62,6 +65,7 @@ impl LifecycleView {
             Self::Suspending => "suspending",
             Self::Suspended => "suspended",
             Self::Resuming => "resuming",
+            Self::Sealed => "sealed",
         }
     }
 
@@ -81,6 +85,6 @@ mod tests {
             assert_eq!(view as usize, number);
             assert!(!view.as_str().is_empty());
         }
-        assert_eq!(LifecycleView::ALL.len(), LifecycleView::Resuming as usize + 1);
+        assert_eq!(LifecycleView::ALL.len(), LifecycleView::Sealed as usize + 1);
     }
 }

@@ -7,13 +7,13 @@ use super::crash::{CrashReason, PartialCause, RecordedCrash};
 use super::layout::{RECORD_SIZE, SpaceLayout, usable};
 use super::missing::{MissingPages, MissingRange};
 use super::raw::{
-    CHECKED_LEN, FEATURE_EXTENDED, FEATURE_SUSPENDED, MAGIC, MAX_RANGES, RawMissing, RawRange,
-    RawRecord,
+    CHECKED_LEN, FEATURE_BASE, FEATURE_EXTENDED, FEATURE_SEALED, FEATURE_SUSPENDED, MAGIC,
+    MAX_RANGES, RawMissing, RawRange, RawRecord,
 };
 use super::raw::{VERSION, get_text, put_text};
 use super::record::{
-    DrainRecord, RecordError, RecordFormat, Residue, SpaceContents, SpaceOwner, SpaceRecord,
-    SuspensionSeal,
+    DrainRecord, OwnPages, RecordError, RecordFormat, Residue, SpaceBase, SpaceContents,
+    SpaceOwner, SpaceRecord, SuspensionSeal,
 };
 use super::state::SpaceState;
 use super::uuid::Uuid;
@@ -22,7 +22,9 @@ use crate::mm::crc::{Crc32c, crc32c};
 use crate::mm::layout::RamRange;
 
 /// Required feature bits that this code knows.
-const KNOWN_FEATURES: u64 = FEATURE_EXTENDED | FEATURE_SUSPENDED;
+const KNOWN_FEATURES: u64 = FEATURE_EXTENDED | FEATURE_SUSPENDED | FEATURE_SEALED | FEATURE_BASE;
+/// Those that say that the space holds a partition with its machine.
+const MACHINE_FEATURES: u64 = FEATURE_SUSPENDED | FEATURE_SEALED;
 
 impl SpaceRecord {
     /// Encodes the record, checksum included.
@@ -35,8 +37,9 @@ impl SpaceRecord {
             put_extended(&mut raw, self);
         }
         // A space that is given back or goes on has no such fields any more.
-        let seal = self.seal.filter(|_| self.state == SpaceState::Suspended);
-        seal.iter().for_each(|seal| put_seal(&mut raw, seal));
+        let seal = self.seal.filter(|_| self.state.is_whole_machine());
+        seal.iter().for_each(|seal| put_seal(&mut raw, seal, self.state));
+        self.base.iter().for_each(|base| put_base(&mut raw, base));
         raw.space_uuid = self.space.0;
         raw.sequence.set(self.sequence);
         raw.state.set(self.state as u32);
@@ -86,7 +89,8 @@ impl SpaceRecord {
                 notes_len: raw.notes_len.get(),
             },
             crash: get_crash(raw, format, state)?,
-            seal: get_seal(raw),
+            seal: get_seal(raw, state)?,
+            base: get_base(raw)?,
         };
         record.check()
     }
@@ -115,7 +119,7 @@ impl SpaceRecord {
         if self.state == SpaceState::Crashed && self.format == RecordFormat::Original {
             return Err(RecordError::Field("state"));
         }
-        let is_suspended = self.state == SpaceState::Suspended;
+        let is_suspended = self.state.is_whole_machine();
         if self.seal.is_some() != is_suspended
             || is_suspended && self.format == RecordFormat::Original
         {
@@ -127,6 +131,14 @@ impl SpaceRecord {
         // A suspended partition lacks no page, either.
         if is_suspended && !self.missing.is_empty() {
             return Err(RecordError::Field("missing"));
+        }
+        // What others depend on, and what stands alone, depends on nothing itself.
+        let may_inherit = matches!(
+            self.state,
+            SpaceState::Active | SpaceState::Crashed | SpaceState::Draining | SpaceState::Releasing
+        );
+        if self.base.is_some() && (!may_inherit || self.format == RecordFormat::Original) {
+            return Err(RecordError::Field("base_dump_uuid"));
         }
         // A complete dump lacks no page: each has a bit or is zero.
         if self.state == SpaceState::Complete && !self.missing.is_empty() {
@@ -258,20 +270,56 @@ fn put_extended(raw: &mut RawRecord, record: &SpaceRecord) {
     }
 }
 
-fn put_seal(raw: &mut RawRecord, seal: &SuspensionSeal) {
-    raw.features_required.set(raw.features_required.get() | FEATURE_SUSPENDED);
+fn put_seal(raw: &mut RawRecord, seal: &SuspensionSeal, state: SpaceState) {
+    raw.features_required.set(raw.features_required.get() | feature_of(state));
     raw.notes_crc32c.set(seal.notes.0);
     raw.bitmap_crc32c.set(seal.bitmap.0);
     raw.checksums_crc32c.set(seal.checksums.0);
 }
 
-fn get_seal(raw: &RawRecord) -> Option<SuspensionSeal> {
-    let is_there = raw.features_required.get() & FEATURE_SUSPENDED != 0;
-    is_there.then(|| SuspensionSeal {
+/// Returns the feature bit of a state with a machine.
+fn feature_of(state: SpaceState) -> u64 {
+    match state {
+        SpaceState::Suspended => FEATURE_SUSPENDED,
+        SpaceState::Sealed => FEATURE_SEALED,
+        _ => 0,
+    }
+}
+
+fn put_base(raw: &mut RawRecord, base: &SpaceBase) {
+    raw.features_required.set(raw.features_required.get() | FEATURE_BASE);
+    raw.base_dump_uuid = base.dump.0;
+    raw.base_generation.set(base.generation);
+    raw.base_own_pages.set(u32::from(base.own == OwnPages::Written));
+}
+
+fn get_base(raw: &RawRecord) -> Result<Option<SpaceBase>, RecordError> {
+    if raw.features_required.get() & FEATURE_BASE == 0 {
+        return Ok(None);
+    }
+    let dump = Uuid(raw.base_dump_uuid);
+    if dump == Uuid::NIL {
+        return Err(RecordError::Field("base_dump_uuid"));
+    }
+    let own = match raw.base_own_pages.get() {
+        0 => OwnPages::Open,
+        1 => OwnPages::Written,
+        _ => return Err(RecordError::Field("base_own_pages")),
+    };
+    Ok(Some(SpaceBase { dump, generation: raw.base_generation.get(), own }))
+}
+
+fn get_seal(raw: &RawRecord, state: SpaceState) -> Result<Option<SuspensionSeal>, RecordError> {
+    let features = raw.features_required.get() & MACHINE_FEATURES;
+    if features != feature_of(state) {
+        return Err(RecordError::Field("state"));
+    }
+    let seal = (features != 0).then(|| SuspensionSeal {
         notes: Crc32c(raw.notes_crc32c.get()),
         bitmap: Crc32c(raw.bitmap_crc32c.get()),
         checksums: Crc32c(raw.checksums_crc32c.get()),
-    })
+    });
+    Ok(seal)
 }
 
 fn get_missing(

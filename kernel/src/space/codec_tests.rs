@@ -36,6 +36,7 @@ pub(crate) fn sample() -> SpaceRecord {
             text: ArrayString::from("sysrq").unwrap(),
             registers: (0..1024).map(|n| n as u8).collect(),
         }),
+        base: None,
         seal: None,
     }
 }
@@ -49,6 +50,48 @@ fn suspended() -> SpaceRecord {
         seal: Some(seal),
         ..sample()
     }
+}
+
+#[test]
+fn a_bases_record_has_its_own_feature_bit() {
+    let sealed = SpaceRecord { state: SpaceState::Sealed, ..suspended() };
+    let bytes = sealed.encode();
+    assert_eq!((decode(bytes), bytes[16]), (Ok(sealed.clone()), 5));
+    for bits in [1, 3, 7] {
+        let mut wrong = bytes;
+        wrong[16] = bits;
+        assert_eq!(decode(with_sum(wrong)), Err(RecordError::Field("state")), "{bits}");
+    }
+}
+
+#[test]
+fn a_childs_record_names_its_base_while_it_depends_on_it() {
+    let dump = Uuid::from_entropy(5, 6);
+    for own in [OwnPages::Open, OwnPages::Written] {
+        let base = Some(SpaceBase { dump, generation: 4, own });
+        let child = SpaceRecord { base, ..sample() };
+        let bytes = child.encode();
+        assert_eq!((decode(bytes), bytes[16]), (Ok(child.clone()), 9));
+        let mut wrong = bytes;
+        wrong[2116] = 2;
+        assert_eq!(decode(with_sum(wrong)), Err(RecordError::Field("base_own_pages")));
+        wrong = bytes;
+        wrong[2092..2108].fill(0);
+        assert_eq!(decode(with_sum(wrong)), Err(RecordError::Field("base_dump_uuid")));
+        for state in [SpaceState::Complete, SpaceState::Partial, SpaceState::Free] {
+            let alone = SpaceRecord { state, missing: MissingPages::default(), ..child.clone() };
+            assert_eq!(decode(alone.encode()), Err(RecordError::Field("base_dump_uuid")));
+        }
+        let base = SpaceRecord { state: SpaceState::Sealed, base, ..suspended() };
+        assert_eq!(decode(base.encode()), Err(RecordError::Field("base_dump_uuid")));
+    }
+}
+
+/// Gives changed bytes a right checksum.
+fn with_sum(mut bytes: [u8; 4096]) -> [u8; 4096] {
+    let sum = crc32c(&bytes[..CHECKED_LEN]).0.to_le_bytes();
+    bytes[CHECKED_LEN..].copy_from_slice(&sum);
+    bytes
 }
 
 #[test]
@@ -156,7 +199,7 @@ fn overlapping_ranges_are_refused() {
 #[test]
 fn what_we_do_not_know_is_refused() {
     assert_eq!(decode(forged(|r| r.version.set(2))), Err(RecordError::Version(2)));
-    assert_eq!(decode(forged(|r| r.features_required.set(5))), Err(RecordError::Features(4)));
+    assert_eq!(decode(forged(|r| r.features_required.set(17))), Err(RecordError::Features(16)));
     assert_eq!(decode(forged(|r| r.magic[0] = b'X')), Err(RecordError::Magic));
     let other = SpaceRecord::decode(&sample().encode(), CAPACITY + 4096);
     assert_eq!(other, Err(RecordError::Capacity { recorded: CAPACITY, actual: CAPACITY + 4096 }));

@@ -236,7 +236,7 @@ pub(super) mod tests {
     #[test]
     fn a_newer_copy_makes_the_one_that_can_be_read_worthless() {
         for (version, features, fault) in
-            [(2, 0, RecordError::Version(2)), (1, 5, RecordError::Features(4))]
+            [(2, 0, RecordError::Version(2)), (1, 17, RecordError::Features(16))]
         {
             for newer in [7, 8] {
                 let mut tail = [0; TAIL_LEN];

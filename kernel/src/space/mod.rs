@@ -64,7 +64,8 @@ pub use crash::{CrashReason, CrashText, PartialCause, RecordedCrash};
 pub use layout::{LayoutError, SpaceLayout};
 pub use missing::{MissingPages, MissingRange};
 pub use record::{
-    DrainRecord, RecordError, RecordFormat, Residue, SpaceOwner, SpaceRecord, SuspensionSeal,
+    DrainRecord, OwnPages, RecordError, RecordFormat, Residue, SpaceBase, SpaceOwner, SpaceRecord,
+    SuspensionSeal,
 };
 pub use selector::DumpSelector;
 pub use state::SpaceState;

@@ -26,6 +26,11 @@ pub const MAX_MISSING: usize = 64;
 pub const FEATURE_EXTENDED: u64 = 1 << 0;
 /// Bit of `features_required`: the state is SUSPENDED, and the checksums at 2080 count.
 pub const FEATURE_SUSPENDED: u64 = 1 << 1;
+/// Bit of `features_required`: the state is SEALED, and the checksums at 2080 count.
+pub const FEATURE_SEALED: u64 = 1 << 2;
+/// Bit of `features_required`: the fields from byte 2092 on count. Pages without a bit may be those
+/// of the base that is named there.
+pub const FEATURE_BASE: u64 = 1 << 3;
 /// Bytes that the checksum covers: all before it.
 pub const CHECKED_LEN: usize = offset_of!(RawRecord, crc32c);
 
@@ -104,11 +109,15 @@ pub struct RawRecord {
     pub registers: [u8; REGISTERS_LEN],
     pub missing_count: U32,
     pub missing: [RawMissing; MAX_MISSING],
-    // With `FEATURE_SUSPENDED` only.
+    // With `FEATURE_SUSPENDED` or `FEATURE_SEALED` only.
     pub notes_crc32c: U32,
     pub bitmap_crc32c: U32,
     pub checksums_crc32c: U32,
-    pub reserved: [u8; 2000],
+    // With `FEATURE_BASE` only.
+    pub base_dump_uuid: [u8; 16],
+    pub base_generation: U64,
+    pub base_own_pages: U32,
+    pub reserved: [u8; 1972],
     pub crc32c: U32,
 }
 
@@ -139,7 +148,10 @@ const _: () = {
     assert!(offset_of!(RawRecord, missing_count) == 1564);
     assert!(offset_of!(RawRecord, missing) == 1568);
     assert!(offset_of!(RawRecord, notes_crc32c) == 2080);
-    assert!(offset_of!(RawRecord, reserved) == 2092);
+    assert!(offset_of!(RawRecord, base_dump_uuid) == 2092);
+    assert!(offset_of!(RawRecord, base_generation) == 2108);
+    assert!(offset_of!(RawRecord, base_own_pages) == 2116);
+    assert!(offset_of!(RawRecord, reserved) == 2120);
     assert!(offset_of!(RawRecord, crc32c) == 4092);
 };
 

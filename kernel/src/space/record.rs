@@ -94,6 +94,26 @@ pub struct SuspensionSeal {
     pub checksums: Crc32c,
 }
 
+/// The base of a child's space: pages of the child that are not in its own blocks may be there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpaceBase {
+    /// Name of the sealed state.
+    pub dump: Uuid,
+    /// The incarnation that was sealed.
+    pub generation: u64,
+    /// Whether the child's own pages are all in its blocks.
+    pub own: OwnPages,
+}
+
+/// What a child's record says about the child's own pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OwnPages {
+    /// Some are in memory only.
+    Open,
+    /// All have a bit: each page without one, from the progress on, is the base's.
+    Written,
+}
+
 /// The set of fields that the record has on disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecordFormat {
@@ -131,7 +151,9 @@ pub struct SpaceRecord {
     pub partial_cause: PartialCause,
     /// The crash, if there was one; for a suspended partition the suspension.
     pub crash: Option<RecordedCrash>,
-    /// In SUSPENDED, and only there: the checksums of the parts around the blocks.
+    /// The base that the space's owner was cloned from, while the space does not stand alone.
+    pub base: Option<SpaceBase>,
+    /// In SUSPENDED and SEALED, and only there: the checksums of the parts around the blocks.
     pub seal: Option<SuspensionSeal>,
 }
 
@@ -206,6 +228,7 @@ impl SpaceRecord {
             missing: MissingPages::default(),
             partial_cause: PartialCause::NONE,
             crash: None,
+            base: None,
             seal: None,
         }
     }
@@ -222,6 +245,7 @@ impl SpaceRecord {
         self.missing = MissingPages::default();
         self.partial_cause = PartialCause::NONE;
         self.crash = None;
+        self.base = None;
         self.seal = None;
     }
 }

@@ -7,14 +7,15 @@
 //! | FREE | use |
 //! | ACTIVE | its owner ended with the last run: FREE, blocks stale |
 //! | CRASHED | keep until released: the crash's record is all there is |
-//! | DRAINING | update the header from bitmap and progress, then PARTIAL |
+//! | DRAINING, the child's own pages written | copy the rest from the base, then COMPLETE |
+//! | DRAINING, else | update the header from bitmap and progress, then PARTIAL |
 //! | COMPLETE, PARTIAL | keep until released |
 //! | RELEASING | continue scrubbing, then FREE |
 //! | SUSPENDED | keep until it is resumed or released |
-//! | SEALED | leave alone (reserved) |
+//! | SEALED | keep until it is released |
 
 use super::classify::DeviceContent;
-use super::record::{Residue, SpaceRecord};
+use super::record::{OwnPages, Residue, SpaceBase, SpaceRecord};
 use super::state::SpaceState;
 
 /// Decision about a device.
@@ -38,6 +39,10 @@ pub enum RecoveryAction {
     Keep,
     /// A suspended partition: keep it. Its ELF header is written again if a resume was cut off.
     KeepSuspended,
+    /// A base: keep it, likewise.
+    KeepSealed,
+    /// The dump of a child: copy from its base what the child had not written.
+    Inherit,
     /// Continue scrubbing.
     Scrub,
 }
@@ -54,11 +59,14 @@ pub fn recovery(class: &DeviceContent) -> RecoveryAction {
     match record.state {
         SpaceState::Free => RecoveryAction::Use,
         SpaceState::Active => RecoveryAction::Reclaim(reclaimed(record)),
-        SpaceState::Draining => RecoveryAction::Finish,
+        SpaceState::Draining => match record.base {
+            Some(SpaceBase { own: OwnPages::Written, .. }) => RecoveryAction::Inherit,
+            _ => RecoveryAction::Finish,
+        },
         SpaceState::Crashed | SpaceState::Complete | SpaceState::Partial => RecoveryAction::Keep,
         SpaceState::Releasing => RecoveryAction::Scrub,
         SpaceState::Suspended => RecoveryAction::KeepSuspended,
-        SpaceState::Sealed => RecoveryAction::Leave,
+        SpaceState::Sealed => RecoveryAction::KeepSealed,
     }
 }
 
@@ -100,7 +108,7 @@ mod tests {
         assert_eq!(recovery(&DeviceContent::Blank), RecoveryAction::Format);
         assert_eq!(
             (of(SpaceState::Sealed), of(SpaceState::Suspended)),
-            (RecoveryAction::Leave, RecoveryAction::KeepSuspended)
+            (RecoveryAction::KeepSealed, RecoveryAction::KeepSuspended)
         );
     }
 

@@ -11,7 +11,8 @@
 //!    └─────────────────────── scrubbed ───────────────────────────────────────────────────┘
 //!
 //!   ACTIVE ── suspend ──> SUSPENDED ── resume ──> ACTIVE
-//!                            └ given back ──> RELEASING
+//!                            ├ given back ──> RELEASING
+//!                            └ seal ──> SEALED ── no child any more ──> RELEASING
 //! ```
 
 /// State of a space. The numbers are the ones on disk.
@@ -32,7 +33,7 @@ pub enum SpaceState {
     Releasing = 6,
     /// A suspended partition: all its pages, its vCPU and its devices.
     Suspended = 7,
-    /// Reserved: a sealed generation of a segment.
+    /// A suspended partition that is kept for good: the base of its children.
     Sealed = 8,
     /// The owner has crashed. No metadata of its pages is written yet, and the bitmap is
     /// meaningless.
@@ -54,6 +55,8 @@ const TRANSITIONS: &[(SpaceState, SpaceState)] = &[
     (Active, Suspended),
     (Suspended, Active),
     (Suspended, Releasing),
+    (Suspended, Sealed),
+    (Sealed, Releasing),
     (Active, Free), // found at a start: no owner is left
     (Draining, Complete),
     (Draining, Partial),
@@ -88,12 +91,17 @@ impl SpaceState {
     /// Returns whether the space opens as an ELF core, or tells at least of a crash: a dump, or a
     /// suspended partition. No command of the host overwrites it unasked.
     pub const fn is_kept(self) -> bool {
-        self.holds_dump() || matches!(self, Suspended)
+        self.holds_dump() || self.is_whole_machine()
+    }
+
+    /// Returns whether the space holds a partition with its machine.
+    pub const fn is_whole_machine(self) -> bool {
+        matches!(self, Suspended | Sealed)
     }
 
     /// Returns whether bitmap and checksums describe the blocks.
     pub const fn describes_pages(self) -> bool {
-        matches!(self, Draining | Complete | Partial | Suspended)
+        matches!(self, Draining | Complete | Partial | Suspended | Sealed)
     }
 
     /// Returns the name for people and events.
@@ -135,16 +143,18 @@ mod tests {
     #[test]
     fn a_suspended_partition_goes_on_or_is_given_back() {
         for state in SpaceState::ALL {
-            assert_eq!(Suspended.may_become(state), matches!(state, Active | Releasing));
+            let next = matches!(state, Active | Releasing | Sealed);
+            assert_eq!(Suspended.may_become(state), next);
             assert_eq!(state.may_become(Suspended), state == Active);
         }
         assert!(Suspended.describes_pages() && !Suspended.holds_dump());
     }
 
     #[test]
-    fn reserved_states_lead_nowhere() {
+    fn a_base_never_changes_until_it_is_given_back() {
         for state in SpaceState::ALL {
-            assert!(!state.may_become(Sealed) && !Sealed.may_become(state));
+            assert_eq!(state.may_become(Sealed), state == Suspended);
+            assert_eq!(Sealed.may_become(state), state == Releasing);
         }
     }
 }

@@ -20,6 +20,7 @@ mod claims;
 mod discover;
 mod drop;
 mod founding;
+mod inherit;
 mod kept;
 mod late;
 mod mend;
@@ -28,6 +29,7 @@ mod record_io;
 mod release;
 mod reserve;
 mod retry;
+mod sealed;
 mod selected;
 mod suspended;
 
@@ -79,9 +81,13 @@ enum SpacePhase {
     Active,
     Failed(DiskError),
     Draining,
+    /// A child's dump of an earlier start, which lacks pages of its base.
+    Inheriting,
     Dump,
     /// Holds a suspended partition.
     Suspended,
+    /// Holds a base, which does not change.
+    Sealed,
     /// Its suspended partition is about to go on.
     Resuming,
     Releasing,

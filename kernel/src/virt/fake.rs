@@ -316,7 +316,10 @@ impl ScriptedVcpu {
         });
         // A guest that is resumed does not begin anew: its program goes on.
         self.is_new = false;
-        self.script.state().record.resumes += 1;
+        let mut script = self.script.state();
+        script.record.resumes += 1;
+        // A clone that begins again after its crash is as it was long before.
+        script.steps.pop_front_if(|step| *step == GuestStep::Exit(VmExit::TripleFault));
     }
 }
 

@@ -22,7 +22,7 @@ use crate::dump::window::BitmapWindow;
 use crate::paging::PageFinal;
 use crate::space::layout::{Extent, RECORD_SIZE};
 use crate::space::record::SpaceContents;
-use crate::space::{DrainRecord, MissingPages, PartialCause, SpaceLayout, SpaceState};
+use crate::space::{DrainRecord, MissingPages, OwnPages, PartialCause, SpaceLayout, SpaceState};
 use crate::storage::describe::{self, ByteStream, PutMode, RecoveredPages, put};
 use crate::task;
 use alloc::vec::Vec;
@@ -50,6 +50,8 @@ pub(super) struct DumpWriter<'j> {
     stage: DumpStage,
     /// Below this page, bitmap and checksums are on the medium.
     recorded: u32,
+    /// Of a child: whether its own pages are all written.
+    own: OwnPages,
     mode: PutMode,
     /// The contents that the seal was written with.
     sealed: Option<DumpSeal>,
@@ -108,6 +110,7 @@ impl<'j> DumpWriter<'j> {
             first: Described::default(),
             stage: DumpStage::New,
             recorded: 0,
+            own: OwnPages::Open,
         })
     }
 
@@ -153,6 +156,15 @@ impl<'j> DumpWriter<'j> {
         self.record(SpaceState::Draining, end, self.first, PartialCause::NONE).await?;
         self.recorded = end;
         Ok(())
+    }
+
+    /// Says on the disk that a child's own pages are all written, with their bits: a start can copy
+    /// all others from the base.
+    pub(super) async fn own_written(&mut self) -> Result<(), DiskError> {
+        self.look_for_missing(Unfinished::OnItsWay).await;
+        self.write_all_bits(0, self.part(BitmapPart::WithBits)).await?;
+        self.own = OwnPages::Written;
+        self.record(SpaceState::Draining, 0, self.first, PartialCause::NONE).await
     }
 
     /// Seals a drain that has ended: complete, or partial with `cause` if a page is missing.
@@ -355,6 +367,7 @@ impl<'j> DumpWriter<'j> {
         cause: PartialCause,
     ) -> Result<(), DiskError> {
         let (crash, missing) = (self.job.crash_of_record(), self.missing.clone());
+        let own = self.own;
         let Described { program_headers, notes_len } = described;
         self.job.metadata_bytes.fetch_add(RECORD_SIZE, Ordering::Relaxed);
         let change = |record: &mut crate::space::SpaceRecord| {
@@ -362,6 +375,9 @@ impl<'j> DumpWriter<'j> {
             record.drain = DrainRecord { progress, program_headers, notes_len };
             (record.missing, record.partial_cause) = (missing, cause);
             record.crash = Some(crash);
+            // A sealed dump stands alone.
+            record.base = record.base.filter(|_| state == SpaceState::Draining);
+            record.base.iter_mut().for_each(|base| base.own = own);
         };
         self.job.host.spaces.change(self.job.space, change).await
     }

@@ -58,6 +58,31 @@ impl ObjectTable {
     /// # Errors
     /// [`ObjectError`] names the resource that has run out.
     pub fn create(&self, layout: RamLayout) -> Result<Arc<MemoryObject>, ObjectError> {
+        self.create_on(layout, None)
+    }
+
+    /// Makes the live memory of a child: every page is inherited from `base` until it is written.
+    ///
+    /// # Errors
+    /// [`ObjectError`] names the resource that has run out.
+    ///
+    /// # Panics
+    /// If the base has another layout, or is a child itself (our bug).
+    pub fn create_child(&self, base: &Arc<MemoryObject>) -> Result<Arc<MemoryObject>, ObjectError> {
+        assert!(base.base().is_none(), "a base has all of its pages itself");
+        self.create_on(*base.layout(), Some(base.clone()))
+    }
+
+    /// Returns how many more objects can be made.
+    pub fn room(&self) -> usize {
+        Self::CAPACITY - self.count()
+    }
+
+    fn create_on(
+        &self,
+        layout: RamLayout,
+        base: Option<Arc<MemoryObject>>,
+    ) -> Result<Arc<MemoryObject>, ObjectError> {
         let mut slots = self.slots.lock();
         let number = slots.iter().position(|s| s.object.is_none()).ok_or(ObjectError::Full)?;
         let table = SecondLevelTable::new(self.tables.clone(), self.format)
@@ -70,6 +95,7 @@ impl ObjectTable {
             generation: FlushGeneration::starting_at(slots[number].next_generation),
             wakes: AtomicU64::new(0),
             counts: PageCounters::new(layout.pages()),
+            base,
             state: AtomicU8::new(LIVE),
             teardown: TeardownCursor::default(),
             unread: spin::Once::new(),

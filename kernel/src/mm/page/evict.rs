@@ -105,6 +105,12 @@ impl Page<'_> {
                 self.remap_claimed(hfn, |_| Ok(self.slot.encode(LeafState::Untouched)))?;
                 Ok(Some(self.frames().unmap(hfn, self.owner())))
             }
+            LeafState::Shared(_) => {
+                // The base evicts this frame only from mappers that are attached. Nothing runs on
+                // this one any more.
+                let _ = self.hide_base();
+                Ok(None)
+            }
             busy @ (LeafState::GoingOut(_) | LeafState::ComingIn(_)) => {
                 Err(TransitionError::State(busy))
             }

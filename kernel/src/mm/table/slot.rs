@@ -2,7 +2,9 @@
 
 use super::TableEntry;
 use crate::addr::Hfn;
-use crate::mm::leaf::{self, LeafState, TableFormat, frame_of, is_resident, shows_zeros};
+use crate::mm::leaf::{
+    self, LeafState, PageMapping, TableFormat, frame_of, is_resident, shows_zeros,
+};
 
 /// One leaf of a table.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +115,18 @@ impl LeafWord {
     #[inline]
     pub fn frame(self) -> Option<Hfn> {
         is_resident(self.word).then(|| frame_of(self.word))
+    }
+
+    /// Returns whether the leaf shows a frame of the base.
+    #[inline]
+    pub const fn is_shared(self) -> bool {
+        leaf::is_shared(self.word)
+    }
+
+    /// Returns the mapping of a leaf with a frame, its own or the base's.
+    #[inline]
+    pub fn mapping(self) -> Option<PageMapping> {
+        is_resident(self.word).then(|| self.format.decode_mapping(self.word))
     }
 
     /// Returns the frame of a present leaf with A set.

@@ -74,6 +74,16 @@ pub enum DefinitionError {
     IsSuspended(String),
     /// It is not suspended: its state.
     NotSuspended(String, LifecycleView),
+    /// It is a base, so it can only be cloned or given back.
+    IsSealed(String),
+    /// It is no base: its state.
+    NotSealed(String, LifecycleView),
+    /// It is a base, and others depend on it; their names.
+    HasChildren(String, String),
+    /// More clones than there is room for: how many were asked for, and how many can be made.
+    CloneCount(u64, usize),
+    /// It is a clone, whose pages are in part the base's.
+    IsClone(String),
     /// Several spaces hold a suspended state of it; their names.
     SuspendedTwice(String, String),
 }
@@ -118,6 +128,21 @@ impl fmt::Display for DefinitionError {
             ),
             Self::NotSuspended(name, view) => {
                 write!(f, "{name} is not suspended: it is {}", view.as_str())
+            }
+            Self::IsSealed(name) => {
+                write!(f, "{name} is sealed: clone it, or release it ('list' shows it)")
+            }
+            Self::NotSealed(name, view) => {
+                write!(f, "{name} is not sealed: it is {}", view.as_str())
+            }
+            Self::HasChildren(name, children) => {
+                write!(f, "{name} is the base of others, which need it: {children}")
+            }
+            Self::CloneCount(wanted, limit) => {
+                write!(f, "{wanted} clones: this node has room for {limit} more")
+            }
+            Self::IsClone(name) => {
+                write!(f, "{name} is a clone, and a clone cannot be suspended")
             }
             Self::SuspendedTwice(name, names) => write!(
                 f,

@@ -17,6 +17,9 @@ pub fn suspend(node: &Node, name: &str) -> Result<(), DefinitionError> {
         return Err(DefinitionError::NoPagingSpace);
     }
     let view = shared.view();
+    if shared.clone_of.is_some() {
+        return Err(DefinitionError::IsClone(name.into()));
+    }
     if !matches!(view, LifecycleView::Loading | LifecycleView::Running) {
         return Err(DefinitionError::NotRunning(name.into(), view));
     }
@@ -35,6 +38,9 @@ pub fn resume(node: &Node, name: &str) -> Result<(), DefinitionError> {
     let view = shared.view();
     if shared.is_asked_to(PartitionRequest::Leave) {
         return Err(DefinitionError::Leaving(name.into()));
+    }
+    if view == LifecycleView::Sealed {
+        return Err(DefinitionError::IsSealed(name.into()));
     }
     let is_ready = match view {
         LifecycleView::Suspending => true,

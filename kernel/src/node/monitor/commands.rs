@@ -12,10 +12,10 @@ use crate::console::report;
 use crate::console::utc::UtcTime;
 use crate::node::Node;
 use crate::node::define::stored::has_stored_definition;
-use crate::node::define::{self, DefinitionError, suspend};
+use crate::node::define::{self, DefinitionError, clones, suspend};
 use crate::partition::shared::{PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
-use crate::space::PartialCause;
+use crate::space::{PartialCause, SpaceState};
 use crate::storage::spaces::{DumpReleaseError, KeptDump};
 use crate::time::Ns;
 use alloc::format;
@@ -91,6 +91,8 @@ fn carry_out(
         MonitorCommand::Stop(name, timeout) => said(define::stop(node, name, timeout))?,
         MonitorCommand::Suspend(name) => said(suspend::suspend(node, name))?,
         MonitorCommand::Resume(name) => said(suspend::resume(node, name))?,
+        MonitorCommand::Seal(name) => said(clones::seal(node, name))?,
+        MonitorCommand::Clone(wanted) => said(clones::clone(node, &wanted))?,
         MonitorCommand::Set(name, PolicyOptions { dump, restart }) => {
             said(define::set(node, name, dump, restart))?
         }
@@ -171,6 +173,7 @@ fn type_at(node: &Node, name: &str, bytes: &str) -> Result<(), String> {
 }
 
 fn release(node: &'static Node, choice: DumpChoice<'_>) -> Result<(), String> {
+    said(clones::refuse_release(node, choice))?;
     node.host.spaces.release_dumps(choice).map_err(|error| match (error, choice) {
         (DumpReleaseError::Ambiguous(names), _) => {
             format!("several dumps match, give the name of one: {names}")
@@ -228,7 +231,10 @@ fn list(node: &Node, audience: Audience) {
             }
         }
     }
-    node.host.spaces.kept_dumps().iter().for_each(|dump| show_dump(dump, audience));
+    let kept = node.host.spaces.kept_dumps();
+    kept.iter().for_each(|dump| show_dump(dump, audience));
+    let bases = kept.iter().filter(|dump| dump.state == SpaceState::Sealed);
+    bases.for_each(|base| show_base(node, base, audience));
     if audience == Audience::People {
         for (_, shared) in node.partitions() {
             let (name, phase, incarnation) =
@@ -239,6 +245,31 @@ fn list(node: &Node, audience: Audience) {
             ));
         }
     }
+}
+
+/// Shows a base with the number of its children.
+fn show_base(node: &Node, base: &KeptDump, audience: Audience) {
+    let name = &*base.owner.name;
+    let (children, holders) = clones::children(node, name);
+    let loaded = node.host.bases.get(name);
+    let resident = loaded.map_or(0, |base| base.object.counts().resident);
+    if audience == Audience::People {
+        return print_text(format_args!(
+            "base {name}  {} clones, {} spaces depend on it, {resident} pages in memory\n",
+            children.len(),
+            holders.len()
+        ));
+    }
+    report(&ConsoleEvent::Base {
+        partition: name,
+        incarnation: base.owner.epoch,
+        dump: base.crash.name,
+        disk: base.place.disk as u8,
+        space: base.place.number,
+        children: children.len() as u32,
+        held_by: holders.len() as u32,
+        resident,
+    });
 }
 
 fn show_dump(dump: &KeptDump, audience: Audience) {

@@ -26,6 +26,21 @@ pub(super) fn record(image: &[u8]) -> Option<SpaceRecord> {
     }
 }
 
+/// Returns the first word of a page in a dump by its bitmap; `None` if the dump lacks the page.
+pub(super) fn word_of_page(image: &[u8], index: PageIndex) -> Option<u64> {
+    let record = record(image)?;
+    let layout = record.contents?.layout;
+    let bitmap = &image[layout.bitmap().start as usize..][..layout.bitmap_bytes()];
+    match content_of(bitmap, record.drain.progress, &record.missing, index) {
+        DumpPageState::Missing => None,
+        DumpPageState::Zero => Some(0),
+        DumpPageState::Block => {
+            let at = layout.block_sectors(index, 1)?.first as usize * 512;
+            Some(u64::from_le_bytes(image[at..at + 8].try_into().ok()?))
+        }
+    }
+}
+
 /// Returns whether the record makes the bitmap valid.
 pub(super) fn has_dump(record: &SpaceRecord) -> bool {
     matches!(record.state, SpaceState::Draining | SpaceState::Complete | SpaceState::Partial)

@@ -1,6 +1,7 @@
 //! Partitions from their first start to their last stop, by the product's own runners: on a
 //! simulated node, with vCPUs that execute scripts.
 
+mod clone;
 mod crash;
 mod definitions;
 mod ends;

@@ -11,6 +11,7 @@ use crate::block::any::{AnyDisk, FoundDisk};
 use crate::block::dma::fake::region;
 use crate::config::PartitionConfig;
 use crate::console::fake as events;
+use crate::host::bases::Bases;
 use crate::host::reaper::Reaper;
 use crate::host::{ConsoleChoice, Host};
 use crate::members::LocalDevice;
@@ -164,6 +165,7 @@ impl SimMachine {
             stores,
             io,
             tasks,
+            bases: Bases::new(),
             reaper: Reaper::new(),
             tags: RankedLock::new(TlbTags::new(8)),
             run_queue: RankedLock::new(RunQueue::with_room(SLOTS)),

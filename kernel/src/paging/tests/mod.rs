@@ -1,6 +1,7 @@
 //! The pager on a small machine: host memory, a disk that the test controls, and guests that are
 //! function calls.
 
+mod base;
 mod clean;
 mod disk;
 mod drains;

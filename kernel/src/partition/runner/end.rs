@@ -62,7 +62,12 @@ impl Runner {
         match (self.dump_of_crash(host, policy.dump), self.space) {
             (DumpPolicy::Aided, Some(space)) => {
                 let config = &self.shared.config;
-                let gate = RestartGate::new(restart, config.memory_bytes, config.boot_memory_bytes);
+                let mut gate =
+                    RestartGate::new(restart, config.memory_bytes, config.boot_memory_bytes);
+                if object.base().is_some() {
+                    let counts = object.counts();
+                    gate = gate.at_most(u64::from(counts.resident + counts.going_out));
+                }
                 let (regs, state) = (*self.machine.vcpu.regs(), self.machine.vcpu.state());
                 let record =
                     CrashRecord { reason, text, incarnation: self.incarnation, at_ns, regs, state };
@@ -190,8 +195,8 @@ impl Runner {
         let Lifecycle::Crashed { gate, how, job, at_ns, given_before } = &self.state else {
             return StepOutcome::Again;
         };
-        let DrainStatus { freed, remaining, has_ended } = job.read();
-        let Some(opened) = gate.check(freed, has_ended) else {
+        let DrainStatus { freed, remaining, is_swept, has_ended } = job.read();
+        let Some(opened) = gate.check(freed, is_swept || has_ended) else {
             // A gate that the end of the drain does not open stays closed for good.
             let how = *how;
             return if has_ended { self.stop(host, how, 0) } else { StepOutcome::look_again() };

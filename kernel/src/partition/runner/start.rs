@@ -39,13 +39,23 @@ impl Runner {
         }
         // A partition that was suspended before this start of the hypervisor does not begin anew.
         if self.incarnation == 0
+            && self.shared.clone_of.is_none()
             && let Some(next) = self.find_suspension(host)
         {
             return next;
         }
-        match host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation + 1) {
+        let base = self.next_base(host).filter(|_| self.begins_from_base());
+        if base.is_none() && self.begins_from_base() {
+            return self.fail(host, "its base is gone");
+        }
+        match host.spaces.acquire_for(self.shared.name(), &self.layout, self.incarnation + 1, base)
+        {
             Some(space) => {
                 self.space = Some(space);
+                if base.is_some() {
+                    self.set_state(Lifecycle::Cloning);
+                    return StepOutcome::Onward;
+                }
                 if self.shared.policy().restart == RestartPolicy::Immediate {
                     self.backing = BackingState::Awaited;
                     return self.begin(host);
@@ -94,8 +104,9 @@ impl Runner {
             // The memory of a retiring partition has nothing to lose any more.
             None if matches!(self.state, Lifecycle::Retiring { .. }) => Some(Ok(())),
             None => {
-                self.space =
-                    host.spaces.acquire(self.shared.name(), &self.layout, self.incarnation);
+                let base = self.present_base(host);
+                let name = self.shared.name();
+                self.space = host.spaces.acquire_for(name, &self.layout, self.incarnation, base);
                 None
             }
         };
@@ -288,7 +299,7 @@ impl Runner {
         }
     }
 
-    fn fail(&mut self, host: &'static Host, message: &str) -> StepOutcome {
+    pub(super) fn fail(&mut self, host: &'static Host, message: &str) -> StepOutcome {
         report(&ConsoleEvent::Error { place: self.shared.name(), message });
         self.stop(host, "cannot start", 0)
     }

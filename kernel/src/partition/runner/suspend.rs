@@ -157,10 +157,16 @@ impl Runner {
 
     /// Waits while the partition is suspended; when its state was released it has stopped.
     pub(super) fn wait_suspended(&mut self, host: &'static Host) -> StepOutcome {
-        let Lifecycle::Suspended { space } = self.state else { return StepOutcome::Again };
-        if host.spaces.is_suspended(space) {
+        let (Lifecycle::Suspended { space } | Lifecycle::Sealed { space }) = self.state else {
+            return StepOutcome::Again;
+        };
+        if host.spaces.is_sealed(space) && matches!(self.state, Lifecycle::Suspended { .. }) {
+            self.set_state(Lifecycle::Sealed { space });
+        }
+        if host.spaces.is_whole_machine(space) {
             return StepOutcome::Wait(WaitEvent::Anything, None);
         }
+        self.unload_base(host);
         let (partition, incarnation) = (self.shared.name(), self.incarnation);
         report(&ConsoleEvent::Stopped { partition, incarnation, how: "released", code: 0 });
         self.set_state(Lifecycle::Stopped);
@@ -169,6 +175,11 @@ impl Runner {
 
     /// Looks for a suspended state of an earlier start; `None` if there is none.
     pub(super) fn find_suspension(&mut self, host: &'static Host) -> Option<StepOutcome> {
+        if let Some(space) = host.spaces.base_of(self.shared.name()) {
+            host.spaces.end_reserve(self.shared.name());
+            self.set_state(Lifecycle::Sealed { space });
+            return Some(StepOutcome::Again);
+        }
         let state = match host.spaces.suspension_of(self.shared.name()) {
             Suspension::None => return None,
             Suspension::One(space) => Lifecycle::Suspended { space },
@@ -185,7 +196,8 @@ impl Runner {
 
     /// Gives the space of a suspended partition back.
     pub(super) fn give_suspension_back(&mut self, host: &'static Host) {
-        if let Lifecycle::Suspended { space } = self.state {
+        if let Lifecycle::Suspended { space } | Lifecycle::Sealed { space } = self.state {
+            self.unload_base(host);
             host.spaces.release(space);
         }
     }

@@ -11,7 +11,7 @@ use crate::addr::PAGE_SIZE;
 use crate::block::{Disk, DiskError, SectorRange};
 use crate::mm::layout::RamLayout;
 use crate::space::record::SpaceContents;
-use crate::space::{RecordFormat, Residue, SpaceOwner, SpaceRecord, SpaceState, Uuid};
+use crate::space::{RecordFormat, Residue, SpaceBase, SpaceOwner, SpaceRecord, SpaceState, Uuid};
 use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
@@ -21,6 +21,17 @@ impl Spaces {
     /// now. The space must be on a disk that answers, and must not be reserved for another
     /// partition.
     pub fn acquire(&'static self, owner: &str, ram: &RamLayout, epoch: u64) -> Option<SpaceId> {
+        self.acquire_for(owner, ram, epoch, None)
+    }
+
+    /// The same for a child of `base`, if there is one: the record names it.
+    pub fn acquire_for(
+        &'static self,
+        owner: &str,
+        ram: &RamLayout,
+        epoch: u64,
+        base: Option<SpaceBase>,
+    ) -> Option<SpaceId> {
         let fits =
             |id: &SpaceId| self.place(*id).area.fits(ram.pages()) && !self.disk(*id).is_dead();
         let mut fitting: Vec<_> = (0..self.spaces.len()).map(SpaceId).filter(fits).collect();
@@ -33,7 +44,7 @@ impl Spaces {
         drop(choosing);
         strangers.into_iter().for_each(|id| self.tasks.start(self.scrub(id)));
         let id = chosen?;
-        self.start_activation(id, owner, ram, epoch);
+        self.start_activation(id, owner, ram, (epoch, base));
         Some(id)
     }
 
@@ -41,7 +52,7 @@ impl Spaces {
     /// contents are stale.
     pub fn renew(&'static self, id: SpaceId, owner: &str, ram: &RamLayout, epoch: u64) {
         self.space(id).inner.lock().phase = SpacePhase::Activating;
-        self.start_activation(id, owner, ram, epoch);
+        self.start_activation(id, owner, ram, (epoch, None));
     }
 
     /// Takes a free space for `owner` if it is clean or holds only the owner's old pages. A space
@@ -67,11 +78,17 @@ impl Spaces {
         !is_strangers
     }
 
-    fn start_activation(&'static self, id: SpaceId, owner: &str, ram: &RamLayout, epoch: u64) {
+    fn start_activation(
+        &'static self,
+        id: SpaceId,
+        owner: &str,
+        ram: &RamLayout,
+        of: (u64, Option<SpaceBase>),
+    ) {
         let name = ArrayString::from(owner).unwrap_or_default();
         let ram = *ram;
         self.tasks.start(async move {
-            match self.activate(id, name, &ram, epoch).await {
+            match self.activate(id, name, &ram, of).await {
                 Ok(()) => {
                     let mut inner = self.space(id).inner.lock();
                     (inner.phase, inner.failures) = (SpacePhase::Active, 0);
@@ -93,7 +110,7 @@ impl Spaces {
         id: SpaceId,
         name: ArrayString<64>,
         ram: &RamLayout,
-        epoch: u64,
+        (epoch, base): (u64, Option<SpaceBase>),
     ) -> Result<(), DiskError> {
         let contents = SpaceContents::new(self.place(id).area.bytes(), ram)
             .map_err(|_| DiskError::Unsupported)?;
@@ -111,6 +128,7 @@ impl Spaces {
             record.residue = Residue::Stale;
             (record.owner, record.contents) = (Some(owner), Some(contents));
             record.forget_dump();
+            record.base = base;
             record.format = RecordFormat::Extended;
         })
         .await?;

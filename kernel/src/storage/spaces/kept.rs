@@ -41,7 +41,10 @@ impl Spaces {
     pub fn kept_dumps(&self) -> Vec<KeptDump> {
         let dump = |(n, space): (usize, &super::Space)| {
             let inner = space.inner.lock();
-            let is_kept = matches!(inner.phase, SpacePhase::Dump | SpacePhase::Suspended);
+            let is_kept = matches!(
+                inner.phase,
+                SpacePhase::Dump | SpacePhase::Suspended | SpacePhase::Sealed
+            );
             let record = inner.record.as_ref().filter(|_| is_kept)?;
             let (owner, crash) = (record.owner.clone()?, record.crash.clone()?);
             let cause = (record.state == SpaceState::Partial).then_some(record.partial_cause);
@@ -55,6 +58,13 @@ impl Spaces {
             })
         };
         self.spaces.iter().enumerate().filter_map(dump).collect()
+    }
+
+    /// Returns the bases that a command selects.
+    pub fn chosen_bases(&self, choice: DumpChoice<'_>) -> Vec<KeptDump> {
+        let mut dumps = self.kept_dumps();
+        dumps.retain(|dump| dump.state == SpaceState::Sealed && chooses(choice, dump));
+        dumps
     }
 
     /// Releases the dumps that a command selects.
@@ -91,7 +101,7 @@ impl Spaces {
 fn chooses(choice: DumpChoice<'_>, dump: &KeptDump) -> bool {
     match choice {
         // A suspended partition is given back only by its own name.
-        DumpChoice::All(owner) => &*dump.owner.name == owner && dump.state != SpaceState::Suspended,
+        DumpChoice::All(owner) => &*dump.owner.name == owner && !dump.state.is_whole_machine(),
         DumpChoice::One(owner, selector) => {
             &*dump.owner.name == owner && selector.selects(dump.crash.name, dump.owner.epoch)
         }

@@ -66,8 +66,11 @@ impl Spaces {
             self.trouble(id, &format!("still cannot be used ({error}); it is tried again later"));
             return self.set_aside(id, error);
         }
-        if self.space(id).inner.lock().phase == SpacePhase::Releasing {
-            self.scrub(id).await;
+        let phase = self.space(id).inner.lock().phase;
+        match phase {
+            SpacePhase::Releasing => self.scrub(id).await,
+            SpacePhase::Inheriting => self.inherit(id).await,
+            _ => {}
         }
     }
 }

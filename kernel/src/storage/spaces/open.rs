@@ -147,6 +147,13 @@ impl Spaces {
                 self.describe_suspended(id, &record).await?;
                 (SpacePhase::Suspended, record)
             }
+            RecoveryAction::KeepSealed => {
+                let record = known(class);
+                self.describe_suspended(id, &record).await?;
+                (SpacePhase::Sealed, record)
+            }
+            // Its base may be in a space that is not open yet.
+            RecoveryAction::Inherit => (SpacePhase::Inheriting, known(class)),
             RecoveryAction::Finish => (SpacePhase::Dump, self.finish(id, known(class)).await?),
             RecoveryAction::Scrub => (SpacePhase::Releasing, known(class)),
         };
@@ -162,12 +169,17 @@ impl Spaces {
     }
 
     /// Makes a partial dump of an interrupted drain: brings the header up to date, then the record.
-    async fn finish(&self, id: SpaceId, cut: SpaceRecord) -> Result<SpaceRecord, DiskError> {
+    pub(super) async fn finish(
+        &self,
+        id: SpaceId,
+        cut: SpaceRecord,
+    ) -> Result<SpaceRecord, DiskError> {
         let mut record = next(cut, |r| {
             r.state = SpaceState::Partial;
             if r.partial_cause == PartialCause::NONE {
                 r.partial_cause = PartialCause::CUT_OFF;
             }
+            r.base = None;
         });
         if let Some(contents) = record.contents.clone() {
             let (progress, missing) = (record.drain.progress, &record.missing);

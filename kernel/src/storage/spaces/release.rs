@@ -22,7 +22,10 @@ impl Spaces {
     /// dump.
     pub fn release(&'static self, id: SpaceId) -> bool {
         let mut inner = self.space(id).inner.lock();
-        if !matches!(inner.phase, SpacePhase::Active | SpacePhase::Dump | SpacePhase::Suspended) {
+        if !matches!(
+            inner.phase,
+            SpacePhase::Active | SpacePhase::Dump | SpacePhase::Suspended | SpacePhase::Sealed
+        ) {
             return false;
         }
         inner.phase = SpacePhase::Releasing;
@@ -50,8 +53,9 @@ impl Spaces {
         (0..self.spaces.len()).filter(|&n| is_it(&self.spaces[n])).map(SpaceId).collect()
     }
 
-    /// Resumes releases that a power cut interrupted.
+    /// Resumes releases, and copies from bases, that a power cut interrupted.
     pub fn resume(&'static self) {
+        self.resume_copies();
         for id in (0..self.spaces.len()).map(SpaceId) {
             if self.space(id).inner.lock().phase == SpacePhase::Releasing {
                 self.tasks.start(self.scrub(id));

@@ -20,17 +20,17 @@ const APIC_ON: [GuestStep; 4] = [
 ];
 const TSC: u32 = 0x10;
 /// Pages that the test's guest writes.
-const PAGES: u64 = 24;
+pub(super) const PAGES: u64 = 24;
 
-fn writes() -> Vec<GuestStep> {
+pub(super) fn writes() -> Vec<GuestStep> {
     (0..PAGES).map(|n| Write(page(n), 1_000 + n)).collect()
 }
 
-fn reads() -> Vec<GuestStep> {
+pub(super) fn reads() -> Vec<GuestStep> {
     (0..PAGES).map(|n| Read(page(n))).collect()
 }
 
-fn written() -> Vec<u64> {
+pub(super) fn written() -> Vec<u64> {
     (0..PAGES).map(|n| 1_000 + n).collect()
 }
 
@@ -39,7 +39,7 @@ fn words(life: &Life) -> Vec<u64> {
     life.record().values
 }
 
-fn suspend(life: &mut Life) -> String {
+pub(super) fn suspend(life: &mut Life) -> String {
     assert_eq!(life.command("suspend p"), "");
     let told = life.hear("Suspended", &["partition: \"p\""]);
     life.reach(LifecycleView::Suspended);
@@ -60,7 +60,7 @@ fn check_pages(life: &mut Life) {
     assert_eq!(words(life)[before..], written());
 }
 
-fn contents(life: &Life) -> Vec<Vec<u8>> {
+pub(super) fn contents(life: &Life) -> Vec<Vec<u8>> {
     life.machine.disks.iter().map(|disk| disk.state().content.clone()).collect()
 }
 

@@ -1,0 +1,147 @@
+//! The beginning of a clone's incarnation: the base's machine, and memory whose pages are all
+//! inherited. Its space is made ready meanwhile, so no I/O lies before the first instruction.
+
+use super::{HostCpu, Runner, StepOutcome};
+use crate::arch::{fpu, heap, instr, time};
+use crate::console::event::ConsoleEvent;
+use crate::console::report;
+use crate::host::Host;
+use crate::host::bases::Base;
+use crate::log::history::HistoryKind;
+use crate::mm::object::{MemoryObject, ObjectError};
+use crate::partition::clones::CloneRestart;
+use crate::partition::cpuid;
+use crate::partition::devices::clock::TscRate;
+use crate::partition::devices::state::ResumeMoment;
+use crate::partition::hang::HangWatch;
+use crate::partition::last_words::PanicGrace;
+use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
+use crate::partition::resume::DEVICES_HEAP;
+use crate::partition::saved::{GuestActivity, ResumeHost, SavedMachine};
+use crate::partition::stall::StallWatch;
+use crate::pool::PoolTerms;
+use crate::space::SpaceBase;
+use crate::time::Ns;
+use alloc::format;
+use alloc::sync::Arc;
+
+impl Runner {
+    /// Returns whether the next incarnation begins from a base.
+    pub(super) fn begins_from_base(&self) -> bool {
+        let origin = self.shared.clone_of.as_ref();
+        origin.is_some_and(|origin| self.incarnation == 0 || origin.restart == CloneRestart::Base)
+    }
+
+    /// Returns its base, as its space's record names it.
+    pub(super) fn next_base(&self, host: &Host) -> Option<SpaceBase> {
+        let origin = self.shared.clone_of.as_ref()?;
+        host.bases.get(&origin.base).map(|base| base.sealed)
+    }
+
+    /// Returns the base that the present memory inherits from, likewise.
+    pub(super) fn present_base(&self, host: &Host) -> Option<SpaceBase> {
+        let of = self.object.as_ref()?.base()?;
+        let origin = self.shared.clone_of.as_ref()?;
+        let base = host.bases.get(&origin.base)?;
+        (base.object.id() == of.id()).then_some(base.sealed)
+    }
+
+    /// Begins an incarnation from the base.
+    pub(super) fn begin_clone(&mut self, host: &'static Host, on: &HostCpu<'_>) -> StepOutcome {
+        let since_ns = time::now_ns();
+        let origin = self.shared.clone_of.as_ref();
+        let Some(base) = origin.and_then(|origin| host.bases.get(&origin.base)) else {
+            return self.fail_clone(host, "its base is gone");
+        };
+        let machine = match self.machine_of(host, &base) {
+            Ok(machine) => machine,
+            Err(message) => return self.fail_clone(host, &message),
+        };
+        let object = match host.objects.create_child(&base.object) {
+            Ok(object) => object,
+            // Numbers and tables are freed when memory that is being taken apart or drained is
+            // gone.
+            Err(_) if !host.reaper.is_empty() || !host.tasks.is_empty() => {
+                return StepOutcome::look_again();
+            }
+            Err(ObjectError::OutOfTables) => {
+                return self.fail_clone(host, "no memory for another second-level table");
+            }
+            Err(ObjectError::Full) => return self.fail_clone(host, "too many memories"),
+        };
+        if host.pager.attach_on(object.clone(), None, PoolTerms::of_partition(self.id)).is_err() {
+            let _ = host.reaper.reap(object);
+            return self.fail_clone(host, "the base does not fit the partition");
+        }
+        self.incarnation += 1;
+        self.record(HistoryKind::IncarnationStarted, 0, object.id().as_u16().into());
+        self.go_on_from_base(host, on, object, machine);
+        self.backing = BackingState::Awaited;
+        self.look_for_store(host);
+        report(&ConsoleEvent::Cloned {
+            partition: self.shared.name(),
+            incarnation: self.incarnation,
+            base: &base.name,
+            dump: base.sealed.dump,
+            clone_ns: time::now_ns().saturating_sub(since_ns).as_u64(),
+        });
+        StepOutcome::Onward
+    }
+
+    /// Gives up, once no task works on the space any more.
+    fn fail_clone(&mut self, host: &'static Host, message: &str) -> StepOutcome {
+        match self.space {
+            Some(space) if host.spaces.is_ready(space).is_none() => StepOutcome::look_again(),
+            _ => self.fail(host, message),
+        }
+    }
+
+    fn machine_of(&self, host: &Host, base: &Base) -> Result<SavedMachine, alloc::string::String> {
+        if !heap::has_piece(DEVICES_HEAP) {
+            return Err("the hypervisor's heap is too full".into());
+        }
+        let rate = TscRate::new(time::tsc_hz());
+        let at = ResumeMoment { now: instr::rdtsc(), rate, unix_ns: host.unix_ns() };
+        let on = ResumeHost {
+            backend: host.backend,
+            cpuid: &cpuid::host,
+            xcr0: fpu::offered_xcr0(),
+            at,
+        };
+        SavedMachine::read(&base.notes, &self.layout, &on).map_err(|error| format!("{error}"))
+    }
+
+    fn go_on_from_base(
+        &mut self,
+        host: &Host,
+        on: &HostCpu<'_>,
+        object: Arc<MemoryObject>,
+        machine: SavedMachine,
+    ) {
+        self.move_out(on);
+        self.renew_tag(host);
+        self.machine.vcpu.set_memory(object.root().base(), self.tag);
+        let (fpu, activity) = self.machine.take_over(machine);
+        self.fpu = fpu;
+        self.machine.note_doubled_identity();
+        self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
+        self.object = Some(object);
+        self.last_words = PanicGrace::None;
+        self.hang = self.shared.config.hang_timeout_ns.map(|ns| HangWatch::new(Ns::new(ns)));
+        self.stall = StallWatch::new();
+        (self.entered, self.was_away, self.halted_ns) = (false, true, time::now_ns());
+        let parked = match activity {
+            _ if !self.machine.platform.console_taken() => ParkReason::Console,
+            GuestActivity::Halts => ParkReason::Halted,
+            GuestActivity::Runs => ParkReason::No,
+        };
+        self.set_state(Lifecycle::Running(parked));
+    }
+
+    /// Gives a base's memory back when its space no longer holds it.
+    pub(super) fn unload_base(&self, host: &'static Host) {
+        if let Some(base) = host.bases.take(self.shared.name()) {
+            let _ = host.reaper.reap(base.object.clone());
+        }
+    }
+}
