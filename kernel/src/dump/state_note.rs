@@ -74,6 +74,7 @@ pub enum StatePart {
     Pit = 23,
     Erst = 24,
     TestPort = 25,
+    Generation = 26,
     Backend = 32,
     Cpuid = 33,
     TableSums = 48,
@@ -82,7 +83,7 @@ pub enum StatePart {
 
 impl StatePart {
     /// All parts.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::Registers,
         Self::Events,
         Self::Extended,
@@ -97,6 +98,7 @@ impl StatePart {
         Self::Pit,
         Self::Erst,
         Self::TestPort,
+        Self::Generation,
         Self::Backend,
         Self::Cpuid,
         Self::TableSums,
@@ -120,6 +122,7 @@ impl StatePart {
             Self::Pit => "interval timer",
             Self::Erst => "error record store",
             Self::TestPort => "test port",
+            Self::Generation => "generation ID",
             Self::Backend => "back end",
             Self::Cpuid => "CPUID",
             Self::TableSums => "checksums of the tables",
@@ -572,7 +575,7 @@ mod tests {
     fn numbers_and_names_are_each_parts_own() {
         let mut numbers = StatePart::ALL.map(|part| part as u16);
         numbers.sort_unstable();
-        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]) && numbers[17] < REQUIRED);
+        assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]) && numbers[18] < REQUIRED);
         let mut names = StatePart::ALL.map(StatePart::name);
         names.sort_unstable();
         assert!(names.windows(2).all(|pair| pair[0] != pair[1]));

@@ -14,6 +14,7 @@ pub mod exit_counts;
 mod exits;
 pub mod fetch;
 pub mod hang;
+pub mod identity;
 pub mod last_words;
 pub mod lead;
 pub mod lengths;

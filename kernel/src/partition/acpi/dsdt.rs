@@ -14,7 +14,9 @@ use acpi_tables::aml::{
 use acpi_tables::sdt::Sdt;
 
 use super::{OEM, OEM_REVISION, OEM_TABLE, rendered};
-use crate::partition::devices::map::{COM1_PIN, POWER_BUTTON_PIN, SLEEP_TYPE_OFF, port};
+use crate::partition::devices::map::{
+    COM1_PIN, GENERATION_ID, GENERATION_PIN, POWER_BUTTON_PIN, SLEEP_TYPE_OFF, port,
+};
 
 /// Bytes of an empty table.
 const HEADER_BYTES: u32 = 36;
@@ -22,6 +24,8 @@ const HEADER_BYTES: u32 = 36;
 const PRESENT: u8 = 0x0f;
 /// Notification of a power button in the working state. ACPI 6.5 "Control Method Power Button".
 const PRESSED: u8 = 0x80;
+/// The name of the generation ID's device; its notification has the button's number.
+const GENERATION: &str = "VGEN";
 /// The power button's name.
 const POWER_BUTTON: &str = "PWRB";
 
@@ -43,7 +47,7 @@ pub(super) fn table() -> Vec<u8> {
     let fw_cfg = device("FWCF", &"QEMU0002", &[&IO::new(port::FW_CFG, port::FW_CFG, 1, 12)]);
 
     let button = device(POWER_BUTTON, &EISAName::new("PNP0C0C"), &[]);
-    let devices = [com1, rtc, pvpanic, fw_cfg, button, event_device()];
+    let devices = [com1, rtc, pvpanic, fw_cfg, button, generation(), event_device()];
     let mut aml = Scope::raw("_SB_".into(), devices.concat());
     let s5 = Package::new(vec![&SLEEP_TYPE_OFF, &ZERO, &ZERO, &ZERO]);
     Name::new("_S5_".into(), &s5).to_aml_bytes(&mut aml);
@@ -53,15 +57,32 @@ pub(super) fn table() -> Vec<u8> {
     table.as_slice().to_vec()
 }
 
-/// Makes the device whose interrupt is a press of the power button.
+/// Makes the device of the generation ID. Drivers find it by its compatible IDs, which exist in
+/// several spellings, and the ID by `ADDR`: the lower and the upper half of its address.
+fn generation() -> Vec<u8> {
+    let ids = Package::new(vec![&"VM_Gen_Counter", &"VMGENCTR", &"VM_GEN_COUNTER"]);
+    let compatible = Name::new("_CID".into(), &ids);
+    let description = Name::new("_DDN".into(), &"VM_Gen_Counter");
+    let low = GENERATION_ID as u32;
+    let halves = Package::new(vec![&low, &ZERO]);
+    let address = Name::new("ADDR".into(), &halves);
+    device_with(GENERATION, &"TPVMGID", &[], &[&compatible, &description, &address])
+}
+
+/// Makes the device whose interrupts are a press of the power button, and a change of the
+/// generation ID.
 fn event_device() -> Vec<u8> {
-    let irq = Interrupt::new(true, true, false, false, POWER_BUTTON_PIN.into());
-    let button = Path::new(POWER_BUTTON);
-    let notify = Notify::new(&button, &PRESSED);
+    let irq = |pin: u8| Interrupt::new(true, true, false, false, pin.into());
+    let (button, generation) = (Path::new(POWER_BUTTON), Path::new(GENERATION));
+    let pressed = Notify::new(&button, &PRESSED);
     let is_button = Equal::new(&Arg(0), &POWER_BUTTON_PIN);
-    let notify = If::new(&is_button, vec![&notify]);
-    let event = Method::new("_EVT".into(), 1, true, vec![&notify]);
-    device_with("GED_", &"ACPI0013", &[&irq], &[&event])
+    let pressed = If::new(&is_button, vec![&pressed]);
+    let changed = Notify::new(&generation, &PRESSED);
+    let is_generation = Equal::new(&Arg(0), &GENERATION_PIN);
+    let changed = If::new(&is_generation, vec![&changed]);
+    let event = Method::new("_EVT".into(), 1, true, vec![&pressed, &changed]);
+    let inputs = [irq(POWER_BUTTON_PIN), irq(GENERATION_PIN)];
+    device_with("GED_", &"ACPI0013", &[&inputs[0], &inputs[1]], &[&event])
 }
 
 /// Makes a device without methods.

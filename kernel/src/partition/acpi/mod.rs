@@ -1,7 +1,7 @@
 //! The ACPI tables that describe a partition's devices to its kernel.
 //!
 //! ```text
-//!   RSDP ──> XSDT ──> FADT ──> DSDT: COM1, RTC, pvpanic, fw_cfg, power button
+//!   RSDP ──> XSDT ──> FADT ──> DSDT: COM1, RTC, pvpanic, fw_cfg, power button, generation ID
 //!                 ├─> MADT: one local APIC, one I/O APIC
 //!                 └─> ERST: how to drive `devices::erst`
 //! ```

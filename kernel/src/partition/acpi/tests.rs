@@ -1,5 +1,5 @@
 use super::*;
-use crate::partition::devices::map::{COM1_PIN, POWER_BUTTON_PIN};
+use crate::partition::devices::map::{COM1_PIN, GENERATION_PIN, POWER_BUTTON_PIN};
 
 struct AcpiWalk {
     tables: AcpiTables,
@@ -149,7 +149,9 @@ fn the_dsdt_is_well_formed_and_names_the_devices() {
     let walk = AcpiWalk::new();
     let (_, dsdt) = walk.table(b"DSDT");
     let found = names(&dsdt[36..]);
-    for name in ["_SB_", "COM1", "RTC_", "PEVT", "FWCF", "PWRB", "GED_", "_EVT", "_S5_"] {
+    for name in
+        ["_SB_", "COM1", "RTC_", "PEVT", "FWCF", "PWRB", "VGEN", "ADDR", "GED_", "_EVT", "_S5_"]
+    {
         assert_eq!(found.iter().filter(|n| *n == name).count(), 1, "{name} in {found:?}");
     }
     assert_eq!(found.iter().filter(|n| *n == "_CRS").count(), 5);
@@ -169,12 +171,14 @@ fn an_edge_at_the_buttons_input_notifies_the_power_button() {
     let button: &[u8] = b"\x5b\x82\x1cPWRB\x08_HID\x0c\x41\xd0\x0c\x0c";
     assert!(dsdt_has(&[button, UID_AND_STATUS]), "the button has no resources");
     // A consumer's interrupt, edge-triggered, active high, exclusive; the end tag.
-    let input = [0x89, 6, 0, 0b0011, 1, POWER_BUTTON_PIN, 0, 0, 0, 0x79, 0];
-    let resources: &[u8] = b"\x08_CRS\x11\x0e\x0a\x0b";
-    // Method (_EVT, 1, Serialized) { If (Arg0 == 9) { Notify (PWRB, 0x80) } }
-    let event: &[u8] = b"\x14\x13_EVT\x09\xa0\x0c\x93\x68\x0a\x09\x86PWRB\x0a\x80";
+    let input = |pin| [0x89, 6, 0, 0b0011, 1, pin, 0, 0, 0];
+    let inputs = [&input(POWER_BUTTON_PIN)[..], &input(GENERATION_PIN), &[0x79, 0]].concat();
+    let resources: &[u8] = b"\x08_CRS\x11\x17\x0a\x14";
+    // Method (_EVT, 1, Serialized) { If (Arg0 == 9) { Notify (PWRB, 0x80) } ... }
+    let event: &[u8] = b"\x14\x20_EVT\x09\xa0\x0c\x93\x68\x0a\x09\x86PWRB\x0a\x80\
+        \xa0\x0c\x93\x68\x0a\x0a\x86VGEN\x0a\x80";
     let device: &[u8] = b"GED_\x08_HID\x0dACPI0013\0";
-    assert!(dsdt_has(&[device, UID_AND_STATUS, resources, &input, event]));
+    assert!(dsdt_has(&[device, UID_AND_STATUS, resources, &inputs, event]));
 }
 
 #[test]

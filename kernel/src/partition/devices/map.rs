@@ -8,6 +8,7 @@
 //!  0x0009_fc00  reserved for firmware          0x064        keyboard controller: only its reset pulse
 //!  0x000e_0000  ACPI tables                    0x070-0x071  CMOS and RTC
 //!  0x000f_f000  MP tables
+//!  0x000f_fe00  generation ID
 //!  0x000f_fff0  firmware's entry: a reset      0x092        port A: only its reset bit
 //!  0x0010_0000  RAM                            0x0f4        debug exit (test kernels)
 //!  low end-8K   ERST exchange buffer           0x3f8-0x3ff  COM1, IRQ 4
@@ -31,6 +32,8 @@ pub const ACPI_BASE: u64 = 0xe_0000;
 /// The MultiProcessor Specification's tables, by which kernels without ACPI find the APICs: in the
 /// page of the entry below.
 pub const MP_BASE: u64 = 0xf_f000;
+/// The virtual machine generation ID, 16 bytes, in the same page.
+pub const GENERATION_ID: u64 = 0xf_fe00;
 /// The reset entry, F000:FFF0 or FFFF:0000. To restart a PC, real-mode code jumps to it; the
 /// firmware there resets the machine.
 pub const RESET_ENTRY: u64 = 0xf_fff0;
@@ -51,6 +54,8 @@ pub const ERST_BUFFER_BYTES: u64 = 8192;
 pub const COM1_PIN: u8 = 4;
 /// IOAPIC input of the power button.
 pub const POWER_BUTTON_PIN: u8 = 9;
+/// IOAPIC input of the notice that the generation ID has changed.
+pub const GENERATION_PIN: u8 = 10;
 /// APIC ID of the only vCPU.
 pub const BOOT_APIC_ID: u8 = 0;
 /// The I/O APIC's ID in its MADT entry.

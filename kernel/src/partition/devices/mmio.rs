@@ -57,6 +57,9 @@ impl Platform {
                 if self.button.is_pressed() {
                     self.pulse_power_button();
                 }
+                if self.generation.is_pending() {
+                    self.pulse_generation();
+                }
             }
             ERST_BASE => return None,
             _ => {}

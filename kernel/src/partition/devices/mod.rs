@@ -22,6 +22,7 @@ pub mod clock;
 pub mod effect;
 pub mod erst;
 pub mod fw_cfg;
+pub mod generation;
 pub mod ioapic;
 pub mod lapic;
 pub mod map;
@@ -52,6 +53,7 @@ use clock::GuestClock;
 pub use effect::{DeviceEffect, PanicKind};
 use erst::Erst;
 use fw_cfg::{FwCfg, VmcoreinfoNote};
+use generation::GenerationNotice;
 use ioapic::{IoApic, RoutedMessage};
 use lapic::{ApicAccessError, ApicMode, ApicOutcome, DeliveryMode, LocalApic};
 use pit::Pit;
@@ -72,6 +74,7 @@ pub struct Platform {
     fw_cfg: FwCfg,
     power: PowerRegisters,
     button: PowerButton,
+    generation: GenerationNotice,
     pit: Pit,
     erst: Erst,
     test_port: TestPort,
@@ -90,6 +93,7 @@ impl Platform {
             fw_cfg: FwCfg::new(),
             power: PowerRegisters::default(),
             button: PowerButton::default(),
+            generation: GenerationNotice::default(),
             pit: Pit::new(clock.rate),
             erst: Erst::new(map::erst_buffer(layout)),
             test_port: TestPort::default(),
@@ -105,6 +109,7 @@ impl Platform {
         self.fw_cfg = FwCfg::new();
         self.power = PowerRegisters::default();
         self.button = PowerButton::default();
+        self.generation = GenerationNotice::default();
         self.pit = Pit::new(clock.rate);
         self.uart.reset();
         self.erst.reset();
@@ -182,6 +187,18 @@ impl Platform {
     #[cold]
     fn pulse_power_button(&mut self) {
         let routed = self.button.pulse(&mut self.ioapic);
+        self.route(routed);
+    }
+
+    /// Tells the guest that its generation ID has changed.
+    pub fn change_generation(&mut self) {
+        self.generation.raise();
+        self.pulse_generation();
+    }
+
+    #[cold]
+    fn pulse_generation(&mut self) {
+        let routed = self.generation.pulse(&mut self.ioapic);
         self.route(routed);
     }
 

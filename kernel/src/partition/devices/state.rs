@@ -37,6 +37,7 @@ impl Platform {
             self.pit.save_to(note, now);
             self.erst.save_to(note, now);
             self.test_port.save_to(note, now);
+            self.generation.save_to(note, now);
         });
     }
 
@@ -66,6 +67,7 @@ impl Platform {
         made.pit.restore_from(&note, at.now)?;
         made.erst.restore_from(&note, at.now)?;
         made.test_port.restore_from(&note, at.now)?;
+        made.generation.restore_from(&note, at.now)?;
         // As the guest's own write of the register is checked.
         let base = made.lapic.base();
         let is_ram = layout.index_of(Gpa::new(base).number()).is_some();

