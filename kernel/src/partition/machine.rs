@@ -158,11 +158,6 @@ impl VirtualMachine {
         }
     }
 
-    /// Tells the devices that the machine's identity was doubled: it is about to go on from a state
-    /// from which others go on, too. The place for a device that tells the guest; without one,
-    /// names, seeds and keys in the guest's memory are those of its siblings.
-    pub const fn note_doubled_identity(&mut self) {}
-
     /// Runs the guest until an exit needs more than the short way and more than a page.
     fn stay(
         &mut self,

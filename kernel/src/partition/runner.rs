@@ -115,6 +115,8 @@ pub struct Runner {
     precopy: Option<Arc<PrecopyProgress>>,
     /// It was suspended, and its clock's page does not say so yet.
     was_away: bool,
+    /// The generation ID of a clone that its guest does not know yet.
+    doubled: Option<[u8; 16]>,
     needs_space: bool,
     backing: BackingState,
     fpu: fpu::GuestFpu,
@@ -175,6 +177,7 @@ impl Runner {
             duties: RunnerDuties::default(),
             precopy: None,
             was_away: false,
+            doubled: None,
             needs_space,
             backing: BackingState::Settled,
             fpu: fpu::GuestFpu::new(),

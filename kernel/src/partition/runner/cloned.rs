@@ -14,6 +14,7 @@ use crate::partition::cpuid;
 use crate::partition::devices::clock::TscRate;
 use crate::partition::devices::state::ResumeMoment;
 use crate::partition::hang::HangWatch;
+use crate::partition::identity::new_generation;
 use crate::partition::last_words::PanicGrace;
 use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
 use crate::partition::resume::DEVICES_HEAP;
@@ -123,7 +124,7 @@ impl Runner {
         self.machine.vcpu.set_memory(object.root().base(), self.tag);
         let (fpu, activity) = self.machine.take_over(machine);
         self.fpu = fpu;
-        self.machine.note_doubled_identity();
+        self.doubled = Some(new_generation(host, self.shared.name()));
         self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
         self.object = Some(object);
         self.last_words = PanicGrace::None;

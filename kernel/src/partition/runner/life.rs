@@ -11,6 +11,7 @@ use crate::mm::guest::GuestMemoryError;
 use crate::mm::guest_bytes::GuestBytes;
 use crate::mm::object::MemoryObject;
 use crate::partition::hang::{self, HangFinding};
+use crate::partition::identity;
 use crate::partition::last_words::{GuestInterrupts, PanicGrace};
 use crate::partition::lifecycle::{Lifecycle, ParkReason};
 use crate::partition::machine::StopReason;
@@ -62,8 +63,8 @@ impl Runner {
         self.stall.leave(stay.entered_ns, stay.until_ns, stay.left_ns, wants);
     }
 
-    /// Tells the guest that it was stopped for long; `false` while the page of its clock is not
-    /// resident.
+    /// Tells the guest that it was stopped for long, and a clone that it is one; `false` while the
+    /// page of its clock or of its generation ID is not resident.
     pub(super) fn tell_stopped(&mut self, host: &Host, object: &MemoryObject) -> bool {
         let ticket = object.wait_ticket();
         let memory = GuestBytes { object, memory: host.memory, faulter: &host.pager };
@@ -76,6 +77,13 @@ impl Runner {
             Ok(())
         };
         let told = clock.tell_stopped(&memory);
+        let identity =
+            self.doubled.map(|id| identity::was_doubled(&mut self.machine.platform, &memory, &id));
+        if matches!(identity, Some(Err(GuestMemoryError::NotResident(_)))) {
+            self.park(ParkReason::Page(ticket));
+            return false;
+        }
+        self.doubled = None;
         if matches!(published, Err(MsrError::Memory(GuestMemoryError::NotResident(_))))
             || matches!(told, Err(GuestMemoryError::NotResident(_)))
         {

@@ -123,11 +123,6 @@ impl VirtualMachine {
 }
 
 impl SavedMachine {
-    /// Notes that the guest's generation ID has changed.
-    pub(super) fn change_generation(&mut self) {
-        self.platform.change_generation();
-    }
-
     /// Reads the machine of a partition with this RAM from the notes of its space, and checks that
     /// it can go on at `host`.
     ///

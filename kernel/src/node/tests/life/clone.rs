@@ -1,7 +1,7 @@
 //! Seal and clone: children begin where the base was suspended, keep apart what they write, and
 //! hold the base until they are gone.
 
-use super::suspend::{PAGES, contents, reads, suspend, writes, written};
+use super::suspend::{GENERATION, PAGES, contents, reads, suspend, writes, written};
 use super::*;
 use crate::addr::PageIndex;
 use crate::node::tests::disk::DiskLogEntry;
@@ -73,6 +73,27 @@ fn children_begin_where_the_base_was_and_keep_apart_what_they_write() {
     assert!(base.object.counts().resident >= PAGES as u32);
     assert_eq!(life.host().pager.mappers(base.object.id()), 3);
     image::verify(&contents(&life)[0]).expect("nothing of the base has changed");
+}
+
+#[test]
+fn each_child_has_a_generation_id_of_its_own() {
+    let mut life =
+        Life::with(4, PLENTY, &[(config("p"), &GuestScript::of(&[&[Read(GENERATION)]]))]);
+    life.finish();
+    let base = life.scripts[0].record().values[0];
+    suspend(&mut life);
+    assert_eq!(life.command("seal p"), "");
+    life.hear("Sealed", &["partition: \"p\""]);
+    let scripts = clones(&mut life, 3);
+    let mut ids = vec![base];
+    for script in &scripts {
+        script.go_on(&[Read(GENERATION)]);
+        life.until("the ID", |_| (script.record().values.len() == 1).then_some(()));
+        ids.push(script.record().values[0]);
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 4, "{ids:x?}");
 }
 
 #[test]
