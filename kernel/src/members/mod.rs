@@ -156,7 +156,7 @@ impl Members {
         let mut lanes = Vec::new();
         for (area, seen) in found.areas.into_iter().zip(room) {
             let buffers = [buffer(sizes[0])?, buffer(sizes[1])?];
-            area.disk.lease_until(Ns::ZERO);
+            area.disk.await_lease();
             let number = area.superblock.area;
             let area = ClusterArea::new(number, area.place, area.disk, buffers);
             lanes.push(AreaLane { area, seen, writes: 0, reads: 0, has_bad_read: false });

@@ -12,6 +12,8 @@ pub(super) enum RunnerDuty {
     EndPromise,
     /// The guest has not ended in order: the partition is stopped hard.
     StopHard,
+    /// The cluster's lease on its disk, as far as it was known, is over.
+    RenewLease,
 }
 
 /// The times of a runner's duties.
@@ -19,6 +21,7 @@ pub(super) enum RunnerDuty {
 pub(super) struct RunnerDuties {
     promise_ends: Option<Ns>,
     stop_ends: Option<Ns>,
+    lease_ends: Option<Ns>,
     /// The first of them.
     next: Option<Ns>,
 }
@@ -51,17 +54,33 @@ impl RunnerDuties {
         self.look();
     }
 
+    /// Returns when the guest must be left, at most at `until`: a guest whose memory is on a
+    /// cluster's disk executes nothing after the lease.
+    pub(super) fn last_moment(&self, until: Ns) -> Ns {
+        self.lease_ends.map_or(until, |ends| until.min(ends))
+    }
+
+    /// Sets the end of the cluster's lease, as it is known now.
+    pub(super) fn set_lease(&mut self, ends: Option<Ns>) {
+        self.lease_ends = ends;
+        self.look();
+    }
+
     /// Returns the duty that is due at `now_ns`.
     pub(super) fn due(&self, now_ns: Ns) -> Option<RunnerDuty> {
         let is_due = |at: Option<Ns>| at.is_some_and(|at| now_ns >= at);
         if is_due(self.stop_ends) {
             return Some(RunnerDuty::StopHard);
         }
-        is_due(self.promise_ends).then_some(RunnerDuty::EndPromise)
+        if is_due(self.promise_ends) {
+            return Some(RunnerDuty::EndPromise);
+        }
+        is_due(self.lease_ends).then_some(RunnerDuty::RenewLease)
     }
 
     fn look(&mut self) {
-        self.next = [self.promise_ends, self.stop_ends].into_iter().flatten().min();
+        self.next =
+            [self.promise_ends, self.stop_ends, self.lease_ends].into_iter().flatten().min();
     }
 }
 
@@ -85,5 +104,17 @@ mod tests {
         assert_eq!(duties.due(Ns::new(9)), Some(RunnerDuty::EndPromise));
         duties.set_promise(None);
         assert_eq!(duties, RunnerDuties::default());
+    }
+
+    #[test]
+    fn a_lease_bounds_the_stay_and_is_looked_at_last() {
+        let mut duties = RunnerDuties::default();
+        assert_eq!(duties.last_moment(Ns::new(7)), Ns::new(7));
+        duties.set_lease(Some(Ns::new(5)));
+        assert_eq!(duties.last_moment(Ns::new(7)), Ns::new(5));
+        assert_eq!(duties.last_moment(Ns::new(4)), Ns::new(4));
+        assert_eq!(duties.due(Ns::new(5)), Some(RunnerDuty::RenewLease));
+        duties.set_promise(Some(Ns::new(5)));
+        assert_eq!(duties.due(Ns::new(5)), Some(RunnerDuty::EndPromise));
     }
 }

@@ -5,4 +5,4 @@ pub mod disk;
 pub mod spaces;
 pub mod stores;
 
-pub use disk::NodeDisk;
+pub use disk::{DiskLease, NodeDisk};

@@ -48,6 +48,7 @@ impl Runner {
                 self.end_promise(host);
                 None
             }
+            RunnerDuty::RenewLease => self.renew_lease(host),
             RunnerDuty::StopHard => Some(self.end(host, HARD_STOP)),
         }
     }

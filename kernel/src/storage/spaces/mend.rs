@@ -13,6 +13,7 @@
 use super::{SpaceId, SpacePhase, Spaces};
 use crate::arch::time;
 use crate::block::{Disk, DiskError};
+use crate::storage::DiskLease;
 use crate::time::Ns;
 use alloc::format;
 use core::sync::atomic::Ordering;
@@ -50,7 +51,9 @@ impl Spaces {
             }
             // A dead disk is waited for, and so is a disk whose claim was lost: it accepts no
             // requests any more.
-            if inner.again_ns > now_ns || self.disk(id).is_dead() {
+            let disk = self.disk(id);
+            let is_away = disk.is_dead() || disk.lease() == DiskLease::Left;
+            if inner.again_ns > now_ns || is_away {
                 inner.again_ns = inner.again_ns.max(now_ns.saturating_add(FIRST_NS));
                 self.mend_due_ns.lower(inner.again_ns, Ordering::AcqRel);
                 continue;

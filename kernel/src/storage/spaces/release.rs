@@ -9,6 +9,7 @@ use crate::block::{Disk, DiskError, DiskOperation, SectorRange};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::space::{Residue, SpaceState};
+use crate::storage::DiskLease;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -24,6 +25,12 @@ impl Spaces {
         let mut inner = self.space(id).inner.lock();
         if !matches!(inner.phase, SpacePhase::Active | SpacePhase::Dump | SpacePhase::Suspended) {
             return false;
+        }
+        if self.disk(id).lease() == DiskLease::Left {
+            // What becomes of it is for the cluster's members to say.
+            drop(inner);
+            self.set_aside(id, DiskError::Dead);
+            return true;
         }
         inner.phase = SpacePhase::Releasing;
         drop(inner);
