@@ -118,6 +118,13 @@ impl ClusterState {
         }
     }
 
+    /// Goes back to the state before the first decree.
+    pub(crate) fn clear(&mut self) {
+        (self.number, self.used) = (0, [0; USED_WORDS]);
+        self.members.clear();
+        self.things.clear();
+    }
+
     /// Returns the number of the last decree.
     pub const fn number(&self) -> u64 {
         self.number

@@ -15,7 +15,7 @@
 //!   late.
 
 use super::area::{AreaAnswer, AreaIo};
-use super::side::{AreaLane, MemberSide};
+use super::side::{AreaLane, MemberSide, MemberStanding};
 use super::tell;
 use crate::block::Disk;
 use crate::time::Ns;
@@ -23,6 +23,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use cluster::beat::BeatDetails;
 use cluster::decree::{Decree, QuietProof};
+use cluster::id::Incarnation;
 use cluster::layout::Extent;
 use cluster::node::{ClusterEvent, ClusterNode, NodeAsk, StepDone};
 use cluster::round::{LaneNext, ResendPlan, Round, RoundDue, RoundStep};
@@ -33,6 +34,9 @@ use cluster::watch::{Sighting, TurnTimes};
 const PAUSE_NS: u64 = 250_000_000;
 /// Most areas of a cluster.
 const MAX_AREAS: usize = 3;
+/// Pause before the first registration after a fence; each further one is twice as long, to about
+/// four minutes.
+const REJOIN_NS: u64 = 1_000_000_000;
 /// Slots that a start may lose before it waits a random time.
 const FREE_BURNS: u16 = 3;
 
@@ -59,6 +63,8 @@ pub(super) struct MemberDriver {
     random: u64,
     /// Slots of fenced members that the operator has confirmed to be off.
     confirmed: ArrayVec<u16, 8>,
+    /// How often it has registered anew.
+    rejoins: u32,
 }
 
 /// What a driver is made of.
@@ -88,6 +94,7 @@ impl MemberDriver {
             hold_until_ns: 0,
             random: entropy,
             confirmed: ArrayVec::new(),
+            rejoins: 0,
         }
     }
 
@@ -225,6 +232,7 @@ impl MemberDriver {
                 let is_quiet = self.side.lanes.iter().all(|lane| !lane.area.disk.has_writes());
                 if is_quiet {
                     let is_tainted = self.side.lanes.iter().any(|lane| lane.area.disk.is_dead());
+                    self.side.is_tainted = is_tainted;
                     self.side.node.drained(is_tainted);
                 }
                 is_quiet
@@ -304,6 +312,24 @@ impl MemberDriver {
         if self.side.node.state().number() > 0 {
             self.side.roll.update(self.side.node.me(), self.side.node.state(), beats, Ns::new(now));
         }
+    }
+
+    /// Registers as another incarnation after this one was fenced and has signed off. The pause
+    /// before grows, so that a node whose disk is slow again and again does not use up the slots.
+    pub(super) fn rejoin(&mut self, now_ns: Ns) {
+        if self.side.standing != MemberStanding::Parted {
+            return;
+        }
+        self.rejoins = self.rejoins.saturating_add(1);
+        let me = Incarnation(self.side.first.0.wrapping_add(self.rejoins.into()));
+        let entropy = self.random_below(u64::MAX).rotate_left(32) ^ now_ns.as_u64();
+        self.side.node.begin_anew(me, entropy);
+        (self.round, self.pending) = (None, None);
+        self.retries.clear();
+        self.confirmed.clear();
+        let pause = REJOIN_NS << (self.rejoins - 1).min(8);
+        self.hold_until_ns = now_ns.as_u64().saturating_add(pause);
+        self.side.begin_anew();
     }
 
     fn random_below(&mut self, n: u64) -> u64 {

@@ -169,8 +169,12 @@ impl Members {
         let side = MemberSide {
             node: ClusterNode::new(me, layout, superblock.timing, limit, entropy, seen),
             roll: MemberRoll::new(),
+            first: me,
             standing: MemberStanding::Joining,
             has_told_slots: false,
+            is_fenced: false,
+            is_tainted: false,
+            is_ending: false,
             cluster: superblock.cluster,
             extended: None,
             layout,
@@ -209,6 +213,16 @@ impl Members {
         turn.busy
     }
 
+    /// Returns whether this node was fenced, has signed off, and waits for [`Self::rejoin`].
+    pub fn has_parted(&self) -> bool {
+        self.driver.try_lock().is_some_and(|d| d.side.standing == MemberStanding::Parted)
+    }
+
+    /// Registers anew. To be called when nothing uses the cluster's disks any more.
+    pub fn rejoin(&self, now_ns: Ns) {
+        self.driver().rejoin(now_ns);
+    }
+
     fn driver(&self) -> RankedGuard<'_, Box<MemberDriver>, { rank::SCHEDULER }> {
         self.driver.lock()
     }
@@ -226,7 +240,14 @@ impl Members {
     /// Signs off, and waits for the last beat, but not for long.
     pub async fn leave(&self) {
         let end = time::now_ns() + LEAVE_NS;
-        self.driver().side.node.leave();
+        {
+            let mut driver = self.driver();
+            driver.side.is_ending = true;
+            if driver.side.standing == MemberStanding::Parted {
+                driver.side.standing = MemberStanding::Out;
+            }
+            driver.side.node.leave();
+        }
         until(|| {
             let is_over =
                 self.driver().side.standing == MemberStanding::Out || time::now_ns() >= end;

@@ -57,10 +57,15 @@ impl Node {
     /// Goes on with the cluster; returns whether there is more to do at once.
     pub fn poll_members(&self, now_ns: Ns) -> bool {
         let Some(members) = self.members else { return false };
-        members.poll(now_ns, || {
+        let is_busy = members.poll(now_ns, || {
             let free = u64::from(self.host.frames.free_count()) * PAGE_SIZE;
             FreeRoom { mib: (free >> 20) as u32, spaces: self.host.spaces.free_count() as u32 }
-        })
+        });
+        if members.has_parted() && self.host.spaces.part() {
+            members.rejoin(now_ns);
+            self.host.spaces.rejoin();
+        }
+        is_busy
     }
 
     /// Returns whether the machine is to stop, no partition runs and no work is in flight.

@@ -62,6 +62,8 @@ pub struct NodeDisk {
 pub enum DiskLease {
     /// It belongs to no cluster.
     Alone,
+    /// This node has yet to register in its cluster.
+    Awaited,
     /// The lease lasts until this time, if the cluster does not extend it.
     Until(Ns),
     /// This node is not a member any more: its partitions on the disk are another one's.
@@ -184,9 +186,11 @@ impl NodeDisk {
         self.member_end.store(end_ns, Ordering::Release);
     }
 
-    /// Leaves the disk to a cluster that this node has yet to join.
+    /// Leaves the disk to a cluster that this node has yet to join, also once more after it was
+    /// given up. Nothing that was submitted before may be in flight.
     pub fn await_lease(&self) {
         self.lease_until(UNJOINED_NS);
+        self.gate.begin_anew();
     }
 
     /// Ends the cluster's lease now and for good: nothing but beats is submitted from now on.
@@ -201,6 +205,7 @@ impl NodeDisk {
             Ns::MAX => DiskLease::Alone,
             _ if self.gate.is_given_up() => DiskLease::Left,
             LEFT_NS => DiskLease::Left,
+            UNJOINED_NS => DiskLease::Awaited,
             end => DiskLease::Until(end),
         }
     }

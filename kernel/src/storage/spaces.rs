@@ -24,6 +24,7 @@ mod kept;
 mod late;
 mod mend;
 mod open;
+mod part;
 mod record_io;
 mod release;
 mod reserve;

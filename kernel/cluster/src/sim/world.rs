@@ -56,6 +56,8 @@ pub(super) struct SimNode {
     pub(super) incarnation: Incarnation,
     paused_until: u64,
     pub(super) node: Option<Box<ClusterNode<[Sighting; SLOTS]>>>,
+    /// It has ended in a hypervisor that goes on.
+    ended: Option<Box<ClusterNode<[Sighting; SLOTS]>>>,
     round: Option<Round>,
     round_id: u32,
     wake: u32,
@@ -114,6 +116,7 @@ impl World {
                 incarnation: Incarnation(0),
                 paused_until: 0,
                 node: None,
+                ended: None,
                 round: None,
                 round_id: 0,
                 wake: 0,
@@ -212,15 +215,22 @@ impl World {
         let it = &mut self.nodes[number];
         it.life += 1;
         it.incarnation = Incarnation(self.starts);
-        let node = ClusterNode::new(
-            it.incarnation,
-            layout(),
-            TIMING,
-            LIMIT,
-            entropy,
-            [Sighting::NEVER; SLOTS],
-        );
-        it.node = Some(Box::new(node));
+        let has_begun_anew = it.ended.is_some();
+        it.node = it.ended.take();
+        match &mut it.node {
+            // The hypervisor goes on, and registers once more.
+            Some(node) => node.begin_anew(it.incarnation, entropy),
+            None => {
+                let seen = [Sighting::NEVER; SLOTS];
+                let me = it.incarnation;
+                let node = ClusterNode::new(me, layout(), TIMING, LIMIT, entropy, seen);
+                it.node = Some(Box::new(node));
+            }
+        }
+        if has_begun_anew {
+            self.tally("begun anew");
+        }
+        let it = &mut self.nodes[number];
         (it.round, it.pending, it.paused_until) = (None, None, 0);
         it.round_id += 1;
         it.writes_out = [0; 3];
@@ -336,7 +346,12 @@ impl World {
                     node.drained(it.app.is_tainted);
                     it.app.clear();
                 }
-                NodeAsk::Gone => return self.end(number),
+                NodeAsk::Gone => {
+                    let ended = self.nodes[number].node.take();
+                    self.end(number);
+                    self.nodes[number].ended = ended;
+                    return;
+                }
             }
         }
     }

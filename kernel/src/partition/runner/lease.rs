@@ -33,7 +33,7 @@ impl Runner {
         self.duties.set_lease(match self.lease(host) {
             DiskLease::Alone => None,
             DiskLease::Until(end) => Some(end),
-            DiskLease::Left => Some(Ns::ZERO),
+            DiskLease::Awaited | DiskLease::Left => Some(Ns::ZERO),
         });
     }
 
@@ -42,7 +42,10 @@ impl Runner {
     pub(super) fn renew_lease(&mut self, host: &'static Host) -> Option<StepOutcome> {
         let now = time::now_ns();
         match (self.lease(host), &self.state) {
-            (DiskLease::Left, Lifecycle::Running(_) | Lifecycle::Loading(_)) => {
+            (
+                DiskLease::Awaited | DiskLease::Left,
+                Lifecycle::Running(_) | Lifecycle::Loading(_),
+            ) => {
                 self.duties.set_lease(None);
                 Some(self.stop(host, "fenced", 0))
             }

@@ -273,9 +273,16 @@ impl Spaces {
 
     fn give_disk_up(&self, disk: usize) {
         self.devices[disk].disk().give_up();
+        self.forget_claims(disk);
+    }
+
+    /// Renews the claims of a disk no longer.
+    pub(super) fn forget_claims(&self, disk: usize) {
         for held in self.held_on(disk) {
             self.space(held).inner.lock().holding = None;
         }
-        self.beats.disks[disk].due_ns.store(Ns::MAX, Ordering::Release);
+        let beat = &self.beats.disks[disk];
+        beat.due_ns.store(Ns::MAX, Ordering::Release);
+        beat.failing_since_ns.store(Ns::ZERO, Ordering::Release);
     }
 }

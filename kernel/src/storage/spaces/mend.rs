@@ -52,7 +52,8 @@ impl Spaces {
             // A dead disk is waited for, and so is a disk whose claim was lost: it accepts no
             // requests any more.
             let disk = self.disk(id);
-            let is_away = disk.is_dead() || disk.lease() == DiskLease::Left;
+            let is_away =
+                disk.is_dead() || matches!(disk.lease(), DiskLease::Left | DiskLease::Awaited);
             if inner.again_ns > now_ns || is_away {
                 inner.again_ns = inner.again_ns.max(now_ns.saturating_add(FIRST_NS));
                 self.mend_due_ns.lower(inner.again_ns, Ordering::AcqRel);

@@ -26,7 +26,7 @@ impl Spaces {
         if !matches!(inner.phase, SpacePhase::Active | SpacePhase::Dump | SpacePhase::Suspended) {
             return false;
         }
-        if self.disk(id).lease() == DiskLease::Left {
+        if matches!(self.disk(id).lease(), DiskLease::Left | DiskLease::Awaited) {
             // What becomes of it is for the cluster's members to say.
             drop(inner);
             self.set_aside(id, DiskError::Dead);
