@@ -15,6 +15,7 @@
 //!   late.
 
 use super::area::{AreaAnswer, AreaIo};
+use super::owners::LogDesk;
 use super::side::{AreaLane, MemberSide, MemberStanding};
 use super::tell;
 use crate::block::Disk;
@@ -65,6 +66,7 @@ pub(super) struct MemberDriver {
     confirmed: ArrayVec<u16, 8>,
     /// How often it has registered anew.
     rejoins: u32,
+    log: &'static LogDesk,
 }
 
 /// What a driver is made of.
@@ -73,6 +75,7 @@ pub(super) struct DriverParts {
     /// Number of areas of the cluster.
     pub areas: u8,
     pub io: &'static AreaIo,
+    pub log: &'static LogDesk,
     /// Room for a copy of the state.
     pub out: Vec<u8>,
     pub entropy: u64,
@@ -80,7 +83,7 @@ pub(super) struct DriverParts {
 
 impl MemberDriver {
     pub(super) fn new(parts: DriverParts) -> Self {
-        let DriverParts { side, areas, io, out, entropy } = parts;
+        let DriverParts { side, areas, io, log, out, entropy } = parts;
         Self {
             side,
             areas,
@@ -95,6 +98,7 @@ impl MemberDriver {
             random: entropy,
             confirmed: ArrayVec::new(),
             rejoins: 0,
+            log,
         }
     }
 
@@ -307,6 +311,7 @@ impl MemberDriver {
                 let most = self.random_below(1_000_000_000 << burned.min(5));
                 self.hold_until_ns = now.saturating_add(most);
             }
+            self.log.note(&event);
             tell::event(&mut self.side, event);
         }
         if self.side.node.state().number() > 0 {
@@ -349,8 +354,11 @@ impl MemberDriver {
             let status = node.state().member(*slot).map(|row| row.status);
             matches!(status, Some(MemberStatus::Fenced { .. }))
         });
-        if let Some(who) = confirmed.first().copied().filter(|_| !node.has_wish()) {
-            node.wish(Decree::Quiet { who, proof: QuietProof::Confirmed });
+        let first = confirmed.first().copied();
+        let quiet = first.map(|who| Decree::Quiet { who, proof: QuietProof::Confirmed });
+        let order = self.log.next_order(self.side.node.state());
+        if let Some(decree) = quiet.or(order).filter(|_| !self.side.node.has_wish()) {
+            self.side.node.wish(decree);
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   Members ── find     the areas on the disks, and whether they can be joined
 //!           ── driver   the state machine's steps as requests, at real times
 //!           ── side     what this member is
+//!           ── owners   requests to the log: who owns what
 //!           ── roll     the members with their last beats
 //!           ── tell     events, and the leases of the areas' disks
 //! ```
@@ -17,10 +18,12 @@
 mod area;
 mod driver;
 mod find;
+mod owners;
 mod roll;
 mod side;
 mod tell;
 
+pub use owners::{LogDesk, OwnError};
 pub use roll::{RollRow, RollStatus};
 pub use side::MemberStanding;
 
@@ -127,6 +130,8 @@ pub struct Members {
     name: [u8; 32],
     /// Paging spaces lie on the areas' disks.
     shares_disks: bool,
+    /// The log, as the node's tasks see it.
+    pub log: &'static LogDesk,
     driver: RankedLock<Box<MemberDriver>, { rank::SCHEDULER }>,
 }
 
@@ -180,8 +185,10 @@ impl Members {
             layout,
             lanes,
         };
+        let log: &'static LogDesk = Box::leak(Box::new(LogDesk::new(limit)));
         let driver = MemberDriver::new(DriverParts {
             side,
+            log,
             areas: superblock.areas,
             io,
             out: vec![0; limit],
@@ -192,12 +199,13 @@ impl Members {
         name[..len].copy_from_slice(&identity.name.as_bytes()[..len]);
         let shares_disks = places.iter().any(|place| place.has_spaces);
         let driver = RankedLock::new(Box::new(driver));
-        Ok(Some(Box::leak(Box::new(Self { io, name, shares_disks, driver }))))
+        Ok(Some(Box::leak(Box::new(Self { io, name, shares_disks, log, driver }))))
     }
 
-    /// Goes on; called at every turn. Returns whether there is more to do at once.
-    pub fn poll(&self, now_ns: Ns, room: impl Fn() -> FreeRoom) -> bool {
-        let turn = self.io.tasks.poll();
+    /// Goes on; called at every turn. Returns whether there is more to do at once, and whether the
+    /// log has something new.
+    pub fn poll(&self, now_ns: Ns, room: impl Fn() -> FreeRoom) -> (bool, bool) {
+        let (turn, mut has_news) = (self.io.tasks.poll(), false);
         if let Some(mut driver) = self.driver.try_lock() {
             let reached = driver.side.reached();
             driver.poll(now_ns, || {
@@ -209,8 +217,13 @@ impl Members {
                     name: self.name,
                 }
             });
+            let side = &driver.side;
+            let is_member =
+                matches!(side.standing, MemberStanding::Member | MemberStanding::Frozen);
+            let me = is_member.then(|| side.node.me().slot);
+            has_news = self.log.publish(me, side.node.state());
         }
-        turn.busy
+        (turn.busy, has_news)
     }
 
     /// Returns whether this node was fenced, has signed off, and waits for [`Self::rejoin`].

@@ -98,6 +98,7 @@ pub fn node(
     let entropy = instr::random().unwrap_or(0) ^ node_uuid.halves().1;
     let identity = MemberIdentity::new(config.node_name.as_deref(), node_uuid, entropy);
     let members = Members::new(spaces.areas(), &identity, io, |len| buffer(memory, len))?;
+    members.iter().for_each(|members| spaces.join_log(members.log));
     let map = direct_map();
     let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces)?, *map));
     let frames = Arc::new(pool(memory, config)?);

@@ -57,10 +57,16 @@ impl Node {
     /// Goes on with the cluster; returns whether there is more to do at once.
     pub fn poll_members(&self, now_ns: Ns) -> bool {
         let Some(members) = self.members else { return false };
-        let is_busy = members.poll(now_ns, || {
+        let (is_busy, has_news) = members.poll(now_ns, || {
             let free = u64::from(self.host.frames.free_count()) * PAGE_SIZE;
             FreeRoom { mib: (free >> 20) as u32, spaces: self.host.spaces.free_count() as u32 }
         });
+        if has_news {
+            // Something may have come free, or is this node's from now on.
+            self.host.spaces.note_log();
+            self.host.spaces.inherit();
+            self.host.wake();
+        }
         if members.has_parted() && self.host.spaces.part() {
             members.rejoin(now_ns);
             self.host.spaces.rejoin();

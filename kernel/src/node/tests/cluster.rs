@@ -21,7 +21,7 @@ const STATE: u32 = 4096;
 /// Step of the clock.
 const STEP_NS: Ns = Ns::from_ms(10);
 
-fn superblock(cluster: u128) -> Superblock {
+pub(super) fn superblock(cluster: u128) -> Superblock {
     Superblock {
         features_optional: 0,
         cluster,
@@ -34,7 +34,7 @@ fn superblock(cluster: u128) -> Superblock {
     }
 }
 
-fn layout() -> AreaLayout {
+pub(super) fn layout() -> AreaLayout {
     AreaLayout::new(SLOTS, STATE).expect("possible numbers")
 }
 
@@ -53,13 +53,13 @@ fn beat(bytes: &CommonBytes, slot: u16) -> Beat {
 }
 
 /// A node, and its ports.
-struct Member {
-    machine: SimMachine,
-    ports: Vec<&'static AreaPort>,
+pub(super) struct Member {
+    pub(super) machine: SimMachine,
+    pub(super) ports: Vec<&'static AreaPort>,
 }
 
 impl Member {
-    fn start(disks: &[&CommonBytes], seed: u64) -> Self {
+    pub(super) fn start(disks: &[&CommonBytes], seed: u64) -> Self {
         let ports = (0..).zip(disks).map(|(n, bytes)| AreaPort::new(n, bytes)).collect();
         Self::on(ports, seed)
     }
@@ -72,7 +72,7 @@ impl Member {
         Self { machine, ports }
     }
 
-    fn members(&self) -> &'static Members {
+    pub(super) fn members(&self) -> &'static Members {
         self.machine.node.members.expect("an area on the disk")
     }
 
@@ -86,15 +86,15 @@ impl Member {
         self.machine.listen();
     }
 
-    fn told(&self, start: &str) -> Vec<&String> {
+    pub(super) fn told(&self, start: &str) -> Vec<&String> {
         self.machine.told.iter().filter(|event| event.starts_with(start)).collect()
     }
 
-    fn standing(&self) -> MemberStanding {
+    pub(super) fn standing(&self) -> MemberStanding {
         self.members().view().standing
     }
 
-    fn statuses(&self) -> Vec<(u16, RollStatus)> {
+    pub(super) fn statuses(&self) -> Vec<(u16, RollStatus)> {
         self.members().rows().iter().map(|row| (row.id.slot, row.status)).collect()
     }
 }
@@ -103,7 +103,11 @@ impl Member {
 ///
 /// # Panics
 /// If that takes more than `limit_s` seconds.
-fn run(nodes: &mut [&mut Member], limit_s: u64, ready: impl Fn(&[&mut Member]) -> bool) -> Ns {
+pub(super) fn run(
+    nodes: &mut [&mut Member],
+    limit_s: u64,
+    mut ready: impl FnMut(&[&mut Member]) -> bool,
+) -> Ns {
     let start = nodes.iter().map(|node| node.machine.now_ns).max().expect("a node");
     let mut now = start;
     while !ready(nodes) {
@@ -118,12 +122,12 @@ fn run(nodes: &mut [&mut Member], limit_s: u64, ready: impl Fn(&[&mut Member]) -
     now - start
 }
 
-fn pass(nodes: &mut [&mut Member], seconds: u64) {
+pub(super) fn pass(nodes: &mut [&mut Member], seconds: u64) {
     let end = nodes[0].machine.now_ns + Ns::from_secs(seconds);
     run(nodes, seconds + 1, |nodes| nodes[0].machine.now_ns >= end);
 }
 
-fn all_up(nodes: &[&mut Member], count: usize) -> bool {
+pub(super) fn all_up(nodes: &[&mut Member], count: usize) -> bool {
     let is_up = |node: &&mut Member| {
         let rows = node.members().rows();
         let is_seen = |row: &RollRow| row.status == RollStatus::Up && row.beat.is_some();
@@ -391,20 +395,28 @@ fn most_slots_used_is_told_and_a_full_area_takes_no_more() {
 
 /// Makes a disk with a paging space and an area in GPT partitions.
 fn divided(superblock: &Superblock) -> CommonBytes {
-    const BYTES: usize = 16 << 20;
-    let sizes = [super::cycle::DISK_BYTES as u64, layout().len()];
-    let placed = place(BYTES as u64, &sizes).expect("there is room");
+    in_spaces(superblock, 1)
+}
+
+/// As [`divided`], with this many paging spaces.
+pub(super) fn in_spaces(superblock: &Superblock, spaces: usize) -> CommonBytes {
+    let mut sizes = vec![super::cycle::DISK_BYTES as u64; spaces];
+    sizes.push(layout().len());
+    let len = (16 << 20) + spaces * (super::cycle::DISK_BYTES + (1 << 20));
+    let placed = place(len as u64, &sizes).expect("there is room");
     let part = |n: usize, kind| {
-        let guid = gpt_disk_types::Guid::from_bytes([n as u8 + 1; 16]);
+        let seed = (superblock.area * 64) as usize + n + 1;
+        let guid = gpt_disk_types::Guid::from_bytes([seed as u8; 16]);
         NewSpace { sectors: placed[n], guid, kind }
     };
-    let parts = [part(0, NewPart::Space), part(1, NewPart::Cluster)];
-    let mut bytes = vec![0; BYTES];
+    let mut parts: Vec<_> = (0..spaces).map(|n| part(n, NewPart::Space)).collect();
+    parts.push(part(spaces, NewPart::Cluster));
+    let mut bytes = vec![0; len];
     let disk = gpt_disk_types::Guid::from_bytes([9; 16]);
-    for piece in table(BYTES as u64, disk, &parts) {
+    for piece in table(len as u64, disk, &parts) {
         bytes[piece.offset as usize..][..piece.bytes.len()].copy_from_slice(&piece.bytes);
     }
-    let area = (placed[1].first * 512) as usize;
+    let area = (placed[spaces].first * 512) as usize;
     for copy in bytes[area..area + 8192].chunks_mut(4096) {
         copy.copy_from_slice(&superblock.encode());
     }
@@ -421,7 +433,7 @@ fn a_space_beside_the_area_is_used_by_members_only() {
     node.machine.block_on("joined", 10, members.joined());
     node.machine.block_on("open", 30, spaces.open());
     spaces.resume();
-    assert_eq!(spaces.free_count(), 1, "{:#?}", node.machine.told);
+    run(&mut [&mut node], 5, |_| spaces.free_count() == 1);
     let disk = node.machine.node.host.pager.disks()[0];
     // Another member fences this one, which stands still meanwhile.
     let mut other = Member::start(&[&bytes], 2);

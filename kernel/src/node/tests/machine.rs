@@ -181,6 +181,7 @@ impl SimMachine {
             Ok::<_, core::convert::Infallible>(region(len / 4096))
         });
         let Ok(members) = members;
+        members.iter().for_each(|members| spaces.join_log(members.log));
         let node = leak(Node { host, members, registry });
         Self { node, disks: Vec::new(), now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }

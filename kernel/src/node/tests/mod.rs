@@ -27,6 +27,7 @@ mod image;
 mod late_writes;
 mod life;
 mod machine;
+mod owners;
 mod power_cuts;
 mod windows;
 

@@ -64,7 +64,7 @@ impl Runner {
                     );
                     report(&ConsoleEvent::Waiting {
                         partition: self.shared.name(),
-                        what: "a free paging space",
+                        what: &host.spaces.awaited(self.shared.name()),
                     });
                 }
                 StepOutcome::Wait(WaitEvent::Anything, self.duties.next())

@@ -45,6 +45,7 @@ impl Spaces {
             if let Some(next_ns) = self.look_for_late_writes(id, now_ns) {
                 self.mend_due_ns.lower(next_ns, Ordering::AcqRel);
             }
+            self.follow(id);
             let mut inner = self.space(id).inner.lock();
             if !matches!(inner.phase, SpacePhase::Failed(_)) {
                 continue;
@@ -70,8 +71,6 @@ impl Spaces {
             self.trouble(id, &format!("still cannot be used ({error}); it is tried again later"));
             return self.set_aside(id, error);
         }
-        if self.space(id).inner.lock().phase == SpacePhase::Releasing {
-            self.scrub(id).await;
-        }
+        self.settle_opened(id).await;
     }
 }

@@ -37,6 +37,7 @@ impl Spaces {
             | SpacePhase::Free
             | SpacePhase::Dump
             | SpacePhase::Suspended
+            | SpacePhase::Shared
             | SpacePhase::Unusable => {
                 // What is on the disk may be another one's when this node comes back.
                 (inner.record, inner.user) = (None, None);
@@ -47,6 +48,7 @@ impl Spaces {
             SpacePhase::Activating
             | SpacePhase::Active
             | SpacePhase::Draining
+            | SpacePhase::Looking
             | SpacePhase::Resuming
             | SpacePhase::Releasing => false,
         }
