@@ -20,6 +20,7 @@ mod flush;
 mod fpu;
 mod gpt;
 mod hang;
+mod heirs;
 mod hostile;
 mod interrupt;
 mod lacking;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
             button::CASES,
             gpt::CASES,
             cluster::CASES,
+            heirs::CASES,
             sharing::CASES,
             several::CASES,
             server::cases(),

@@ -290,7 +290,7 @@ impl ClusterState {
         Ok(())
     }
 
-    /// Forgets a partition that nobody owns and that has no space: the number of a later decree is
+    /// Forgets an unowned partition without a space: the number of a later decree is
     /// higher than its epoch in any case. A space keeps its row, because its record has an epoch.
     fn drop_unowned(&mut self, partition: Thing) {
         let Thing::Partition(name) = partition else { return };

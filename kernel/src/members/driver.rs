@@ -15,10 +15,10 @@
 //!   late.
 
 use super::area::{AreaAnswer, AreaIo};
-use super::owners::LogDesk;
 use super::side::{AreaLane, MemberSide, MemberStanding};
 use super::tell;
 use crate::block::Disk;
+use crate::storage::log_desk::LogDesk;
 use crate::time::Ns;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;

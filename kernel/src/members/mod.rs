@@ -6,7 +6,6 @@
 //!   Members ── find     the areas on the disks, and whether they can be joined
 //!           ── driver   the state machine's steps as requests, at real times
 //!           ── side     what this member is
-//!           ── owners   requests to the log: who owns what
 //!           ── roll     the members with their last beats
 //!           ── tell     events, and the leases of the areas' disks
 //! ```
@@ -18,12 +17,10 @@
 mod area;
 mod driver;
 mod find;
-mod owners;
 mod roll;
 mod side;
 mod tell;
 
-pub use owners::{LogDesk, OwnError};
 pub use roll::{RollRow, RollStatus};
 pub use side::MemberStanding;
 
@@ -32,6 +29,7 @@ use crate::arch::time;
 use crate::block::dma::DmaRegion;
 use crate::config::MAX_NAME;
 use crate::space::Uuid;
+use crate::storage::log_desk::LogDesk;
 use crate::storage::spaces::AreaPlace;
 use crate::sync::{RankedGuard, RankedLock, rank};
 use crate::task::io::AsyncIo;

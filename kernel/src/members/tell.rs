@@ -104,7 +104,7 @@ pub(super) fn stop(side: &mut MemberSide) {
     }
 }
 
-/// Gives the disks up: this incarnation has ended. One that was fenced and has signed off is
+/// Gives the disks up: this incarnation has ended. A node that was fenced and has signed off is
 /// followed by another one.
 pub(super) fn gone(side: &mut MemberSide) {
     if matches!(side.standing, MemberStanding::Out | MemberStanding::Parted) {
@@ -127,8 +127,8 @@ pub(super) fn gone(side: &mut MemberSide) {
 /// Tells that a fenced node cannot register anew.
 fn stays_out(side: &MemberSide) {
     for lane in side.lanes.iter().filter(|lane| lane.area.disk.is_dead()) {
-        let message = "does not answer, and its requests may still land: this node stays out of the \
-                       cluster until it starts again";
+        let message = "does not answer, and its requests may still land: this node stays out of \
+                       the cluster until it starts again";
         report(&ConsoleEvent::Error { place: &format!("{}", lane.area.place), message });
     }
 }

@@ -151,7 +151,7 @@ pub fn node(
         unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns().as_u64()),
         ending: AtomicBool::new(config.at_end == EndAction::PowerOff),
     }));
-    Ok(Box::leak(Box::new(Node { host, members, registry })))
+    Ok(Box::leak(Box::new(Node { host, members, is_inheriting: AtomicBool::new(false), registry })))
 }
 
 /// Makes a name that no other start has, even on a clone of the machine or with a clock that counts

@@ -14,6 +14,7 @@ pub mod build;
 pub mod capacity;
 pub mod cpu;
 pub mod define;
+mod inherit;
 pub mod measure;
 pub mod monitor;
 pub mod registry;
@@ -30,7 +31,7 @@ use crate::partition::shared::SharedPartition;
 use crate::partition_id::PartitionId;
 use crate::time::Ns;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use registry::Registry;
 
 /// A running hypervisor.
@@ -39,6 +40,8 @@ pub struct Node {
     pub host: &'static Host,
     /// This node's part in a cluster, if its disks have an area.
     pub members: Option<&'static Members>,
+    /// A task takes care of a fenced member's partition.
+    pub is_inheriting: AtomicBool,
     /// The partitions. Those of the configuration have the first numbers, in its order.
     pub registry: Registry,
 }
@@ -55,7 +58,7 @@ impl Node {
     }
 
     /// Goes on with the cluster; returns whether there is more to do at once.
-    pub fn poll_members(&self, now_ns: Ns) -> bool {
+    pub fn poll_members(&'static self, now_ns: Ns) -> bool {
         let Some(members) = self.members else { return false };
         let (is_busy, has_news) = members.poll(now_ns, || {
             let free = u64::from(self.host.frames.free_count()) * PAGE_SIZE;
@@ -64,7 +67,7 @@ impl Node {
         if has_news {
             // Something may have come free, or is this node's from now on.
             self.host.spaces.note_log();
-            self.host.spaces.inherit();
+            inherit::inherit(self);
             self.host.wake();
         }
         if members.has_parted() && self.host.spaces.part() {

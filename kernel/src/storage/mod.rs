@@ -2,6 +2,7 @@
 
 pub mod describe;
 pub mod disk;
+pub mod log_desk;
 pub mod spaces;
 pub mod stores;
 

@@ -34,12 +34,12 @@ mod shared;
 mod suspended;
 
 use super::disk::NodeDisk;
+use super::log_desk::LogDesk;
 use crate::addr::PAGE_SIZE;
 use crate::block::DiskError;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::log::history::{self, HistoryKind};
-use crate::members::LogDesk;
 use crate::paging::PageStore;
 use crate::paging::blocks::BlockMap;
 use crate::pool::needs::SPACE_BUFFER;
@@ -57,12 +57,11 @@ use alloc::format;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 pub use claims::sleep;
-use core::sync::atomic::AtomicBool;
 pub use discover::{AreaPlace, PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
 use reserve::SpaceTenants;
-pub use shared::SharedStanding;
+pub use shared::{SharedStanding, number_of};
 pub use suspended::Suspension;
 
 /// Bytes of the buffer that the tasks of a device's spaces use.
@@ -153,8 +152,6 @@ pub struct Spaces {
     beats: beats::Beats,
     /// The log of the cluster whose disks are among the devices.
     log: Once<&'static LogDesk>,
-    /// A task frees the names of a fenced member's partitions.
-    is_inheriting: AtomicBool,
     /// When to look at the next space: to reopen it, or to check it for late writes.
     mend_due_ns: AtomicNs,
 }
@@ -213,7 +210,6 @@ impl Spaces {
             choosing: RankedLock::new(()),
             beats: beats::Beats::new(),
             log: Once::new(),
-            is_inheriting: AtomicBool::new(false),
             mend_due_ns: AtomicNs::new(Ns::MAX),
         }
     }

@@ -42,6 +42,8 @@ pub enum DefinitionError {
     AboutToStart(String),
     /// It is being undefined.
     Leaving(String),
+    /// The cluster's log gives this partition to the member in this slot.
+    OfMember(String, u16),
     /// No store has this number, or a name that begins with these digits.
     NoStore(String),
     /// As many commands on stores as can be are under way.
@@ -106,6 +108,9 @@ impl fmt::Display for DefinitionError {
             Self::Stopped(name) => write!(f, "{name} has stopped already"),
             Self::AboutToStart(name) => write!(f, "{name} is about to start: stop it first"),
             Self::Leaving(name) => write!(f, "{name} is being undefined"),
+            Self::OfMember(name, slot) => {
+                write!(f, "{name} belongs to the member in slot {slot}; 'nodes' shows it")
+            }
             Self::NotRunning(name, view) => {
                 write!(f, "{name} does not run: it is {}", view.as_str())
             }

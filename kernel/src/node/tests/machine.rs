@@ -182,7 +182,7 @@ impl SimMachine {
         });
         let Ok(members) = members;
         members.iter().for_each(|members| spaces.join_log(members.log));
-        let node = leak(Node { host, members, registry });
+        let node = leak(Node { host, members, is_inheriting: AtomicBool::new(false), registry });
         Self { node, disks: Vec::new(), now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 

@@ -121,7 +121,7 @@ fn twenty_partitions_on_three_nodes_share_twelve_spaces_of_two_disks() {
         wanted.iter().zip(&all_spaces).map(|(w, s)| w.ready(s).len()).sum::<usize>() == 13
     });
     pass(&mut all, 5);
-    // Nobody has a space that another one has.
+    // No space has two owners.
     let mut owners: BTreeMap<usize, usize> = BTreeMap::new();
     for (wanted, spaces) in wanted.iter().zip(&all_spaces) {
         for id in wanted.ready(spaces) {

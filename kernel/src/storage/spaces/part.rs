@@ -39,7 +39,7 @@ impl Spaces {
             | SpacePhase::Suspended
             | SpacePhase::Shared
             | SpacePhase::Unusable => {
-                // What is on the disk may be another one's when this node comes back.
+                // The disk may hold the content of another member when this node comes back.
                 (inner.record, inner.user) = (None, None);
                 (inner.phase, inner.failures) = (SpacePhase::Failed(DiskError::Dead), 0);
                 (inner.is_refused, inner.again_ns) = (false, time::now_ns());

@@ -9,8 +9,8 @@
 //!
 //! * Nothing is written to a space before the log has given it to this member and its claim is
 //!   taken. The claim is a second line of defence, against programs that do not know the log.
-//! * A start recovers nothing: the log gives it nothing. What a member has left becomes unowned when
-//!   nothing of that member lands any more. Until then the space is in *quarantine*.
+//! * A start recovers nothing: the log gives it nothing. What a member has left becomes unowned
+//!   when nothing of that member lands any more. Until then the space is in *quarantine*.
 //! * An unowned space whose record is not FREE is adopted: an interrupted drain becomes a partial
 //!   dump, a dump is kept and listed by the member that has adopted it, everything else is freed.
 
@@ -19,17 +19,16 @@ use crate::arch::time;
 use crate::block::{Disk, DiskError};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
-use crate::members::{LogDesk, OwnError};
 use crate::mm::layout::RamLayout;
 use crate::space::{DeviceContent, Residue, SpaceState, Uuid};
 use crate::storage::DiskLease;
+use crate::storage::log_desk::{LogDesk, OwnError};
 use crate::time::Ns;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use arrayvec::ArrayString;
 use cluster::decree::Owner;
-use cluster::duty::is_heir;
 use cluster::state::{ClusterState, Thing, VoidError};
 use core::sync::atomic::Ordering;
 
@@ -39,7 +38,7 @@ const AGAIN_NS: Ns = Ns::from_ms(500);
 /// Where a space on a cluster's disk stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SharedStanding {
-    /// Nobody owns it.
+    /// Any member may take it.
     Unowned,
     /// This member.
     Own,
@@ -51,7 +50,7 @@ pub enum SharedStanding {
 
 /// Returns the number of a partition in the log. Its name is unique because the number is the
 /// name's.
-fn number_of(name: &str) -> u128 {
+pub fn number_of(name: &str) -> u128 {
     u128::from_be_bytes(Uuid::from_name(name).0)
 }
 
@@ -95,16 +94,19 @@ impl Spaces {
         standings.filter(|(s, _)| matches!(s, SharedStanding::Quarantined(_))).count()
     }
 
+    /// Returns the slot of another member that owns the partition of this name.
+    pub fn other_owner(&self, partition: &str) -> Option<u16> {
+        let thing = Thing::Partition(number_of(partition));
+        let other = |me, state: &ClusterState| match state.row(thing).owner {
+            Owner::Slot(slot) if slot != me => Some(slot),
+            _ => None,
+        };
+        self.log.get()?.with_state(other).flatten()
+    }
+
     /// Returns what a partition without a space waits for.
     pub fn awaited(&self, owner: &str) -> String {
-        let thing = Thing::Partition(number_of(owner));
-        let other = self.log.get().and_then(|log| {
-            log.with_state(|me, state| match state.row(thing).owner {
-                Owner::Slot(slot) if slot != me => Some(slot),
-                _ => None,
-            })
-        });
-        match (other.flatten(), self.quarantined()) {
+        match (self.other_owner(owner), self.quarantined()) {
             (Some(slot), _) => format!("the end of the partition of this name on slot {slot}"),
             (None, 0) => "a free paging space".into(),
             (None, n) => format!("a free paging space; quarantined: {n}"),
@@ -124,8 +126,8 @@ impl Spaces {
         self.note_log();
     }
 
-    /// Looks at a shared space that nobody owns, if it has changed its owner since the last look.
-    /// One that is this member's was put out of use by an error, and is opened again.
+    /// Looks at a shared space without an owner, if it has changed its owner since the last look.
+    /// A space of this member was put out of use by an error, and is opened again.
     pub(super) fn follow(&'static self, id: SpaceId) {
         let Some((standing, epoch)) = self.standing(id) else { return };
         let mut inner = self.space(id).inner.lock();
@@ -171,7 +173,7 @@ impl Spaces {
         });
     }
 
-    /// Takes an unowned space that is not free, and opens it as a start does: nobody else does.
+    /// Takes an unowned space that is not free, and opens it as a start does.
     async fn adopt(&'static self, id: SpaceId) {
         {
             let mut inner = self.space(id).inner.lock();
@@ -206,30 +208,6 @@ impl Spaces {
             SpacePhase::Free if self.log_of(id).is_some() => self.give_back(id).await,
             _ => {}
         }
-    }
-
-    /// Frees the names of partitions whose owner was fenced, if that is this member's to do: then
-    /// any member that knows such a partition may start it.
-    pub fn inherit(&'static self) {
-        let Some(log) = self.log.get().copied() else { return };
-        let orphan = |me, state: &ClusterState| {
-            state.things().iter().find_map(|row| match (row.thing, row.owner) {
-                (Thing::Partition(name), Owner::Slot(slot)) if is_heir(state, slot, me) => {
-                    Some((name, row.owner))
-                }
-                _ => None,
-            })
-        };
-        let Some((name, from)) = log.with_state(orphan).flatten() else { return };
-        if self.is_inheriting.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        self.tasks.start(async move {
-            // Another member may have been first.
-            let _ = log.own(name, Some(from), Some(Owner::Unowned)).await;
-            self.is_inheriting.store(false, Ordering::Release);
-            self.inherit();
-        });
     }
 
     /// Returns the number under which this member owns what belongs to no partition of its own: its
@@ -276,7 +254,7 @@ impl Spaces {
         result
     }
 
-    /// Returns the smallest shared space that nobody owns and that fits; its phase changes.
+    /// Returns the smallest shared space without an owner that fits; its phase changes.
     fn choose_shared(&self, owner: &str, ram: &RamLayout) -> Option<SpaceId> {
         let thing = Thing::Partition(number_of(owner));
         let is_ours = |me, state: &ClusterState| match state.row(thing).owner {

@@ -19,7 +19,7 @@ use cluster::state::{ClusterState, VoidError};
 /// Most orders that wait.
 const MAX_ORDERS: usize = 32;
 
-/// Why the log has not given something to somebody.
+/// Why the log has not given something to a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OwnError {
     /// This node is no member, or not any more.
@@ -51,8 +51,8 @@ struct Order {
     result: Option<Result<u64, OwnError>>,
 }
 
-/// What this node's tasks and partitions see of the log, and their orders to it. Its lock is the
-/// last one that anybody takes.
+/// What this node's tasks and partitions see of the log, and their orders to it. It may be
+/// used under any other lock but a serial line's.
 pub struct LogDesk(RankedLock<DeskState, { rank::EVENTS }>);
 
 struct DeskState {
@@ -71,14 +71,14 @@ impl DeskState {
 
 impl LogDesk {
     /// Makes the desk of a node that is no member yet; a state has at most `limit` bytes.
-    pub(super) fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         let state = ClusterState::new(limit);
         Self(RankedLock::new(DeskState { me: None, state, last: 0, orders: ArrayVec::new() }))
     }
 
     /// Shows a new state; returns whether there is one. `me` is `None` if this node is no member:
     /// then all orders end.
-    pub(super) fn publish(&self, me: Option<u16>, state: &ClusterState) -> bool {
+    pub fn publish(&self, me: Option<u16>, state: &ClusterState) -> bool {
         let mut desk = self.0.lock();
         if me.is_none() {
             desk.open().for_each(|order| order.result = Some(Err(OwnError::NotMember)));
@@ -92,7 +92,7 @@ impl LogDesk {
     }
 
     /// Notes a decree that was decided without effect.
-    pub(super) fn note(&self, event: &ClusterEvent) {
+    pub fn note(&self, event: &ClusterEvent) {
         if let ClusterEvent::Decided(_, decree, Err(error)) = event
             && let Some(order) = self.0.lock().open().find(|order| order.decree == *decree)
         {
@@ -101,7 +101,7 @@ impl LogDesk {
     }
 
     /// Judges the orders by the state, and returns the next decree to wish for.
-    pub(super) fn next_order(&self, state: &ClusterState) -> Option<Decree> {
+    pub fn next_order(&self, state: &ClusterState) -> Option<Decree> {
         let mut desk = self.0.lock();
         for order in desk.open() {
             order.result = match state.standing(&order.decree) {
