@@ -21,6 +21,7 @@ mod flush;
 mod fpu;
 mod gpt;
 mod hang;
+mod heirs;
 mod hostile;
 mod interrupt;
 mod lacking;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
             button::CASES,
             gpt::CASES,
             cluster::CASES,
+            heirs::CASES,
             sharing::CASES,
             several::CASES,
             server::cases(),

@@ -34,6 +34,7 @@ pub mod round;
 pub mod sector;
 #[cfg(test)]
 mod sim;
+pub mod standing;
 pub mod state;
 mod state_codec;
 pub mod superblock;

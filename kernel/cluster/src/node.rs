@@ -203,6 +203,24 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
         self.announced
     }
 
+    /// Begins anew as another incarnation, after this one has ended ([`NodeAsk::Gone`]) and
+    /// nothing of it is in flight. Nothing that it knew counts: only its memory is used again.
+    pub fn begin_anew(&mut self, me: Incarnation, entropy: u64) {
+        let nowhere = MemberId { slot: u16::MAX, incarnation: me };
+        self.state.clear();
+        self.phase = NodePhase::Join;
+        self.splitter = Splitter::new(me);
+        self.beat = Beat::new(nowhere);
+        self.watch.clear();
+        self.proposer = Proposer::new(nowhere, self.layout.slots());
+        (self.lease_ns, self.next_turn_ns, self.retry_ns) = (None, 0, 0);
+        (self.conflicts, self.copies) = (0, 0);
+        (self.want, self.wish, self.has_proposed) = (None, None, false);
+        (self.is_member, self.is_committed, self.wants_to_leave) = (false, false, false);
+        (self.expected, self.announced) = (self.expected.max(self.announced), 0);
+        (self.details, self.random) = (BeatDetails::NONE, entropy);
+    }
+
     /// Returns slot and incarnation; the slot counts once it is won.
     pub const fn me(&self) -> MemberId {
         self.beat.member

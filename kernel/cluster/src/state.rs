@@ -123,6 +123,20 @@ impl ClusterState {
         }
     }
 
+    /// Becomes like another state, in place: a state is larger than a kernel stack likes.
+    pub fn copy_from(&mut self, other: &Self) {
+        (self.limit, self.number, self.used) = (other.limit, other.number, other.used);
+        self.members.clone_from(&other.members);
+        self.things.clone_from(&other.things);
+    }
+
+    /// Goes back to the state before the first decree.
+    pub(crate) fn clear(&mut self) {
+        (self.number, self.used) = (0, [0; USED_WORDS]);
+        self.members.clear();
+        self.things.clear();
+    }
+
     /// Returns the number of the last decree.
     pub const fn number(&self) -> u64 {
         self.number
@@ -277,7 +291,18 @@ impl ClusterState {
         }
         self.give(thing, to, 0)?;
         self.drop_quiet();
+        self.drop_unowned(thing);
         Ok(())
+    }
+
+    /// Forgets an unowned partition without a space: the number of a later decree is
+    /// higher than its epoch in any case. A space keeps its row, because its record has an epoch.
+    fn drop_unowned(&mut self, partition: Thing) {
+        let Thing::Partition(name) = partition else { return };
+        let is_unowned = self.row(partition).owner == Owner::Unowned;
+        if is_unowned && !self.things.iter().any(|row| row.bound == name) {
+            self.things.retain(|row| row.thing != partition);
+        }
     }
 
     fn take(&mut self, partition: u128, space: u128, by: u16) -> Result<(), VoidError> {

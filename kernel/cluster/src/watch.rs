@@ -70,6 +70,11 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> Watch<S> {
         Self { seen }
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.seen.as_mut().fill(Sighting::NEVER);
+    }
+
     /// Judges the reads of all beats, one a majority's area. `mine` is the beat that was written
     /// before them.
     pub fn look(

@@ -47,6 +47,12 @@ impl SubmitGate {
         self.0.store(GIVEN_UP, Ordering::Release);
     }
 
+    /// Begins anew after [`Self::give_up`]: nothing is claimed. To be called when nothing that was
+    /// submitted before is in flight.
+    pub fn begin_anew(&self) {
+        let _ = self.0.compare_exchange(GIVEN_UP, UNCLAIMED, Ordering::AcqRel, Ordering::Acquire);
+    }
+
     /// Returns whether another node has the disk.
     pub fn is_given_up(&self) -> bool {
         self.0.load(Ordering::Acquire) == GIVEN_UP
@@ -145,6 +151,21 @@ mod tests {
             );
         }
         assert!(gate.is_given_up() && !gate.is_suspended(|| Ns::MAX));
+    }
+
+    #[test]
+    fn a_disk_that_was_given_up_begins_anew_without_a_lease() {
+        let gate = SubmitGate::unclaimed();
+        gate.open_until(Ns::new(100));
+        gate.begin_anew();
+        assert_eq!(gate.check(QueueLane::Common, DiskOperation::Write, || Ns::new(9)), Ok(()));
+        gate.give_up();
+        gate.begin_anew();
+        assert!(!gate.is_given_up());
+        assert_eq!(
+            gate.check(QueueLane::Common, DiskOperation::Write, || Ns::new(9)),
+            Err(SubmitError::Failed)
+        );
     }
 
     #[test]

@@ -314,6 +314,12 @@ pub enum ConsoleEvent<'a> {
     SlotsLow { used: u32, slots: u32 },
     /// A cluster area that this node leaves alone.
     ClusterForeign { cluster: Uuid, reason: &'a str },
+    /// This member starts a partition of the fenced member in this slot.
+    Inherited { partition: &'a str, slot: u16 },
+    /// A partition of a fenced member is not started here.
+    NotInherited { partition: &'a str, reason: &'a str },
+    /// The cluster's state has no room for another partition or space.
+    StateFull { partition: &'a str },
     /// Number of earlier lines that did not fit into the buffer.
     Lost { lines: u64 },
     /// No partition runs any more; the machine stops with this status.

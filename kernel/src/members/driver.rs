@@ -15,14 +15,16 @@
 //!   late.
 
 use super::area::{AreaAnswer, AreaIo};
-use super::side::{AreaLane, MemberSide};
+use super::side::{AreaLane, MemberSide, MemberStanding};
 use super::tell;
 use crate::block::Disk;
+use crate::storage::log_desk::LogDesk;
 use crate::time::Ns;
 use alloc::vec::Vec;
 use arrayvec::ArrayVec;
 use cluster::beat::BeatDetails;
 use cluster::decree::{Decree, QuietProof};
+use cluster::id::Incarnation;
 use cluster::layout::Extent;
 use cluster::node::{ClusterEvent, ClusterNode, NodeAsk, StepDone};
 use cluster::round::{LaneNext, ResendPlan, Round, RoundDue, RoundStep};
@@ -33,6 +35,9 @@ use cluster::watch::{Sighting, TurnTimes};
 const PAUSE_NS: u64 = 250_000_000;
 /// Most areas of a cluster.
 const MAX_AREAS: usize = 3;
+/// Pause before the first registration after a fence; each further one is twice as long, to about
+/// four minutes.
+const REJOIN_NS: u64 = 1_000_000_000;
 /// Slots that a start may lose before it waits a random time.
 const FREE_BURNS: u16 = 3;
 
@@ -59,6 +64,9 @@ pub(super) struct MemberDriver {
     random: u64,
     /// Slots of fenced members that the operator has confirmed to be off.
     confirmed: ArrayVec<u16, 8>,
+    /// How often it has registered anew.
+    rejoins: u32,
+    log: &'static LogDesk,
 }
 
 /// What a driver is made of.
@@ -67,6 +75,7 @@ pub(super) struct DriverParts {
     /// Number of areas of the cluster.
     pub areas: u8,
     pub io: &'static AreaIo,
+    pub log: &'static LogDesk,
     /// Room for a copy of the state.
     pub out: Vec<u8>,
     pub entropy: u64,
@@ -74,7 +83,7 @@ pub(super) struct DriverParts {
 
 impl MemberDriver {
     pub(super) fn new(parts: DriverParts) -> Self {
-        let DriverParts { side, areas, io, out, entropy } = parts;
+        let DriverParts { side, areas, io, log, out, entropy } = parts;
         Self {
             side,
             areas,
@@ -88,6 +97,8 @@ impl MemberDriver {
             hold_until_ns: 0,
             random: entropy,
             confirmed: ArrayVec::new(),
+            rejoins: 0,
+            log,
         }
     }
 
@@ -225,6 +236,7 @@ impl MemberDriver {
                 let is_quiet = self.side.lanes.iter().all(|lane| !lane.area.disk.has_writes());
                 if is_quiet {
                     let is_tainted = self.side.lanes.iter().any(|lane| lane.area.disk.is_dead());
+                    self.side.is_tainted = is_tainted;
                     self.side.node.drained(is_tainted);
                 }
                 is_quiet
@@ -299,11 +311,30 @@ impl MemberDriver {
                 let most = self.random_below(1_000_000_000 << burned.min(5));
                 self.hold_until_ns = now.saturating_add(most);
             }
+            self.log.note(&event);
             tell::event(&mut self.side, event);
         }
         if self.side.node.state().number() > 0 {
             self.side.roll.update(self.side.node.me(), self.side.node.state(), beats, Ns::new(now));
         }
+    }
+
+    /// Registers as another incarnation after this one was fenced and has signed off. The pause
+    /// before grows, so that a node whose disk is slow again and again does not use up the slots.
+    pub(super) fn rejoin(&mut self, now_ns: Ns) {
+        if self.side.standing != MemberStanding::Parted {
+            return;
+        }
+        self.rejoins = self.rejoins.saturating_add(1);
+        let me = Incarnation(self.side.first.0.wrapping_add(self.rejoins.into()));
+        let entropy = self.random_below(u64::MAX).rotate_left(32) ^ now_ns.as_u64();
+        self.side.node.begin_anew(me, entropy);
+        (self.round, self.pending) = (None, None);
+        self.retries.clear();
+        self.confirmed.clear();
+        let pause = REJOIN_NS << (self.rejoins - 1).min(8);
+        self.hold_until_ns = now_ns.as_u64().saturating_add(pause);
+        self.side.begin_anew();
     }
 
     fn random_below(&mut self, n: u64) -> u64 {
@@ -323,8 +354,11 @@ impl MemberDriver {
             let status = node.state().member(*slot).map(|row| row.status);
             matches!(status, Some(MemberStatus::Fenced { .. }))
         });
-        if let Some(who) = confirmed.first().copied().filter(|_| !node.has_wish()) {
-            node.wish(Decree::Quiet { who, proof: QuietProof::Confirmed });
+        let first = confirmed.first().copied();
+        let quiet = first.map(|who| Decree::Quiet { who, proof: QuietProof::Confirmed });
+        let order = self.log.next_order(self.side.node.state());
+        if let Some(decree) = quiet.or(order).filter(|_| !self.side.node.has_wish()) {
+            self.side.node.wish(decree);
         }
     }
 }

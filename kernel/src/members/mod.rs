@@ -32,6 +32,7 @@ use crate::arch::time;
 use crate::block::dma::DmaRegion;
 use crate::config::MAX_NAME;
 use crate::space::Uuid;
+use crate::storage::log_desk::LogDesk;
 use crate::storage::spaces::AreaPlace;
 use crate::sync::{RankedGuard, RankedLock, rank};
 use crate::task::io::AsyncIo;
@@ -132,6 +133,8 @@ pub struct Members {
     /// Paging spaces lie on the areas' disks.
     shares_disks: bool,
     local: Option<&'static LocalDevice>,
+    /// The log, as the node's tasks see it.
+    pub log: &'static LogDesk,
     driver: RankedLock<Box<MemberDriver>, { rank::SCHEDULER }>,
 }
 
@@ -162,7 +165,7 @@ impl Members {
         let mut lanes = Vec::new();
         for (area, seen) in found.areas.into_iter().zip(room) {
             let buffers = [buffer(sizes[0])?, buffer(sizes[1])?];
-            area.disk.lease_until(Ns::ZERO);
+            area.disk.await_lease();
             let number = area.superblock.area;
             let area = ClusterArea::new(number, area.place, area.disk, buffers);
             lanes.push(AreaLane { area, seen, writes: 0, reads: 0, has_bad_read: false });
@@ -178,15 +181,21 @@ impl Members {
         let side = MemberSide {
             node,
             roll: MemberRoll::new(),
+            first: me,
             standing: MemberStanding::Joining,
             has_told_slots: false,
+            is_fenced: false,
+            is_tainted: false,
+            is_ending: false,
             cluster: superblock.cluster,
             extended: None,
             layout,
             lanes,
         };
+        let log: &'static LogDesk = Box::leak(Box::new(LogDesk::new(limit)));
         let driver = MemberDriver::new(DriverParts {
             side,
+            log,
             areas: superblock.areas,
             io,
             out: vec![0; limit],
@@ -198,13 +207,13 @@ impl Members {
         let shares_disks = places.iter().any(|place| place.has_spaces);
         let driver = RankedLock::new(Box::new(driver));
         let local = local.filter(|_| known.is_some());
-        Ok(Some(Box::leak(Box::new(Self { io, name, shares_disks, local, driver }))))
+        Ok(Some(Box::leak(Box::new(Self { io, name, shares_disks, local, log, driver }))))
     }
 
     /// Goes on; called at every turn. `unix_ns` is the time of day. Returns whether there is more
-    /// to do at once.
-    pub fn poll(&self, now_ns: Ns, unix_ns: u64, room: impl Fn() -> FreeRoom) -> bool {
-        let turn = self.io.tasks.poll();
+    /// to do at once, and whether the log has something new.
+    pub fn poll(&self, now_ns: Ns, unix_ns: u64, room: impl Fn() -> FreeRoom) -> (bool, bool) {
+        let (turn, mut has_news) = (self.io.tasks.poll(), false);
         if let Some(local) = self.local {
             local.poll();
         }
@@ -220,8 +229,23 @@ impl Members {
                 }
             });
             self.keep(&driver, now_ns, unix_ns);
+            let side = &driver.side;
+            let is_member =
+                matches!(side.standing, MemberStanding::Member | MemberStanding::Frozen);
+            let me = is_member.then(|| side.node.me().slot);
+            has_news = self.log.publish(me, side.node.state());
         }
-        turn.busy
+        (turn.busy, has_news)
+    }
+
+    /// Returns whether this node was fenced, has signed off, and waits for [`Self::rejoin`].
+    pub fn has_parted(&self) -> bool {
+        self.driver.try_lock().is_some_and(|d| d.side.standing == MemberStanding::Parted)
+    }
+
+    /// Registers anew. To be called when nothing uses the cluster's disks any more.
+    pub fn rejoin(&self, now_ns: Ns) {
+        self.driver().rejoin(now_ns);
     }
 
     /// Writes the local copy, if one is due.
@@ -262,7 +286,14 @@ impl Members {
     /// Signs off, and waits for the last beat, but not for long.
     pub async fn leave(&self) {
         let end = time::now_ns() + LEAVE_NS;
-        self.driver().side.node.leave();
+        {
+            let mut driver = self.driver();
+            driver.side.is_ending = true;
+            if driver.side.standing == MemberStanding::Parted {
+                driver.side.standing = MemberStanding::Out;
+            }
+            driver.side.node.leave();
+        }
         until(|| {
             let is_over =
                 self.driver().side.standing == MemberStanding::Out || time::now_ns() >= end;

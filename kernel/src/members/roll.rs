@@ -120,6 +120,7 @@ impl MemberRoll {
             {
                 (next.beat, next.seen_ns) = (Some(beat), now_ns);
             }
+            next.is_own = row.id == me;
             next.status = RollStatus::of(row.status, next.beat.as_ref());
             // A member is told with its name, once its first beat was seen.
             let is_news = before != Some((next.status, next.beat.is_some()));

@@ -4,6 +4,7 @@ use super::area::ClusterArea;
 use super::roll::MemberRoll;
 use crate::block::Disk;
 use alloc::vec::Vec;
+use cluster::id::Incarnation;
 use cluster::layout::AreaLayout;
 use cluster::node::ClusterNode;
 use cluster::watch::Sighting;
@@ -29,6 +30,8 @@ pub enum MemberStanding {
     Frozen,
     /// It submits nothing any more, and signs off.
     Leaving,
+    /// It was fenced and has signed off; it registers anew when nothing uses its disks.
+    Parted,
     /// It is no member, and will be none.
     Out,
 }
@@ -41,6 +44,7 @@ impl MemberStanding {
             Self::Member => "member",
             Self::Frozen => "frozen",
             Self::Leaving => "leaving",
+            Self::Parted => "parted",
             Self::Out => "out",
         }
     }
@@ -49,9 +53,17 @@ impl MemberStanding {
 /// A start of this hypervisor, as the cluster sees it.
 pub(super) struct MemberSide {
     pub node: ClusterNode<Vec<Sighting>>,
+    /// This start's first incarnation.
+    pub first: Incarnation,
     pub roll: MemberRoll,
     pub standing: MemberStanding,
     pub has_told_slots: bool,
+    /// The log has fenced it.
+    pub is_fenced: bool,
+    /// A request was abandoned, so it could not sign off.
+    pub is_tainted: bool,
+    /// The operator has ended the machine.
+    pub is_ending: bool,
     /// The cluster's name.
     pub cluster: u128,
     /// The end of a lease that the disks do not know yet.
@@ -61,6 +73,13 @@ pub(super) struct MemberSide {
 }
 
 impl MemberSide {
+    /// Begins to register once more.
+    pub(super) fn begin_anew(&mut self) {
+        self.standing = MemberStanding::Joining;
+        (self.is_fenced, self.is_tainted, self.extended) = (false, false, None);
+        self.lanes.iter().for_each(|lane| lane.area.disk.await_lease());
+    }
+
     /// Returns the areas that this node reaches, one a bit.
     pub(super) fn reached(&self) -> u8 {
         let is_there = |lane: &&AreaLane| !lane.area.disk.is_dead();

@@ -2,6 +2,7 @@
 
 use super::find::name_of;
 use super::side::{MemberSide, MemberStanding};
+use crate::block::Disk;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::time::Ns;
@@ -50,7 +51,10 @@ pub(super) fn event(side: &mut MemberSide, event: ClusterEvent) {
             report(&ConsoleEvent::Joined { slot, members });
         }
         ClusterEvent::Extended(end) => side.extended = Some(end),
-        ClusterEvent::Fenced => report(&ConsoleEvent::Fenced { slot: side.node.me().slot }),
+        ClusterEvent::Fenced => {
+            side.is_fenced = true;
+            report(&ConsoleEvent::Fenced { slot: side.node.me().slot });
+        }
         ClusterEvent::Foreign => {
             report(&ConsoleEvent::ClusterForeign {
                 cluster: name_of(side.cluster),
@@ -114,13 +118,31 @@ pub(super) fn stop(side: &mut MemberSide) {
     }
 }
 
-/// Gives the disks up: this incarnation has ended.
+/// Gives the disks up: this incarnation has ended. A node that was fenced and has signed off is
+/// followed by another one.
 pub(super) fn gone(side: &mut MemberSide) {
-    if side.standing != MemberStanding::Out {
-        if side.standing == MemberStanding::Leaving {
-            report(&ConsoleEvent::Left { slot: side.node.me().slot });
-        }
-        side.standing = MemberStanding::Out;
-        side.lanes.iter().for_each(|lane| lane.area.disk.give_up());
+    if matches!(side.standing, MemberStanding::Out | MemberStanding::Parted) {
+        return;
+    }
+    let was_leaving = side.standing == MemberStanding::Leaving;
+    let slot = side.node.me().slot;
+    match (was_leaving, side.is_tainted) {
+        (true, true) => stays_out(side),
+        (true, false) => report(&ConsoleEvent::Left { slot }),
+        (false, _) => {}
+    }
+    side.lanes.iter().for_each(|lane| lane.area.disk.give_up());
+    side.standing = MemberStanding::Out;
+    if was_leaving && side.is_fenced && !side.is_tainted && !side.is_ending {
+        side.standing = MemberStanding::Parted;
+    }
+}
+
+/// Tells that a fenced node cannot register anew.
+fn stays_out(side: &MemberSide) {
+    for lane in side.lanes.iter().filter(|lane| lane.area.disk.is_dead()) {
+        let message = "does not answer, and its requests may still land: this node stays out of \
+                       the cluster until it starts again";
+        report(&ConsoleEvent::Error { place: &format!("{}", lane.area.place), message });
     }
 }

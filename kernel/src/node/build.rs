@@ -100,6 +100,7 @@ pub fn node(
     let identity = MemberIdentity::new(config.node_name.as_deref(), node_uuid, entropy);
     let local = LocalDevice::open(spaces.locals(), io, |len| buffer(memory, len))?;
     let members = Members::new(spaces.areas(), local, &identity, io, |len| buffer(memory, len))?;
+    members.iter().for_each(|members| spaces.join_log(members.log));
     let map = direct_map();
     let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces)?, *map));
     let frames = Arc::new(pool(memory, config)?);
@@ -153,7 +154,8 @@ pub fn node(
         unix_ns_at_start: crate::arch::rtc::unix_ns().saturating_sub(time::now_ns().as_u64()),
         ending: AtomicBool::new(config.at_end == EndAction::PowerOff),
     }));
-    Ok(Box::leak(Box::new(Node { host, members, local, registry })))
+    let is_inheriting = AtomicBool::new(false);
+    Ok(Box::leak(Box::new(Node { host, members, local, is_inheriting, registry })))
 }
 
 /// Makes a name that no other start has, even on a clone of the machine or with a clock that counts

@@ -14,6 +14,7 @@ pub mod build;
 pub mod capacity;
 pub mod cpu;
 pub mod define;
+mod inherit;
 pub mod measure;
 pub mod monitor;
 pub mod registry;
@@ -30,7 +31,7 @@ use crate::partition::shared::SharedPartition;
 use crate::partition_id::PartitionId;
 use crate::time::Ns;
 use alloc::sync::Arc;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use registry::Registry;
 
 /// A running hypervisor.
@@ -41,6 +42,8 @@ pub struct Node {
     pub members: Option<&'static Members>,
     /// The local copy of its cluster's state, if there is a disk for it.
     pub local: Option<&'static LocalDevice>,
+    /// A task takes care of a fenced member's partition.
+    pub is_inheriting: AtomicBool,
     /// The partitions. Those of the configuration have the first numbers, in its order.
     pub registry: Registry,
 }
@@ -57,12 +60,23 @@ impl Node {
     }
 
     /// Goes on with the cluster; returns whether there is more to do at once.
-    pub fn poll_members(&self, now_ns: Ns) -> bool {
+    pub fn poll_members(&'static self, now_ns: Ns) -> bool {
         let Some(members) = self.members else { return false };
-        members.poll(now_ns, self.host.unix_ns_at(now_ns), || {
+        let (is_busy, has_news) = members.poll(now_ns, self.host.unix_ns_at(now_ns), || {
             let free = u64::from(self.host.frames.free_count()) * PAGE_SIZE;
             FreeRoom { mib: (free >> 20) as u32, spaces: self.host.spaces.free_count() as u32 }
-        })
+        });
+        if has_news {
+            // Something may have come free, or is this node's from now on.
+            self.host.spaces.note_log();
+            inherit::inherit(self);
+            self.host.wake();
+        }
+        if members.has_parted() && self.host.spaces.part() {
+            members.rejoin(now_ns);
+            self.host.spaces.rejoin();
+        }
+        is_busy
     }
 
     /// Returns whether the machine is to stop, no partition runs and no work is in flight.

@@ -14,6 +14,8 @@ pub(super) enum RunnerDuty {
     StopHard,
     /// Its dirty pages may have been written: then it is suspended.
     LookAtPrecopy,
+    /// The cluster's lease on its disk, as far as it was known, is over.
+    RenewLease,
 }
 
 /// The times of a runner's duties.
@@ -22,6 +24,7 @@ pub(super) struct RunnerDuties {
     promise_ends: Option<Ns>,
     stop_ends: Option<Ns>,
     precopy_look: Option<Ns>,
+    lease_ends: Option<Ns>,
     /// The first of them.
     next: Option<Ns>,
 }
@@ -60,6 +63,18 @@ impl RunnerDuties {
         self.look();
     }
 
+    /// Returns when the guest must be left, at most at `until`: a guest whose memory is on a
+    /// cluster's disk executes nothing after the lease.
+    pub(super) fn last_moment(&self, until: Ns) -> Ns {
+        self.lease_ends.map_or(until, |ends| until.min(ends))
+    }
+
+    /// Sets the end of the cluster's lease, as it is known now.
+    pub(super) fn set_lease(&mut self, ends: Option<Ns>) {
+        self.lease_ends = ends;
+        self.look();
+    }
+
     /// Returns the duty that is due at `now_ns`.
     pub(super) fn due(&self, now_ns: Ns) -> Option<RunnerDuty> {
         let is_due = |at: Option<Ns>| at.is_some_and(|at| now_ns >= at);
@@ -69,11 +84,14 @@ impl RunnerDuties {
         if is_due(self.precopy_look) {
             return Some(RunnerDuty::LookAtPrecopy);
         }
-        is_due(self.promise_ends).then_some(RunnerDuty::EndPromise)
+        if is_due(self.promise_ends) {
+            return Some(RunnerDuty::EndPromise);
+        }
+        is_due(self.lease_ends).then_some(RunnerDuty::RenewLease)
     }
 
     fn look(&mut self) {
-        let all = [self.promise_ends, self.stop_ends, self.precopy_look];
+        let all = [self.promise_ends, self.stop_ends, self.precopy_look, self.lease_ends];
         self.next = all.into_iter().flatten().min();
     }
 }
@@ -101,5 +119,17 @@ mod tests {
         duties.set_precopy_look(None);
         duties.set_promise(None);
         assert_eq!(duties, RunnerDuties::default());
+    }
+
+    #[test]
+    fn a_lease_bounds_the_stay_and_is_looked_at_last() {
+        let mut duties = RunnerDuties::default();
+        assert_eq!(duties.last_moment(Ns::new(7)), Ns::new(7));
+        duties.set_lease(Some(Ns::new(5)));
+        assert_eq!(duties.last_moment(Ns::new(7)), Ns::new(5));
+        assert_eq!(duties.last_moment(Ns::new(4)), Ns::new(4));
+        assert_eq!(duties.due(Ns::new(5)), Some(RunnerDuty::RenewLease));
+        duties.set_promise(Some(Ns::new(5)));
+        assert_eq!(duties.due(Ns::new(5)), Some(RunnerDuty::EndPromise));
     }
 }

@@ -22,11 +22,13 @@
 //! space back only when the memory that was paged to it is gone.
 //!
 //! Modules: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (the
-//! evaluation of its stays), `end` (crash, reset, stop), `stop` (an end in order), `suspend`.
+//! evaluation of its stays), `lease` (a cluster's disk), `end` (crash, reset, stop), `stop` (an end
+//! in order), `suspend`.
 
 mod cloned;
 mod end;
 mod guest;
+mod lease;
 mod life;
 mod start;
 mod stop;

@@ -43,6 +43,11 @@ impl StallWatch {
         Self { ran_ns: Ns::ZERO, lost_ns: Ns::ZERO, wanted_ns: None }
     }
 
+    /// Begins anew, for a guest that was kept from running and has yet to be told.
+    pub const fn untold() -> Self {
+        Self { ran_ns: Ns::ZERO, lost_ns: LONG_NS, wanted_ns: None }
+    }
+
     /// Notes that the guest is about to run; returns whether it was stopped for long.
     pub fn enter(&mut self, now_ns: Ns) -> bool {
         if let Some(wanted) = self.wanted_ns.take() {

@@ -35,6 +35,10 @@ const REPORT_NS: Ns = Ns::from_secs(1);
 /// How long pages wait for a task's request that was refused. The task submits it again at its next
 /// turn.
 const REFUSED_NS: Ns = Ns::from_ms(50);
+/// The end of a lease that does not go on.
+const LEFT_NS: Ns = Ns::ZERO;
+/// The end of a lease that has not begun.
+const UNJOINED_NS: Ns = Ns::new(1);
 /// Limit on writes in flight on a disk.
 const MOST_WRITES: usize = 72;
 
@@ -47,9 +51,23 @@ pub struct NodeDisk {
     failed: AtomicU32,
     /// Earliest time of the next report, so that a bad disk does not flood the event stream.
     report_at: AtomicNs,
-    /// End of the cluster's lease on the disk; `Ns::MAX` if it belongs to none.
+    /// End of the cluster's lease on the disk; `Ns::MAX` if it belongs to none, [`LEFT_NS`] if this
+    /// node is not a member any more.
     member_end: AtomicNs,
     writes: RankedLock<InFlightWrites, { rank::DISK }>,
+}
+
+/// Where a disk stands in the cluster that it belongs to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DiskLease {
+    /// It belongs to no cluster.
+    Alone,
+    /// This node has yet to register in its cluster.
+    Awaited,
+    /// The lease lasts until this time, if the cluster does not extend it.
+    Until(Ns),
+    /// This node is not a member any more: its partitions on the disk are another one's.
+    Left,
 }
 
 /// Marks that a crash is being described on a disk, until the value is dropped.
@@ -168,10 +186,28 @@ impl NodeDisk {
         self.member_end.store(end_ns, Ordering::Release);
     }
 
-    /// Ends the cluster's lease now: nothing but beats is submitted from now on.
+    /// Leaves the disk to a cluster that this node has yet to join, also once more after it was
+    /// given up. Nothing that was submitted before may be in flight.
+    pub fn await_lease(&self) {
+        self.lease_until(UNJOINED_NS);
+        self.gate.begin_anew();
+    }
+
+    /// Ends the cluster's lease now and for good: nothing but beats is submitted from now on.
     pub fn end_lease(&self) {
-        self.lease_until(Ns::ZERO);
+        self.lease_until(LEFT_NS);
         self.gate.open_until(Ns::ZERO);
+    }
+
+    /// Returns where the disk stands in its cluster.
+    pub fn lease(&self) -> DiskLease {
+        match self.member_end.load(Ordering::Acquire) {
+            Ns::MAX => DiskLease::Alone,
+            _ if self.gate.is_given_up() => DiskLease::Left,
+            LEFT_NS => DiskLease::Left,
+            UNJOINED_NS => DiskLease::Awaited,
+            end => DiskLease::Until(end),
+        }
     }
 
     /// Returns whether writes of paging spaces are in flight.

@@ -2,7 +2,8 @@
 
 pub mod describe;
 pub mod disk;
+pub mod log_desk;
 pub mod spaces;
 pub mod stores;
 
-pub use disk::NodeDisk;
+pub use disk::{DiskLease, NodeDisk};

@@ -25,15 +25,18 @@ mod kept;
 mod late;
 mod mend;
 mod open;
+mod part;
 mod record_io;
 mod release;
 mod reserve;
 mod retry;
 mod sealed;
 mod selected;
+mod shared;
 mod suspended;
 
 use super::disk::NodeDisk;
+use super::log_desk::LogDesk;
 use crate::addr::PAGE_SIZE;
 use crate::block::DiskError;
 use crate::console::event::ConsoleEvent;
@@ -48,7 +51,7 @@ use crate::space::layout::RECORD_SIZE;
 use crate::space::record::SpaceContents;
 use crate::space::succession::Succession;
 use crate::space::{SpaceLayout, SpaceRecord, Uuid};
-use crate::sync::{RankedLock, rank};
+use crate::sync::{Once, RankedLock, rank};
 use crate::task::Tasks;
 use crate::task::io::AsyncIo;
 use crate::time::{AtomicNs, Ns};
@@ -60,6 +63,7 @@ pub use discover::{AreaPlace, LocalPlace, PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
 pub use reserve::SpaceTenant;
 use reserve::SpaceTenants;
+pub use shared::{SharedStanding, number_of};
 pub use suspended::Suspension;
 
 /// Bytes of the buffer that the tasks of a device's spaces use.
@@ -91,6 +95,10 @@ enum SpacePhase {
     /// Its suspended partition is about to go on.
     Resuming,
     Releasing,
+    /// On a cluster's disk, and not this node's.
+    Shared,
+    /// The same, while a task looks at it, or gives it back.
+    Looking,
 }
 
 struct SpaceInner {
@@ -120,11 +128,15 @@ struct SpaceInner {
     late_ns: Ns,
     /// When to try it again, if it is out of use.
     again_ns: Ns,
+    /// Of a shared space: the epoch in the log at the last look, and whether it was free then.
+    looked: Option<(u64, bool)>,
 }
 
 /// One space.
 struct Space {
     place: SpaceLocation,
+    /// Name of its GPT partition; nil if it is a whole disk.
+    guid: Uuid,
     inner: RankedLock<SpaceInner, { rank::SPACE }>,
 }
 
@@ -145,6 +157,8 @@ pub struct Spaces {
     /// Held while a free space is chosen, so that two partitions cannot take the same one.
     choosing: RankedLock<(), { rank::OBJECT }>,
     beats: beats::Beats,
+    /// The log of the cluster whose disks are among the devices.
+    log: Once<&'static LogDesk>,
     /// When to look at the next space: to reopen it, or to check it for late writes.
     mend_due_ns: AtomicNs,
 }
@@ -170,8 +184,9 @@ impl Spaces {
     ) -> Self {
         let found = discover::places(&devices);
         let has_devices = (0..devices.len()).any(|disk| !found.is_for_others(disk));
-        let space = |place| Space {
+        let space = |(place, guid)| Space {
             place,
+            guid,
             inner: RankedLock::new(SpaceInner {
                 phase: SpacePhase::Unusable,
                 record: None,
@@ -186,10 +201,11 @@ impl Spaces {
                 is_refused: false,
                 failures: 0,
                 again_ns: Ns::ZERO,
+                looked: None,
             }),
         };
         Self {
-            spaces: found.spaces.into_iter().map(space).collect(),
+            spaces: found.spaces.into_iter().zip(found.guids).map(space).collect(),
             stores: found.stores,
             has_devices,
             areas: found.areas,
@@ -201,6 +217,7 @@ impl Spaces {
             tenants: RankedLock::default(),
             choosing: RankedLock::new(()),
             beats: beats::Beats::new(),
+            log: Once::new(),
             mend_due_ns: AtomicNs::new(Ns::MAX),
         }
     }
@@ -289,7 +306,9 @@ impl Spaces {
 
     /// Returns whether a space can be acquired.
     pub fn is_free(&self, id: SpaceId) -> bool {
-        self.space(id).inner.lock().phase == SpacePhase::Free
+        let inner = self.space(id).inner.lock();
+        inner.phase == SpacePhase::Free
+            || inner.phase == SpacePhase::Shared && inner.looked.is_some_and(|(_, free)| free)
     }
 
     /// Returns the places for cluster areas on the disks.
@@ -325,7 +344,8 @@ impl Spaces {
 
     /// Describes every space, for `list`.
     pub fn summaries(&self) -> Vec<SpaceSummary> {
-        let summary = |space: &Space| {
+        let summary = |(n, space): (usize, &Space)| {
+            let word = shared::word_of(space, self.standing(SpaceId(n)));
             let inner = space.inner.lock();
             let record = inner.record.as_ref();
             let state = if inner.phase == SpacePhase::Unusable {
@@ -335,11 +355,14 @@ impl Spaces {
             };
             SpaceSummary {
                 place: space.place,
-                state,
-                owner: record.and_then(|r| r.owner.as_ref()).map(|o| (o.name, o.epoch)),
+                state: word.unwrap_or(state),
+                owner: record
+                    .filter(|_| word.is_none())
+                    .and_then(|r| r.owner.as_ref())
+                    .map(|o| (o.name, o.epoch)),
             }
         };
-        self.spaces.iter().map(summary).collect()
+        self.spaces.iter().enumerate().map(summary).collect()
     }
 
     fn tell(&self, id: SpaceId, record: &SpaceRecord) {

@@ -36,9 +36,10 @@ fn name(decree: &Decree) -> &'static str {
 }
 
 /// What must happen in every long enough run.
-const FIRES: [&str; 33] = [
+const FIRES: [&str; 34] = [
     "asked to leave",
     "ballot lost",
+    "begun anew",
     "death",
     "decree fence",
     "decree hand over",

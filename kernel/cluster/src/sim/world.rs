@@ -58,6 +58,8 @@ pub(super) struct SimNode {
     pub(super) node: Option<Box<ClusterNode<[Sighting; SLOTS]>>>,
     /// The last decree in its local copy.
     known: u64,
+    /// It has ended in a hypervisor that goes on.
+    ended: Option<Box<ClusterNode<[Sighting; SLOTS]>>>,
     round: Option<Round>,
     round_id: u32,
     wake: u32,
@@ -117,6 +119,7 @@ impl World {
                 paused_until: 0,
                 node: None,
                 known: 0,
+                ended: None,
                 round: None,
                 round_id: 0,
                 wake: 0,
@@ -215,18 +218,25 @@ impl World {
         let it = &mut self.nodes[number];
         it.life += 1;
         it.incarnation = Incarnation(self.starts);
-        let announced = it.node.as_ref().map_or(0, |node| node.announced());
-        it.known = it.known.max(announced);
-        let mut node = ClusterNode::new(
-            it.incarnation,
-            layout(),
-            TIMING,
-            LIMIT,
-            entropy,
-            [Sighting::NEVER; SLOTS],
-        );
-        node.expect_decree(it.known);
-        it.node = Some(Box::new(node));
+        let before = it.node.as_ref().or(it.ended.as_ref());
+        it.known = it.known.max(before.map_or(0, |node| node.announced()));
+        let has_begun_anew = it.ended.is_some();
+        it.node = it.ended.take();
+        match &mut it.node {
+            // The hypervisor goes on, and registers once more.
+            Some(node) => node.begin_anew(it.incarnation, entropy),
+            None => {
+                let seen = [Sighting::NEVER; SLOTS];
+                let me = it.incarnation;
+                let mut node = ClusterNode::new(me, layout(), TIMING, LIMIT, entropy, seen);
+                node.expect_decree(it.known);
+                it.node = Some(Box::new(node));
+            }
+        }
+        if has_begun_anew {
+            self.tally("begun anew");
+        }
+        let it = &mut self.nodes[number];
         (it.round, it.pending, it.paused_until) = (None, None, 0);
         it.round_id += 1;
         it.writes_out = [0; 3];
@@ -342,7 +352,12 @@ impl World {
                     node.drained(it.app.is_tainted);
                     it.app.clear();
                 }
-                NodeAsk::Gone => return self.end(number),
+                NodeAsk::Gone => {
+                    let ended = self.nodes[number].node.take();
+                    self.end(number);
+                    self.nodes[number].ended = ended;
+                    return;
+                }
             }
         }
     }

@@ -53,6 +53,9 @@ pub fn seal(node: &'static Node, name: &str) -> Result<(), DefinitionError> {
         }
         _ => return Err(DefinitionError::NotSuspended(name.into(), view)),
     };
+    if node.host.spaces.standing(space).is_some() {
+        return Err(DefinitionError::BaseInCluster(name.into()));
+    }
     if !node.host.spaces.begin_resume(space) {
         return Err(DefinitionError::NotSuspended(name.into(), view));
     }

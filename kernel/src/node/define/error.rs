@@ -42,6 +42,8 @@ pub enum DefinitionError {
     AboutToStart(String),
     /// It is being undefined.
     Leaving(String),
+    /// The cluster's log gives this partition to the member in this slot.
+    OfMember(String, u16),
     /// No store has this number, or a name that begins with these digits.
     NoStore(String),
     /// As many commands on stores as can be are under way.
@@ -84,6 +86,8 @@ pub enum DefinitionError {
     CloneCount(u64, usize),
     /// It is a clone, whose pages are in part the base's.
     IsClone(String),
+    /// Its space is on a cluster's disk, whose log does not know who holds a base.
+    BaseInCluster(String),
     /// Several spaces hold a suspended state of it; their names.
     SuspendedTwice(String, String),
 }
@@ -116,6 +120,9 @@ impl fmt::Display for DefinitionError {
             Self::Stopped(name) => write!(f, "{name} has stopped already"),
             Self::AboutToStart(name) => write!(f, "{name} is about to start: stop it first"),
             Self::Leaving(name) => write!(f, "{name} is being undefined"),
+            Self::OfMember(name, slot) => {
+                write!(f, "{name} belongs to the member in slot {slot}; 'nodes' shows it")
+            }
             Self::NotRunning(name, view) => {
                 write!(f, "{name} does not run: it is {}", view.as_str())
             }
@@ -140,6 +147,13 @@ impl fmt::Display for DefinitionError {
             }
             Self::CloneCount(wanted, limit) => {
                 write!(f, "{wanted} clones: this node has room for {limit} more")
+            }
+            Self::BaseInCluster(name) => {
+                write!(
+                    f,
+                    "{name}: its space is on a cluster's disk; a base needs a disk of this node's \
+                     own"
+                )
             }
             Self::IsClone(name) => {
                 write!(f, "{name} is a clone, and a clone cannot be suspended")

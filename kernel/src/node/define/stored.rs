@@ -107,6 +107,9 @@ async fn put(
 /// [`DefinitionError`]; nothing has changed then.
 pub async fn start_stored(node: &'static Node, name: String) -> Result<(), DefinitionError> {
     refuse_at_end(node)?;
+    if let Some(slot) = node.host.spaces.other_owner(&name) {
+        return Err(DefinitionError::OfMember(name, slot));
+    }
     let (id, open, definition) = definition(node, &name).await?;
     let config = PartitionConfig::from_definition(definition.encoding, &definition.bytes)
         .map_err(|error| DefinitionError::Undecodable(name.clone(), id, error))?;

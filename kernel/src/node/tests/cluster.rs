@@ -8,6 +8,7 @@ use crate::block::Disk;
 use crate::block::gpt::make::{NewPart, NewSpace, place, table};
 use crate::members::{ConfirmError, MemberStanding, Members, RollRow, RollStatus};
 use crate::node::services;
+use crate::storage::DiskLease;
 use crate::time::Ns;
 use cluster::beat::{Beat, BeatMode};
 use cluster::layout::AreaLayout;
@@ -33,7 +34,7 @@ pub(super) fn superblock(cluster: u128) -> Superblock {
     }
 }
 
-fn layout() -> AreaLayout {
+pub(super) fn layout() -> AreaLayout {
     AreaLayout::new(SLOTS, STATE).expect("possible numbers")
 }
 
@@ -93,7 +94,7 @@ impl Member {
         self.members().view().standing
     }
 
-    fn statuses(&self) -> Vec<(u16, RollStatus)> {
+    pub(super) fn statuses(&self) -> Vec<(u16, RollStatus)> {
         self.members().rows().iter().map(|row| (row.id.slot, row.status)).collect()
     }
 }
@@ -105,7 +106,7 @@ impl Member {
 pub(super) fn run(
     nodes: &mut [&mut Member],
     limit_s: u64,
-    ready: impl Fn(&[&mut Member]) -> bool,
+    mut ready: impl FnMut(&[&mut Member]) -> bool,
 ) -> Ns {
     let start = nodes.iter().map(|node| node.machine.now_ns).max().expect("a node");
     let mut now = start;
@@ -220,10 +221,15 @@ fn a_node_that_dies_is_fenced_by_another_within_twelve_seconds() {
     assert_eq!(one.members().confirm(&own), Err(ConfirmError::NotFenced));
     assert_eq!(one.members().confirm(&dead.to_string()), Ok(()));
     run(&mut [&mut one], 10, |nodes| nodes[0].statuses().len() == 1);
-    // It wakes up, sees the fence, and signs off.
+    // It wakes up, sees the fence, signs off, and registers as another incarnation.
     two.machine.now_ns = one.machine.now_ns;
-    run(&mut [&mut one, &mut two], 10, |nodes| nodes[1].standing() == MemberStanding::Out);
+    run(&mut [&mut one, &mut two], 20, |nodes| all_up(nodes, 2));
     assert_eq!(two.told("Fenced"), [&format!("Fenced {{ slot: {dead} }}")]);
+    assert_eq!(two.told("Left"), [&format!("Left {{ slot: {dead} }}")]);
+    assert_eq!(two.told("Joined").len(), 2);
+    let rows = two.members().rows();
+    assert_eq!(rows.iter().filter(|row| row.is_own).count(), 1);
+    assert!(rows.iter().any(|row| row.is_own && row.id.slot == 2), "{rows:?}");
     assert_eq!(two.told("Lease"), ["Lease { state: \"frozen\" }"]);
     assert_eq!(beat(&bytes, dead).mode, BeatMode::Leaving);
 }
@@ -335,6 +341,42 @@ fn a_cluster_of_three_areas_goes_on_without_one() {
 }
 
 #[test]
+fn a_fenced_node_with_requests_that_may_still_land_stays_out_and_says_so() {
+    let areas: Vec<_> =
+        (0..3).map(|area| disk(&Superblock { areas: 3, area, ..superblock(5) })).collect();
+    let areas: Vec<_> = areas.iter().collect();
+    let (mut one, mut two) = (Member::start(&areas, 1), Member::start(&areas, 2));
+    run(&mut [&mut one, &mut two], 30, |nodes| all_up(nodes, 2));
+    one.ports[1].with(|port| port.stalled_until = Ns::MAX);
+    pass(&mut [&mut one, &mut two], 40);
+    let slot = one.members().view().slot.expect("a member");
+    run(&mut [&mut two], 20, |nodes| nodes[0].statuses().contains(&(slot, RollStatus::Fenced)));
+    one.machine.now_ns = two.machine.now_ns;
+    run(&mut [&mut one, &mut two], 20, |nodes| nodes[0].standing() == MemberStanding::Out);
+    pass(&mut [&mut one, &mut two], 20);
+    assert_eq!(one.standing(), MemberStanding::Out);
+    assert!(one.told("Left").is_empty() && one.told("Joined").len() == 1);
+    let told = one.told("Error");
+    assert!(told.iter().any(|event| event.contains("stays out")), "{told:?}");
+    assert_eq!(two.statuses().len(), 2, "nothing proves that it is quiet");
+}
+
+#[test]
+fn a_fenced_node_that_ends_does_not_register_anew() {
+    let bytes = disk(&superblock(5));
+    let (mut one, mut two) = (Member::start(&[&bytes], 1), Member::start(&[&bytes], 2));
+    run(&mut [&mut one, &mut two], 30, |nodes| all_up(nodes, 2));
+    let slot = one.members().view().slot.expect("a member");
+    run(&mut [&mut two], 20, |nodes| nodes[0].statuses().contains(&(slot, RollStatus::Fenced)));
+    test_clock::set(two.machine.now_ns);
+    one.machine.now_ns = two.machine.now_ns;
+    one.machine.block_on("leaving", 5, one.members().leave());
+    pass(&mut [&mut one], 5);
+    assert_eq!(one.standing(), MemberStanding::Out);
+    assert_eq!(one.told("Joined").len(), 1);
+}
+
+#[test]
 fn most_slots_used_is_told_and_a_full_area_takes_no_more() {
     let bytes = disk(&superblock(5));
     for seed in 1..=u64::from(SLOTS) {
@@ -353,20 +395,28 @@ fn most_slots_used_is_told_and_a_full_area_takes_no_more() {
 
 /// Makes a disk with a paging space and an area in GPT partitions.
 fn divided(superblock: &Superblock) -> CommonBytes {
-    const BYTES: usize = 16 << 20;
-    let sizes = [super::cycle::DISK_BYTES as u64, layout().len()];
-    let placed = place(BYTES as u64, &sizes).expect("there is room");
+    in_spaces(superblock, 1)
+}
+
+/// As [`divided`], with this many paging spaces.
+pub(super) fn in_spaces(superblock: &Superblock, spaces: usize) -> CommonBytes {
+    let mut sizes = vec![super::cycle::DISK_BYTES as u64; spaces];
+    sizes.push(layout().len());
+    let len = (16 << 20) + spaces * (super::cycle::DISK_BYTES + (1 << 20));
+    let placed = place(len as u64, &sizes).expect("there is room");
     let part = |n: usize, kind| {
-        let guid = gpt_disk_types::Guid::from_bytes([n as u8 + 1; 16]);
+        let seed = (superblock.area * 64) as usize + n + 1;
+        let guid = gpt_disk_types::Guid::from_bytes([seed as u8; 16]);
         NewSpace { sectors: placed[n], guid, kind }
     };
-    let parts = [part(0, NewPart::Space), part(1, NewPart::Cluster)];
-    let mut bytes = vec![0; BYTES];
+    let mut parts: Vec<_> = (0..spaces).map(|n| part(n, NewPart::Space)).collect();
+    parts.push(part(spaces, NewPart::Cluster));
+    let mut bytes = vec![0; len];
     let disk = gpt_disk_types::Guid::from_bytes([9; 16]);
-    for piece in table(BYTES as u64, disk, &parts) {
+    for piece in table(len as u64, disk, &parts) {
         bytes[piece.offset as usize..][..piece.bytes.len()].copy_from_slice(&piece.bytes);
     }
-    let area = (placed[1].first * 512) as usize;
+    let area = (placed[spaces].first * 512) as usize;
     for copy in bytes[area..area + 8192].chunks_mut(4096) {
         copy.copy_from_slice(&superblock.encode());
     }
@@ -383,7 +433,7 @@ fn a_space_beside_the_area_is_used_by_members_only() {
     node.machine.block_on("joined", 10, members.joined());
     node.machine.block_on("open", 30, spaces.open());
     spaces.resume();
-    assert_eq!(spaces.free_count(), 1, "{:#?}", node.machine.told);
+    run(&mut [&mut node], 5, |_| spaces.free_count() == 1);
     let disk = node.machine.node.host.pager.disks()[0];
     // Another member fences this one, which stands still meanwhile.
     let mut other = Member::start(&[&bytes], 2);
@@ -392,10 +442,15 @@ fn a_space_beside_the_area_is_used_by_members_only() {
     let slot = members.view().slot.expect("a member");
     run(&mut [&mut other], 20, |nodes| nodes[0].statuses().contains(&(slot, RollStatus::Fenced)));
     node.machine.now_ns = other.machine.now_ns;
-    run(&mut [&mut node, &mut other], 20, |nodes| {
-        nodes[0].standing() == MemberStanding::Out && nodes[1].statuses().len() == 1
-    });
-    assert!(disk.is_dead(), "a fenced member goes on using the disk");
+    run(&mut [&mut node, &mut other], 20, |nodes| !nodes[0].told("Left").is_empty());
+    assert_eq!(disk.lease(), DiskLease::Awaited, "a fenced member goes on using the disk");
+    assert_eq!(spaces.free_count(), 0);
+    // As another incarnation it opens the space like a start.
+    run(&mut [&mut node, &mut other], 20, |nodes| all_up(nodes, 2));
+    run(&mut [&mut node, &mut other], 20, |_| spaces.free_count() == 1);
+    assert!(!disk.is_dead() && !disk.is_suspended());
+    let told = node.told("Error");
+    assert!(told.is_empty(), "{told:?}");
 }
 
 #[test]

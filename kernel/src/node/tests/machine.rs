@@ -188,7 +188,9 @@ impl SimMachine {
             Ok::<_, core::convert::Infallible>(region(len / 4096))
         });
         let Ok(members) = members;
-        let node = leak(Node { host, members, local, registry });
+        members.iter().for_each(|members| spaces.join_log(members.log));
+        let is_inheriting = AtomicBool::new(false);
+        let node = leak(Node { host, members, local, is_inheriting, registry });
         Self { node, disks: Vec::new(), now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 

@@ -28,6 +28,7 @@ mod late_writes;
 mod life;
 mod local_copy;
 mod machine;
+mod owners;
 mod power_cuts;
 mod windows;
 

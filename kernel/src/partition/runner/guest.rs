@@ -50,6 +50,7 @@ impl Runner {
         if (self.stall.enter(entered_ns) || self.was_away) && !self.tell_stopped(host, &object) {
             return StepOutcome::Again;
         }
+        let until = self.duties.last_moment(until);
         let until = self
             .last_words
             .left_ns()

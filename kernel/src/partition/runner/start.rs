@@ -78,7 +78,7 @@ impl Runner {
                     );
                     report(&ConsoleEvent::Waiting {
                         partition: self.shared.name(),
-                        what: "a free paging space",
+                        what: &host.spaces.awaited(self.shared.name()),
                     });
                 }
                 StepOutcome::Wait(WaitEvent::Anything, self.duties.next())
@@ -119,6 +119,7 @@ impl Runner {
             Some(Err(_)) => self.space = None,
             Some(Ok(())) => {
                 self.backing = BackingState::Settled;
+                self.watch_lease(host);
                 let store = self.space.and_then(|space| host.spaces.store(space));
                 if let (Some(object), Some(store)) = (&self.object, store)
                     && host.pager.give_store(object.id(), store).is_err()
@@ -270,7 +271,7 @@ impl Runner {
                 loading.read_chunk(host, role, offset);
                 StepOutcome::look_again()
             }
-            Ok(LoadProgress::Done) => self.enter_kernel(),
+            Ok(LoadProgress::Done) => self.enter_kernel(host),
             Err(GuestMemoryError::NotResident(_)) if object.ready(ticket) => StepOutcome::Again,
             Err(GuestMemoryError::NotResident(_)) => {
                 StepOutcome::Wait(WaitEvent::Page(object.clone(), ticket), self.next_duty())
@@ -289,7 +290,7 @@ impl Runner {
     }
 
     /// Gives the vCPU the state in which its kernel starts.
-    fn enter_kernel(&mut self) -> StepOutcome {
+    fn enter_kernel(&mut self, host: &'static Host) -> StepOutcome {
         if let Lifecycle::Loading(loading) = &self.state
             && let Some(job) = &loading.job
         {
@@ -297,6 +298,7 @@ impl Runner {
             self.machine.vcpu.set_state(&job.plan().state);
         }
         self.reset_fpu();
+        self.watch_lease(host);
         self.set_state(Lifecycle::Running(ParkReason::No));
         StepOutcome::Onward
     }

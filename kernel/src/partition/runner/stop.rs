@@ -56,6 +56,7 @@ impl Runner {
                 self.look_at_precopy(host, on);
                 None
             }
+            RunnerDuty::RenewLease => self.renew_lease(host),
             RunnerDuty::StopHard => Some(self.end(host, HARD_STOP)),
         }
     }

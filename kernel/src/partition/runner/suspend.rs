@@ -265,6 +265,7 @@ impl Runner {
         self.last_words = PanicGrace::None;
         self.hang = self.shared.config.hang_timeout_ns.map(|ns| HangWatch::new(Ns::new(ns)));
         self.stall = StallWatch::new();
+        self.watch_lease(host);
         (self.entered, self.was_away, self.halted_ns) = (false, true, time::now_ns());
         // A guest that has filled its console waits for room again.
         let parked = match activity {

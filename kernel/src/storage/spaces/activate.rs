@@ -43,7 +43,7 @@ impl Spaces {
             .find(|&id| self.is_for(id, owner) && self.claim(id, owner, &mut strangers));
         drop(choosing);
         strangers.into_iter().for_each(|id| self.tasks.start(self.scrub(id)));
-        let id = chosen?;
+        let Some(id) = chosen else { return self.acquire_shared(owner, ram, (epoch, base)) };
         self.start_activation(id, owner, ram, (epoch, base));
         Some(id)
     }
@@ -87,22 +87,30 @@ impl Spaces {
     ) {
         let name = ArrayString::from(owner).unwrap_or_default();
         let ram = *ram;
-        self.tasks.start(async move {
-            match self.activate(id, name, &ram, of).await {
-                Ok(()) => {
-                    let mut inner = self.space(id).inner.lock();
-                    (inner.phase, inner.failures) = (SpacePhase::Active, 0);
-                    inner.has_old_tables = false;
-                }
-                Err(error) => {
-                    self.trouble(
-                        id,
-                        &format!("cannot be made ready: {error}; it is tried again later"),
-                    );
-                    self.set_aside(id, error);
-                }
+        self.tasks.start(async move { self.activate_and_tell(id, name, &ram, of).await });
+    }
+
+    pub(super) async fn activate_and_tell(
+        &self,
+        id: SpaceId,
+        name: ArrayString<64>,
+        ram: &RamLayout,
+        of: (u64, Option<SpaceBase>),
+    ) {
+        match self.activate(id, name, ram, of).await {
+            Ok(()) => {
+                let mut inner = self.space(id).inner.lock();
+                (inner.phase, inner.failures) = (SpacePhase::Active, 0);
+                inner.has_old_tables = false;
             }
-        });
+            Err(error) => {
+                self.trouble(
+                    id,
+                    &format!("cannot be made ready: {error}; it is tried again later"),
+                );
+                self.set_aside(id, error);
+            }
+        }
     }
 
     async fn activate(
@@ -142,6 +150,13 @@ impl Spaces {
         match self.space(id).inner.lock().phase {
             SpacePhase::Active => Some(Ok(())),
             SpacePhase::Failed(error) => Some(Err(error)),
+            // It has turned out to hold something, or another member has it.
+            SpacePhase::Shared
+            | SpacePhase::Looking
+            | SpacePhase::Unusable
+            | SpacePhase::Dump
+            | SpacePhase::Suspended
+            | SpacePhase::Sealed => Some(Err(DiskError::Dead)),
             _ => None,
         }
     }

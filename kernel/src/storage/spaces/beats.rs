@@ -13,6 +13,7 @@ use crate::block::{DiskError, QueueLane};
 use crate::space::claim::BEAT_NS;
 use crate::space::holding::{BeatVerdict, SpaceHolding};
 use crate::space::{RecordSide, SpaceRecord, Uuid};
+use crate::storage::DiskLease;
 use crate::task::until;
 use crate::time::{AtomicNs, Ns};
 use alloc::format;
@@ -129,7 +130,9 @@ impl Spaces {
             }
             lease_end_ns = lease_end_ns.min(holding.lease_end_ns());
         }
-        if lease_end_ns != Ns::MAX {
+        // Without a claim the cluster's lease alone counts, if the disk has one.
+        let is_shared = self.devices[disk].disk().lease() != DiskLease::Alone;
+        if lease_end_ns != Ns::MAX || is_shared {
             self.devices[disk].disk().open_until(lease_end_ns);
         }
     }
@@ -273,9 +276,16 @@ impl Spaces {
 
     fn give_disk_up(&self, disk: usize) {
         self.devices[disk].disk().give_up();
+        self.forget_claims(disk);
+    }
+
+    /// Renews the claims of a disk no longer.
+    pub(super) fn forget_claims(&self, disk: usize) {
         for held in self.held_on(disk) {
             self.space(held).inner.lock().holding = None;
         }
-        self.beats.disks[disk].due_ns.store(Ns::MAX, Ordering::Release);
+        let beat = &self.beats.disks[disk];
+        beat.due_ns.store(Ns::MAX, Ordering::Release);
+        beat.failing_since_ns.store(Ns::ZERO, Ordering::Release);
     }
 }

@@ -170,7 +170,7 @@ impl Spaces {
     }
 
     /// Releases a claim for good.
-    async fn end_claim(&self, id: SpaceId, claim: &SpaceClaim) -> Result<(), DiskError> {
+    pub(super) async fn end_claim(&self, id: SpaceId, claim: &SpaceClaim) -> Result<(), DiskError> {
         patiently!(self, id, SpaceAccess::ClaimsEnd, self.end_claim_once(id, claim).await)
     }
 

@@ -17,6 +17,7 @@ use crate::console::report;
 use crate::images::superblock::{HEAD_LEN, is_store};
 use crate::paging::MAX_SPACES;
 use crate::space::SpaceArea;
+use crate::space::Uuid;
 use crate::storage::disk::NodeDisk;
 use crate::sync::{RankedLock, rank};
 use crate::time::Ns;
@@ -77,6 +78,8 @@ pub struct LocalPlace {
 #[derive(Default)]
 pub(super) struct FoundPlaces {
     pub spaces: Vec<SpaceLocation>,
+    /// The names of their GPT partitions; nil for a whole disk.
+    pub guids: Vec<Uuid>,
     pub stores: Vec<SpaceLocation>,
     pub areas: Vec<AreaPlace>,
     pub locals: Vec<LocalPlace>,
@@ -267,6 +270,7 @@ fn whole(disk: usize, device: &PagingDevice, is_store: bool, found: &mut FoundPl
         found.areas.push(AreaPlace { place, disk: device.disk, head, has_spaces: false });
     } else {
         found.spaces.push(place);
+        found.guids.push(Uuid::NIL);
     }
 }
 
@@ -309,6 +313,7 @@ fn add(device: &PagingDevice, entry: &GptEntry, place: SpaceLocation, found: &mu
         found.stores.push(place);
     } else {
         found.spaces.push(place);
+        found.guids.push(Uuid(entry.guid.to_bytes()));
     }
 }
 

@@ -13,6 +13,7 @@
 use super::{SpaceId, SpacePhase, Spaces};
 use crate::arch::time;
 use crate::block::{Disk, DiskError};
+use crate::storage::DiskLease;
 use crate::time::Ns;
 use alloc::format;
 use core::sync::atomic::Ordering;
@@ -44,13 +45,17 @@ impl Spaces {
             if let Some(next_ns) = self.look_for_late_writes(id, now_ns) {
                 self.mend_due_ns.lower(next_ns, Ordering::AcqRel);
             }
+            self.follow(id);
             let mut inner = self.space(id).inner.lock();
             if !matches!(inner.phase, SpacePhase::Failed(_)) {
                 continue;
             }
             // A dead disk is waited for, and so is a disk whose claim was lost: it accepts no
             // requests any more.
-            if inner.again_ns > now_ns || self.disk(id).is_dead() {
+            let disk = self.disk(id);
+            let is_away =
+                disk.is_dead() || matches!(disk.lease(), DiskLease::Left | DiskLease::Awaited);
+            if inner.again_ns > now_ns || is_away {
                 inner.again_ns = inner.again_ns.max(now_ns.saturating_add(FIRST_NS));
                 self.mend_due_ns.lower(inner.again_ns, Ordering::AcqRel);
                 continue;
@@ -66,11 +71,6 @@ impl Spaces {
             self.trouble(id, &format!("still cannot be used ({error}); it is tried again later"));
             return self.set_aside(id, error);
         }
-        let phase = self.space(id).inner.lock().phase;
-        match phase {
-            SpacePhase::Releasing => self.scrub(id).await,
-            SpacePhase::Inheriting => self.inherit(id).await,
-            _ => {}
-        }
+        self.settle_opened(id).await;
     }
 }

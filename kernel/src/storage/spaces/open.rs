@@ -18,7 +18,9 @@ impl Spaces {
     /// Opens every space: claims it, and finishes or resumes interrupted work. Runs as a task of
     /// its own, before the first partition.
     pub async fn open(&'static self) {
-        let all = || (0..self.spaces.len()).map(SpaceId);
+        let is_shared = |id: &SpaceId| self.log_of(*id).is_some();
+        (0..self.spaces.len()).map(SpaceId).filter(is_shared).for_each(|id| self.share(id));
+        let all = || (0..self.spaces.len()).map(SpaceId).filter(|id| !is_shared(id));
         let mut ours = Vec::new();
         for id in all().filter(|&id| self.disk(id).base().is_none()) {
             match self.class(id).await {
@@ -51,6 +53,11 @@ impl Spaces {
 
     /// Claims a space that could not be claimed earlier, and opens it.
     pub(super) async fn open_late(&'static self, id: SpaceId) -> Result<(), DiskError> {
+        if self.log_of(id).is_some() && !self.is_claimed(id) {
+            // The log may have given it to another member meanwhile.
+            self.share(id);
+            return Ok(());
+        }
         if !self.is_claimed(id) && may_be_ours(self.class(id).await?.as_ref()) {
             self.claim_space(id).await?;
         }

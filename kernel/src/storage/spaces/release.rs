@@ -9,6 +9,7 @@ use crate::block::{Disk, DiskError, DiskOperation, SectorRange};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::space::{Residue, SpaceState};
+use crate::storage::DiskLease;
 use alloc::format;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -27,6 +28,12 @@ impl Spaces {
             SpacePhase::Active | SpacePhase::Dump | SpacePhase::Suspended | SpacePhase::Sealed
         ) {
             return false;
+        }
+        if matches!(self.disk(id).lease(), DiskLease::Left | DiskLease::Awaited) {
+            // What becomes of it is for the cluster's members to say.
+            drop(inner);
+            self.set_aside(id, DiskError::Dead);
+            return true;
         }
         inner.phase = SpacePhase::Releasing;
         drop(inner);
@@ -63,17 +70,20 @@ impl Spaces {
         }
     }
 
-    pub(super) async fn scrub(&self, id: SpaceId) {
-        let result = self.scrub_blocks(id).await;
-        let mut inner = self.space(id).inner.lock();
-        match result {
-            Ok(()) => inner.phase = SpacePhase::Free,
+    pub(super) async fn scrub(&'static self, id: SpaceId) {
+        match self.scrub_blocks(id).await {
+            Ok(()) if self.log_of(id).is_some() => self.give_back(id).await,
+            Ok(()) => self.space(id).inner.lock().phase = SpacePhase::Free,
             Err(error) => {
-                drop(inner);
                 self.trouble(id, &format!("cannot be scrubbed: {error}; it is tried again later"));
                 self.set_aside(id, error);
             }
         }
+    }
+
+    /// Wipes a space that stays this node's.
+    pub(super) async fn wipe(&self, id: SpaceId) -> Result<(), DiskError> {
+        self.scrub_blocks(id).await
     }
 
     async fn scrub_blocks(&self, id: SpaceId) -> Result<(), DiskError> {

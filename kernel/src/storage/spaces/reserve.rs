@@ -94,6 +94,12 @@ impl Spaces {
         }
     }
 
+    /// Returns whether the partition has stopped, or is unknown on this node.
+    pub(super) fn has_stopped(&self, user: Uuid) -> bool {
+        let known = self.tenants.lock();
+        known.list.iter().find(|tenant| tenant.name == user).is_none_or(|one| one.has_stopped)
+    }
+
     /// Returns whether `owner` may take the free space `id`.
     pub(super) fn is_for(&self, id: SpaceId, owner: &str) -> bool {
         let owner = Uuid::from_name(owner);
