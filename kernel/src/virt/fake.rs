@@ -52,6 +52,7 @@ pub struct ScriptedVcpu {
     is_loaded: bool,
     /// Its state was set since the last entry.
     is_new: bool,
+    tsc_offset: u64,
 }
 
 impl ScriptedVcpu {
@@ -70,6 +71,7 @@ impl ScriptedVcpu {
             exit: VmExit::Handled,
             is_loaded: false,
             is_new: false,
+            tsc_offset: 0,
         }
     }
 
@@ -137,6 +139,10 @@ impl ScriptedVcpu {
                 self.regs.set_edx_eax(value);
                 return Err(VmExit::WriteMsr);
             }
+            GuestStep::Rdtsc => {
+                let value = rdtsc().as_u64().wrapping_add(self.tsc_offset);
+                self.script.state().record.values.push(value);
+            }
             GuestStep::Halt => return Err(VmExit::Halt),
             GuestStep::Exit(exit) => return Err(exit),
         }
@@ -187,7 +193,9 @@ impl ScriptedVcpu {
         self.root = Some(root);
     }
     pub fn offer_cr4(&mut self, _: u64) {}
-    pub fn set_tsc_offset(&mut self, _: u64) {}
+    pub fn set_tsc_offset(&mut self, offset: u64) {
+        self.tsc_offset = offset;
+    }
     pub fn load(&mut self, _: &ScriptedCpu) {
         assert!(!self.is_loaded, "a vCPU is loaded on one CPU at a time");
         self.is_loaded = true;

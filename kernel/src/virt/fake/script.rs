@@ -25,6 +25,8 @@ pub enum GuestStep {
     ReadMsr(u32),
     /// WRMSR.
     WriteMsr(u32, u64),
+    /// RDTSC; the record gets the value.
+    Rdtsc,
     /// HLT.
     Halt,
     /// Interrupts on.

@@ -446,6 +446,20 @@ fn a_power_cut_at_any_write_leaves_the_whole_state_or_says_that_it_is_gone() {
 pub(super) const GENERATION: Gpa = Gpa::new(crate::partition::devices::map::GENERATION_ID);
 
 #[test]
+fn the_guests_counter_stands_still_while_it_is_away() {
+    let mut life = Life::alone(config("p"), &[&[WriteMsr(TSC, 5_000), Rdtsc]]);
+    life.finish();
+    suspend(&mut life);
+    life.pass(100 * SECOND_NS);
+    resume(&mut life);
+    life.scripts[0].go_on(&[Rdtsc]);
+    life.until("the counter", |life| (words(life).len() == 2).then_some(()));
+    let [before, after] = words(&life)[..] else { panic!() };
+    let passed = after.checked_sub(before).expect("it never goes back");
+    assert!((5_000..10_000).contains(&before) && passed < crate::arch::time::tsc_hz(), "{passed}");
+}
+
+#[test]
 fn a_plain_resume_keeps_the_generation_id_and_a_boot_changes_it() {
     let mut life = Life::alone(config("p"), &[&[Read(GENERATION)], &[Read(GENERATION)]]);
     life.finish();
