@@ -1,4 +1,5 @@
 //! `stop` and `poweroff timeout=`: guests that answer their power button, and guests that do not.
+//! Linux is suspended before, and goes on on another start of the hypervisor.
 
 use anyhow::{Context, Result, ensure};
 use boot::bed::{Bed, RunningMachine};
@@ -19,7 +20,7 @@ pub(crate) const CASES: &[Case] = &[
         run: press,
     },
     Case {
-        name: "linux_powers_off_at_its_power_button",
+        name: "linux_goes_on_after_a_suspension_and_powers_off_at_its_button",
         beds: &[Bed::Qemu, Bed::Kvm],
         needs: &[SetupJob::Guest],
         run: linux,
@@ -102,7 +103,8 @@ fn play(running: &mut RunningMachine) -> Result<()> {
     Ok(())
 }
 
-/// Debian's kernel and the demonstration's init script.
+/// Debian's kernel and the demonstration's init script: the worker goes on after a suspension over
+/// a new start of the hypervisor, and the power button still works.
 fn linux(bed: Bed) -> Result<()> {
     let name = format!("{}-button-linux", bed.name());
     let folder = scenario_folder(&name)?;
@@ -110,26 +112,70 @@ fn linux(bed: Bed) -> Result<()> {
     let initrd = folder.path().join("initramfs.cpio");
     initramfs::make(&kernel, &initrd)?;
     let text = format!(
-        "at_end = \"power-off\"\n[pool]\nmemory = \"160 MiB\"\n[[paging_device]]\nimage = \
-         \"0.img\"\nsize = \"176 MiB\"\n[[partition]]\nname = \"linux\"\nmemory = \"144 \
-         MiB\"\nkernel = \"{}\"\ninitrd = \"{}\"\ndump = \"off\"\ncmdline = \"console=ttyS0 \
-         tidepool.shell\"\n",
+        "[pool]\nmemory = \"120 MiB\"\n[[paging_device]]\nimage = \"0.img\"\nsize = \"176 \
+         MiB\"\n[[partition]]\nname = \"linux\"\nmemory = \"144 MiB\"\nkernel = \
+         \"{}\"\ninitrd = \"{}\"\ndump = \"off\"\ncmdline = \"console=ttyS0 worker.mib=64\"\n",
         kernel.vmlinuz().display(),
         initrd.display()
     );
-    let mut running = plan_machine(bed, &name, &text, folder.path())?.start()?;
+    let machine = plan_machine(bed, &name, &text, folder.path())?;
+    let mut running = machine.start()?;
     let place = format!("transcript in {}", running.folder().display());
-    shut_down(&mut running).with_context(|| place)?;
-    expect_success(running, LIMIT)
+    let pass = suspend(&mut running).with_context(|| place.clone())?;
+    expect_success(running, LIMIT).with_context(|| place)?;
+
+    let mut running = machine.start()?;
+    let place = format!("transcript in {}", running.folder().display());
+    go_on(&mut running, pass).with_context(|| place.clone())?;
+    expect_success(running, LIMIT).with_context(|| place)
 }
 
-fn shut_down(running: &mut RunningMachine) -> Result<()> {
+/// Returns the number of the worker's next pass, all of whose pages were right.
+fn pass(running: &mut RunningMachine) -> Result<u64> {
+    let line = running.console.wait_for(LIMIT, "worker: pass ")?;
+    ensure!(line.trim_end().ends_with("wrong 0"), "{line}");
+    number_of(&line).with_context(|| line.clone())
+}
+
+/// Returns the number of the pass that a line reports.
+fn number_of(line: &str) -> Option<u64> {
+    line.split_once("worker: pass ")?.1.split(' ').next()?.parse().ok()
+}
+
+/// Suspends Linux under the worker's load; returns the last pass that was seen before.
+fn suspend(running: &mut RunningMachine) -> Result<u64> {
     running.console.wait_for(LIMIT, "input: Power Button as")?;
-    running.console.wait_for(LIMIT, "init: Linux ")?;
+    pass(running)?;
+    let seen = pass(running)?;
+    done(running, of("suspend", "linux"))?;
+    let told = hear(running, json!({"event": "suspended", "partition": "linux"}))?;
+    println!("{}", told.0);
+    done(running, json!({"command": "poweroff"}))?;
+    ensure!(running.console.wait_for_end(LIMIT), "the machine does not end");
+    // It has worked while its pages were written.
+    let console = running.console.text();
+    let last = console.lines().rev().find_map(number_of).context("no pass on the console")?;
+    ensure!(last >= seen, "pass {last} after {seen}");
+    Ok(last)
+}
+
+/// Resumes it on another start of the hypervisor, and presses its power button.
+fn go_on(running: &mut RunningMachine, before: u64) -> Result<()> {
+    hear(running, json!({"event": "space", "state": "suspended", "partition": "linux"}))?;
+    done(running, of("resume", "linux"))?;
+    let told = hear(running, json!({"event": "resumed", "partition": "linux", "incarnation": 1}))?;
+    println!("{}", told.0);
+    let first = pass(running)?;
+    ensure!(first == before + 1, "pass {first} after {before}");
+    ensure!(pass(running)? == first + 1, "a pass is missing");
     stop(running, "linux", LONG_NS)?;
     running.console.wait_for(LIMIT, "init: power button")?;
     hear(running, json!({"event": "stopped", "partition": "linux", "how": "power button"}))?;
-    Ok(())
+    let console = running.console.text();
+    for word in ["clocksource", "lockup", "rcu:", "hung", "WARNING", "BUG"] {
+        ensure!(!console.contains(word), "{word} on the console after the resume");
+    }
+    done(running, json!({"command": "poweroff"}))
 }
 
 /// Gives a command that must succeed.

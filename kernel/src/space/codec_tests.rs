@@ -65,7 +65,7 @@ fn a_bases_record_has_its_own_feature_bit() {
 }
 
 #[test]
-fn a_childs_record_names_its_base_while_it_depends_on_it() {
+fn the_record_of_a_child_names_its_base_while_it_depends_on_it() {
     let dump = Uuid::from_entropy(5, 6);
     for own in [OwnPages::Open, OwnPages::Written] {
         let base = Some(SpaceBase { dump, generation: 4, own });

@@ -208,7 +208,7 @@ fn crashed(life: &mut Life, script: &GuestScript) -> String {
 }
 
 #[test]
-fn a_crashed_childs_dump_stands_alone_and_the_child_begins_from_the_base_again() {
+fn the_dump_of_a_crashed_child_stands_alone_and_the_child_begins_from_the_base_again() {
     let mut life = sealed(4, PLENTY);
     let scripts = clones(&mut life, 2);
     let told = crashed(&mut life, &scripts[0]);
@@ -244,7 +244,7 @@ fn expected(n: u64) -> u64 {
 /// A power cut at any write of a crashed child's dump. Once its own pages are written, the next
 /// start completes it from the base; before, nothing wrong is told of it.
 #[test]
-fn a_power_cut_at_any_write_of_a_childs_dump_is_repaired_from_the_base() {
+fn a_power_cut_at_any_write_of_the_dump_of_a_child_is_repaired_from_the_base() {
     let mut life = sealed(3, PLENTY);
     let script = clones(&mut life, 1).remove(0);
     script.go_on(&reads());
