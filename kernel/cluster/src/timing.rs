@@ -30,7 +30,7 @@ impl ClusterTiming {
     /// Returns whether the times make sense.
     pub const fn is_possible(&self) -> bool {
         self.beat_ms > 0
-            && self.lease_ms >= 2 * self.beat_ms
+            && self.lease_ms / 2 >= self.beat_ms
             && self.lease_ms <= 3_600_000
             && self.drift_ppm <= MAX_DRIFT_PPM
     }
@@ -58,6 +58,18 @@ impl ClusterTiming {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_any_size_are_judged() {
+        let is_possible = |beat_ms, lease_ms, drift_ppm| {
+            ClusterTiming { beat_ms, lease_ms, drift_ppm }.is_possible()
+        };
+        assert!(is_possible(1000, 2000, 0) && is_possible(1_800_000, 3_600_000, MAX_DRIFT_PPM));
+        for beat_ms in [0, 1001, 1 << 31, u32::MAX] {
+            assert!(!is_possible(beat_ms, 2001, 0), "{beat_ms}");
+        }
+        assert!(!is_possible(u32::MAX, u32::MAX, 0) && !is_possible(1000, 2000, u32::MAX));
+    }
 
     #[test]
     fn a_watch_on_the_fastest_clock_outlasts_a_lease_on_the_slowest() {
