@@ -4,9 +4,10 @@
 
 use cluster::beat::Beat;
 use cluster::block::LogBlock;
-use cluster::layout::SUPERBLOCK;
+use cluster::layout::{Half, SUPERBLOCK};
+use cluster::local::{self, LocalCopy, LocalFound};
 use cluster::sector::SECTOR;
-use cluster::state::ClusterState;
+use cluster::state::{ClusterState, MAX_MEMBERS};
 use cluster::superblock::{MAGIC, Superblock};
 use fuzz::Input;
 use kernel::mm::crc::crc32c;
@@ -14,6 +15,9 @@ use libfuzzer_sys::fuzz_target;
 
 /// Bytes of a copy of the state: two sectors are the least.
 const STATE: usize = 2 * SECTOR;
+
+/// Bytes of a local copy here: it may have any size.
+const LOCAL: usize = 1024;
 
 /// Returns a structure with this beginning. Its checksum is right, if the input wants that.
 fn structure<const N: usize>(input: &mut Input<'_>, front: &[u8]) -> [u8; N] {
@@ -29,7 +33,7 @@ fn structure<const N: usize>(input: &mut Input<'_>, front: &[u8]) -> [u8; N] {
 
 fuzz_target!(|bytes: &[u8]| {
     let input = &mut Input::new(bytes);
-    match input.u8() % 4 {
+    match input.u8() % 5 {
         0 => {
             let pair = [structure::<SECTOR>(input, b"TCBT\x01\0"), [0; SECTOR]];
             if let Ok(beat) = Beat::decode(&pair[0]) {
@@ -53,6 +57,19 @@ fuzz_target!(|bytes: &[u8]| {
                 let (_, same) = ClusterState::decode(&again).expect("its own copy");
                 assert_eq!(same.number(), state.number());
                 assert_eq!(same.members(), state.members());
+            }
+        }
+        3 => {
+            let copies: [[u8; LOCAL]; 2] =
+                [structure(input, b"TCLC\x01\0"), structure(input, b"TCLC\x01\0")];
+            if let LocalFound::Copy { copy, half, .. } = local::found([&copies[0], &copies[1]]) {
+                let bytes = &copies[usize::from(half == Half::B)];
+                let rows: Vec<_> = LocalCopy::rows(bytes).collect();
+                assert!(rows.len() <= MAX_MEMBERS && LocalCopy::state(bytes).len() <= LOCAL);
+                let mut again = vec![0; local::COPY];
+                copy.encode(rows.iter().copied(), &[], &mut again);
+                assert_eq!(LocalCopy::decode(&again), Ok(copy));
+                assert!(LocalCopy::rows(&again).eq(rows));
             }
         }
         _ => {
