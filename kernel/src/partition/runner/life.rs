@@ -79,9 +79,16 @@ impl Runner {
         let told = clock.tell_stopped(&memory);
         let identity =
             self.doubled.map(|id| identity::was_doubled(&mut self.machine.platform, &memory, &id));
-        if matches!(identity, Some(Err(GuestMemoryError::NotResident(_)))) {
-            self.park(ParkReason::Page(ticket));
-            return false;
+        match identity {
+            Some(Err(GuestMemoryError::NotResident(_))) => {
+                self.park(ParkReason::Page(ticket));
+                return false;
+            }
+            Some(Err(_)) => report(&ConsoleEvent::Error {
+                place: self.shared.name(),
+                message: "the page of its generation ID cannot be read: it has its twin's ID",
+            }),
+            Some(Ok(())) | None => {}
         }
         self.doubled = None;
         if matches!(published, Err(MsrError::Memory(GuestMemoryError::NotResident(_))))

@@ -9,7 +9,9 @@ use crate::node::tests::image;
 use crate::node::tests::machine::number;
 use crate::node::tests::power_cuts::{Medium, PowerCutFate};
 use crate::node::tests::{Dice, is_long};
+use crate::partition::devices::map::{GENERATION_PIN, IOAPIC_BASE};
 use crate::space::{OwnPages, SpaceState};
+use crate::virt::InjectedEvent;
 use GuestStep::*;
 
 /// Seals the partition `p`, whose guest has written its pages.
@@ -76,20 +78,31 @@ fn children_begin_where_the_base_was_and_keep_apart_what_they_write() {
 }
 
 #[test]
-fn each_child_has_a_generation_id_of_its_own() {
-    let mut life =
-        Life::with(4, PLENTY, &[(config("p"), &GuestScript::of(&[&[Read(GENERATION)]]))]);
+fn each_child_has_a_generation_id_of_its_own_and_is_told() {
+    const VECTOR: u8 = 0x42;
+    // The local APIC on, and the input of the notice open.
+    let steps = [
+        WriteMsr(0x1b, 0xfee0_0d00),
+        WriteMsr(0x80f, 0x1ff),
+        Store(Gpa::new(IOAPIC_BASE), 0x10 + 2 * u32::from(GENERATION_PIN)),
+        Store(Gpa::new(IOAPIC_BASE + 0x10), VECTOR.into()),
+        Sti,
+        Read(GENERATION),
+    ];
+    let mut life = Life::with(4, PLENTY, &[(config("p"), &GuestScript::of(&[&steps]))]);
     life.finish();
-    let base = life.scripts[0].record().values[0];
+    let base = life.scripts[0].record();
+    assert!(base.delivered.is_empty());
     suspend(&mut life);
     assert_eq!(life.command("seal p"), "");
     life.hear("Sealed", &["partition: \"p\""]);
     let scripts = clones(&mut life, 3);
-    let mut ids = vec![base];
+    let mut ids = vec![*base.values.last().expect("the ID")];
     for script in &scripts {
         script.go_on(&[Read(GENERATION)]);
         life.until("the ID", |_| (script.record().values.len() == 1).then_some(()));
         ids.push(script.record().values[0]);
+        assert_eq!(script.record().delivered, [InjectedEvent::interrupt(VECTOR)]);
     }
     ids.sort_unstable();
     ids.dedup();
