@@ -8,23 +8,18 @@ use crate::console::report;
 use crate::host::Host;
 use crate::host::bases::Base;
 use crate::log::history::HistoryKind;
-use crate::mm::object::{MemoryObject, ObjectError};
+use crate::mm::object::ObjectError;
 use crate::partition::clones::CloneRestart;
 use crate::partition::cpuid;
 use crate::partition::devices::clock::TscRate;
 use crate::partition::devices::state::ResumeMoment;
-use crate::partition::hang::HangWatch;
 use crate::partition::identity::new_generation;
-use crate::partition::last_words::PanicGrace;
-use crate::partition::lifecycle::{BackingState, Lifecycle, ParkReason};
+use crate::partition::lifecycle::BackingState;
 use crate::partition::resume::DEVICES_HEAP;
-use crate::partition::saved::{GuestActivity, ResumeHost, SavedMachine};
-use crate::partition::stall::StallWatch;
+use crate::partition::saved::{ResumeHost, SavedMachine};
 use crate::pool::PoolTerms;
 use crate::space::SpaceBase;
-use crate::time::Ns;
 use alloc::format;
-use alloc::sync::Arc;
 
 impl Runner {
     /// Returns whether the next incarnation begins from a base.
@@ -76,7 +71,8 @@ impl Runner {
         }
         self.incarnation += 1;
         self.record(HistoryKind::IncarnationStarted, 0, object.id().as_u16().into());
-        self.go_on_from_base(host, on, object, machine);
+        self.doubled = Some(new_generation(host, self.shared.name()));
+        self.put_back(host, on, object, machine);
         self.backing = BackingState::Awaited;
         self.look_for_store(host);
         report(&ConsoleEvent::Cloned {
@@ -110,33 +106,6 @@ impl Runner {
             at,
         };
         SavedMachine::read(&base.notes, &self.layout, &on).map_err(|error| format!("{error}"))
-    }
-
-    fn go_on_from_base(
-        &mut self,
-        host: &Host,
-        on: &HostCpu<'_>,
-        object: Arc<MemoryObject>,
-        machine: SavedMachine,
-    ) {
-        self.move_out(on);
-        self.renew_tag(host);
-        self.machine.vcpu.set_memory(object.root().base(), self.tag);
-        let (fpu, activity) = self.machine.take_over(machine);
-        self.fpu = fpu;
-        self.doubled = Some(new_generation(host, self.shared.name()));
-        self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
-        self.object = Some(object);
-        self.last_words = PanicGrace::None;
-        self.hang = self.shared.config.hang_timeout_ns.map(|ns| HangWatch::new(Ns::new(ns)));
-        self.stall = StallWatch::new();
-        (self.entered, self.was_away, self.halted_ns) = (false, true, time::now_ns());
-        let parked = match activity {
-            _ if !self.machine.platform.console_taken() => ParkReason::Console,
-            GuestActivity::Halts => ParkReason::Halted,
-            GuestActivity::Runs => ParkReason::No,
-        };
-        self.set_state(Lifecycle::Running(parked));
     }
 
     /// Gives a base's memory back when its space no longer holds it.

@@ -9,11 +9,12 @@ use crate::crash::suspend::precopy::{self, FEW_PAGES};
 use crate::crash::suspend::{self, SuspensionEnd, SuspensionOrder, SuspensionProgress};
 use crate::host::Host;
 use crate::log::history::HistoryKind;
+use crate::mm::object::MemoryObject;
 use crate::partition::hang::HangWatch;
 use crate::partition::last_words::PanicGrace;
 use crate::partition::lifecycle::{AfterTeardown, BackingState, Lifecycle, ParkReason};
 use crate::partition::resume::{self, ResumeProgress, ResumedPartition};
-use crate::partition::saved::GuestActivity;
+use crate::partition::saved::{GuestActivity, SavedMachine};
 use crate::partition::stall::StallWatch;
 use crate::pool::PoolTerms;
 use crate::storage::spaces::{SpaceLocation, Suspension};
@@ -250,17 +251,28 @@ impl Runner {
         job: &ResumeProgress,
         resumed: ResumedPartition,
     ) {
-        self.move_out(on);
         host.spaces.resume_reserve(self.shared.name());
         let ResumedPartition { object, machine, incarnation, .. } = resumed;
         (self.space, self.backing, self.incarnation) =
             (Some(job.space), BackingState::Settled, incarnation);
+        self.record(HistoryKind::Resumed, 0, object.id().as_u16().into());
+        self.put_back(host, on, object, machine);
+    }
+
+    /// Puts a saved machine on this memory, and lets the guest of this incarnation run.
+    pub(super) fn put_back(
+        &mut self,
+        host: &Host,
+        on: &HostCpu<'_>,
+        object: Arc<MemoryObject>,
+        machine: SavedMachine,
+    ) {
+        self.move_out(on);
         self.renew_tag(host);
         self.machine.vcpu.set_memory(object.root().base(), self.tag);
         let (fpu, activity) = self.machine.take_over(machine);
         self.fpu = fpu;
-        self.shared.publish_incarnation(incarnation, object.id().as_u16());
-        self.record(HistoryKind::Resumed, 0, object.id().as_u16().into());
+        self.shared.publish_incarnation(self.incarnation, object.id().as_u16());
         self.object = Some(object);
         self.last_words = PanicGrace::None;
         self.hang = self.shared.config.hang_timeout_ns.map(|ns| HangWatch::new(Ns::new(ns)));
