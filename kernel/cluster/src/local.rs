@@ -21,6 +21,7 @@ use crate::id::MemberId;
 use crate::layout::{Extent, Half, MAX_STATE};
 use crate::sector::{FieldReader, FieldWriter, SECTOR, SectorError, SectorKind};
 use crate::state::MAX_MEMBERS;
+use crate::state_codec::MOST;
 
 /// The first bytes of a device for local copies.
 pub const LOCAL_MAGIC: &[u8; 8] = b"TIDELOCL";
@@ -235,7 +236,8 @@ impl LocalCopy {
     /// If it is empty, torn or newer.
     pub fn decode(bytes: &[u8]) -> Result<Self, SectorError> {
         let (copy, count, state, mut fields) = Self::open(bytes)?;
-        let is_whole = count <= MAX_MEMBERS
+        let is_whole = copy.sequence <= MOST
+            && count <= MAX_MEMBERS
             && state <= MAX_STATE as usize
             && (0..count).all(|_| LocalRow::read(&mut fields).is_some());
         if is_whole { Ok(copy) } else { Err(SectorError::Torn) }

@@ -121,3 +121,22 @@ fn lengths_that_lie_are_torn() {
         assert_eq!(LocalCopy::decode(&wrong), Err(SectorError::Torn), "{at}");
     }
 }
+
+#[test]
+fn numbers_that_leave_no_room_for_the_next_are_torn() {
+    let state = |number: u64| {
+        let mut bytes = vec![0; MAX_STATE as usize];
+        ClusterState::new(bytes.len()).encode(copy(1).member, 9, &mut bytes);
+        bytes[32..40].copy_from_slice(&number.to_le_bytes());
+        seal(&mut bytes);
+        ClusterState::decode(&bytes).map(|(_, state)| state.number())
+    };
+    for most in [u64::MAX >> 1, 5] {
+        assert_eq!(LocalCopy::decode(&bytes(most, 1, &[])), Ok(copy(most)));
+        assert_eq!(state(most), Ok(most));
+    }
+    for wrong in [(u64::MAX >> 1) + 1, u64::MAX] {
+        assert_eq!(LocalCopy::decode(&bytes(wrong, 1, &[])), Err(SectorError::Torn));
+        assert_eq!(state(wrong).err(), Some(SectorError::Torn));
+    }
+}

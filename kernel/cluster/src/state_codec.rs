@@ -20,6 +20,8 @@ use crate::state::{
     ThingRow, USED_WORDS,
 };
 
+/// The largest number in a copy: no cluster comes to it, and the numbers after it fit a word.
+pub(crate) const MOST: u64 = u64::MAX >> 1;
 /// Bytes of all that is no row.
 const FIXED: usize = 24 + 8 + 8 + 8 * USED_WORDS + 4 + 4;
 
@@ -89,7 +91,8 @@ impl ClusterState {
         let used = core::array::from_fn(|_| fields.u64());
         let (members, things) = (fields.u16(), fields.u16());
         let rows = fields;
-        let is_whole = usize::from(members) <= MAX_MEMBERS
+        let is_whole = number <= MOST
+            && usize::from(members) <= MAX_MEMBERS
             && usize::from(things) <= MAX_THINGS
             && encoded_len(members.into(), things.into()) <= bytes.len()
             && (0..members).all(|_| read_member(&mut fields).is_some())
