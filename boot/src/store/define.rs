@@ -113,7 +113,7 @@ impl ImageStore {
             return Ok(false);
         }
         let definer = self.definer();
-        now(&path, definer.undefine(&mut self.file, name))?;
+        now(&path, definer.undefine(&mut self.file, name, None))?;
         Ok(true)
     }
 

@@ -40,7 +40,7 @@ pub enum MonitorCommand<'a> {
     /// Make clones of a base, and start them.
     Clone(ClonesWanted<'a>),
     /// Change what the next crash of a partition leads to.
-    Set(&'a str, PolicyOptions),
+    Set(&'a str, PolicyOptions, DefinitionScope),
     /// Remove the definition of a partition that has stopped.
     Undefine(&'a str, DefinitionScope),
     /// Image stores, their images and definitions.
@@ -88,7 +88,8 @@ suspend PARTITION  stop it and keep all of it in its paging space
 resume PARTITION   let it go on from there, also after a new start of the hypervisor
 seal PARTITION     make a suspended partition a base, which is cloned and never resumed
 clone BASE NAME [count=N] [from=base|boot]  start a copy of it, or N copies NAME-1, NAME-2, ...
-set PARTITION [dump=aided|off] [restart=threshold|immediate|never]  from its next crash on
+set PARTITION [dump=aided|off] [restart=threshold|immediate|never] [scope=node]
+                   from its next crash on, in its store too or for this node alone
 define PARTITION memory=64M kernel=MODULE [initrd=MODULE] [cmdline=\"...\"] [dump=] [restart=]
 define PARTITION memory=64M store=STORE kernel=IMAGE [initrd=IMAGE] ... [scope=node]
                    with images of a store, for all nodes that see it, or for this node alone
@@ -204,7 +205,9 @@ pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<
         "clone" => return Some(definition::clones(rest).map(MonitorCommand::Clone)),
         "set" => {
             let parsed = definition::policy(rest);
-            return Some(parsed.map(|(name, options)| MonitorCommand::Set(name, options)));
+            return Some(
+                parsed.map(|(name, options, scope)| MonitorCommand::Set(name, options, scope)),
+            );
         }
         "stop" | "poweroff" | "quit" => {
             return Some(definition::stop(rest).and_then(|(name, timeout)| match name {
@@ -280,8 +283,8 @@ fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>
                 .restart
                 .map(|word| definition::restart(word).ok_or(wrong(word)))
                 .transpose()?;
-            let (name, options) = definition::some(name, PolicyOptions { dump, restart })?;
-            Ok(MonitorCommand::Set(name, options))
+            let options = definition::some(PolicyOptions { dump, restart })?;
+            Ok(MonitorCommand::Set(name, options, line.scope))
         }
         word => {
             let timeout = line.timeout_ns.map(Ns::new);
@@ -424,9 +427,14 @@ mod tests {
         let json = br#"{"id":2,"command":"resume","partition":"web"}"#;
         assert_eq!(parse_json(json), (Some(2), Ok(MonitorCommand::Resume("web"))));
         let off = PolicyOptions { dump: Some(DumpPolicy::Off), restart: None };
-        assert_eq!(parse_text("set web dump=off"), Some(Ok(MonitorCommand::Set("web", off))));
+        let set = |scope| Ok(MonitorCommand::Set("web", off, scope));
+        assert_eq!(parse_text("set web dump=off"), Some(set(DefinitionScope::Store)));
+        let text = "set web scope=node dump=off";
+        assert_eq!(parse_text(text), Some(set(DefinitionScope::Node)));
+        let json = br#"{"id":1,"command":"set","partition":"web","dump":"off","scope":"node"}"#;
+        assert_eq!(parse_json(json), (Some(1), set(DefinitionScope::Node)));
         let json = br#"{"id":1,"command":"set","partition":"web","dump":"off"}"#;
-        assert_eq!(parse_json(json), (Some(1), Ok(MonitorCommand::Set("web", off))));
+        assert_eq!(parse_json(json), (Some(1), set(DefinitionScope::Store)));
         let json = br#"{"id":1,"command":"set","partition":"web","restart":"soon"}"#;
         assert_eq!(parse_json(json), (Some(1), Err(CommandError::NoOption("soon"))));
     }

@@ -281,20 +281,23 @@ pub(super) fn definition(text: &str) -> Result<Definition<'_>, CommandError<'_>>
 }
 
 /// Parses the arguments of `set`.
-pub(super) fn policy(text: &str) -> Result<(&str, PolicyOptions), CommandError<'_>> {
+pub(super) fn policy(
+    text: &str,
+) -> Result<(&str, PolicyOptions, DefinitionScope), CommandError<'_>> {
     let missing = CommandError::MissingArgument;
     let (name, mut rest) = word(text).ok_or(missing("a partition's name"))?;
-    let mut options = PolicyOptions::default();
+    let (mut options, mut concerned) = (PolicyOptions::default(), DefinitionScope::Store);
     while let Some((next, behind)) = word(rest) {
         rest = behind;
         let wrong = CommandError::NoOption(next);
         match option(next)? {
             ("dump", value) => options.dump = Some(dump(value).ok_or(wrong)?),
             ("restart", value) => options.restart = Some(restart(value).ok_or(wrong)?),
+            ("scope", value) => concerned = scope(value).ok_or(wrong)?,
             _ => return Err(wrong),
         }
     }
-    some(name, options)
+    Ok((name, some(options)?, concerned))
 }
 
 /// Parses the arguments of `stop` and `poweroff`: a partition's name, and the time that the guest
@@ -314,14 +317,11 @@ pub(super) fn stop(mut rest: &str) -> Result<(Option<&str>, Option<Ns>), Command
 }
 
 /// Refuses a `set` without options.
-pub(super) fn some(
-    name: &str,
-    options: PolicyOptions,
-) -> Result<(&str, PolicyOptions), CommandError<'_>> {
+pub(super) fn some(options: PolicyOptions) -> Result<PolicyOptions, CommandError<'static>> {
     if options == PolicyOptions::default() {
         return Err(CommandError::MissingArgument("dump=… or restart=…"));
     }
-    Ok((name, options))
+    Ok(options)
 }
 
 #[cfg(test)]
@@ -401,9 +401,12 @@ mod tests {
     #[test]
     fn set_has_at_least_one_option() {
         let off = PolicyOptions { dump: Some(DumpPolicy::Off), restart: None };
-        assert_eq!(policy("web dump=off"), Ok(("web", off)));
+        assert_eq!(policy("web dump=off"), Ok(("web", off, DefinitionScope::Store)));
         let both = PolicyOptions { restart: Some(RestartPolicy::Immediate), ..off };
-        assert_eq!(policy("web restart=immediate dump=off"), Ok(("web", both)));
+        assert_eq!(
+            policy("web restart=immediate dump=off"),
+            Ok(("web", both, DefinitionScope::Store))
+        );
         assert_eq!(policy("web"), Err(CommandError::MissingArgument("dump=… or restart=…")));
         assert_eq!(policy("web memory=1M"), Err(CommandError::NoOption("memory=1M")));
     }

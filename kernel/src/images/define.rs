@@ -24,8 +24,8 @@
 //! than two seconds does not go on.
 //!
 //! **A definition that exists** is changed by one program at a time: by the owner of the partition.
-//! The store does not enforce that. Two that change it at once leave one of the two definitions,
-//! whole.
+//! A node changes and removes only the definition that it knows ([`StoreRefusedError::Changed`]).
+//! Two that change the same one at once leave one of the two definitions, whole.
 
 use super::device::StoreWrite;
 use super::error::{StoreContentError, StoreError, StoreFault, StorePlace, StoreRefusedError};
@@ -72,6 +72,8 @@ enum NameUse {
     New,
     /// None, or one whose definition this program may change.
     NewOrOwn,
+    /// One with this definition.
+    Own(KnownDefinition),
 }
 
 /// A program that defines partitions.
@@ -81,6 +83,28 @@ pub struct Definer {
     pub superblock: StoreSuperblock,
     /// This start of a node, or this command; no other ever has the name.
     pub writer: Uuid,
+}
+
+/// A definition as a program has read or written it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KnownDefinition {
+    /// The partition's permanent name.
+    pub partition: Uuid,
+    /// How often it was defined.
+    pub generation: u64,
+}
+
+impl KnownDefinition {
+    /// Returns what identifies a definition.
+    pub const fn of(definition: &StoredDefinition) -> Self {
+        Self { partition: definition.partition, generation: definition.generation }
+    }
+
+    /// Refuses a slot with another definition.
+    fn check(self, slot: &DefinitionSlot) -> Result<(), StoreRefusedError> {
+        let found = slot.definition().map(Self::of);
+        if found == Some(self) { Ok(()) } else { Err(StoreRefusedError::Changed) }
+    }
 }
 
 impl Definer {
@@ -109,6 +133,19 @@ impl Definer {
         self.define_as(disk, definition, NameUse::New).await
     }
 
+    /// Writes another definition over this one.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] with the reason; the definition before then stands, or none.
+    pub async fn change<D: StoreWrite>(
+        &self,
+        disk: &mut D,
+        definition: StoredDefinition,
+        known: KnownDefinition,
+    ) -> Result<Defined, StoreError<D::Error>> {
+        self.define_as(disk, definition, NameUse::Own(known)).await
+    }
+
     async fn define_as<D: StoreWrite>(
         &self,
         disk: &mut D,
@@ -122,31 +159,38 @@ impl Definer {
         if is_hindered && self.give_back_left_behind(disk).await? > 0 {
             survey = self.survey(disk, &definition.name, None).await?;
         }
-        match survey.defined {
-            Some(slot) if name == NameUse::New => {
+        match (survey.defined, name) {
+            (Some(slot), NameUse::New) => {
                 let earlier = slot.definition().map_or(0, |earlier| earlier.generation);
                 Err(StoreRefusedError::Exists(earlier).into())
             }
-            Some(slot) => self.again(disk, slot, definition).await,
-            None if survey.is_busy => Err(StoreRefusedError::Busy.into()),
-            None => {
+            (Some(slot), NameUse::Own(known)) => {
+                known.check(&slot)?;
+                self.again(disk, slot, definition).await
+            }
+            (Some(slot), NameUse::NewOrOwn) => self.again(disk, slot, definition).await,
+            (None, NameUse::Own(_)) => Err(StoreRefusedError::NoDefinition.into()),
+            (None, _) if survey.is_busy => Err(StoreRefusedError::Busy.into()),
+            (None, _) => {
                 definition.generation = 1;
                 self.anew(disk, survey.free, definition).await
             }
         }
     }
 
-    /// Takes the definition of a partition away.
+    /// Takes the definition of a partition away: this one, or `None`: any.
     ///
     /// # Errors
-    /// [`StoreRefusedError::NoDefinition`].
+    /// [`StoreRefusedError::NoDefinition`], [`StoreRefusedError::Changed`].
     pub async fn undefine<D: StoreWrite>(
         &self,
         disk: &mut D,
         name: &str,
+        known: Option<KnownDefinition>,
     ) -> Result<(), StoreError<D::Error>> {
         let survey = self.survey(disk, name, None).await?;
         let slot = survey.defined.ok_or(StoreRefusedError::NoDefinition)?;
+        known.map_or(Ok(()), |known| known.check(&slot))?;
         self.settle(disk, &slot, SlotState::Free).await.map(|_| ())
     }
 

@@ -137,6 +137,8 @@ pub enum StoreRefusedError {
     Named(u32),
     /// The store has a definition of this name: how often it was defined.
     Exists(u64),
+    /// The definition is not the one that this program knows.
+    Changed,
     /// Another program defines a partition of the same name now.
     Busy,
     /// Another program has changed the same place meanwhile.
@@ -169,6 +171,10 @@ impl core::fmt::Display for StoreRefusedError {
             Self::Exists(generation) => {
                 write!(f, "the store has a partition of that name, generation {generation}")
             }
+            Self::Changed => f.write_str(
+                "the definition there is another one than this node knows; with the scope 'node' \
+                 the command is for this node alone",
+            ),
             Self::Busy => f.write_str("another program defines that partition now"),
             Self::Overtaken => f.write_str("another program has changed the store meanwhile"),
             Self::TooSlow => {

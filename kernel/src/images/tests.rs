@@ -6,7 +6,7 @@ mod together;
 
 use super::change::{self, StoreAuthor};
 use super::content::ImageReader;
-use super::define::Definer;
+use super::define::{Definer, KnownDefinition};
 use super::device::run;
 use super::fake::FakeStoreDisk;
 use super::layout::{CHUNK, MAX_IMAGES};
@@ -142,7 +142,7 @@ fn a_name_that_the_store_has_is_not_taken_by_a_new_definition() {
     let refused = run(definer(3).define_new(disk, definition("web", kernel))).unwrap();
     assert_eq!(refused, Err(StoreError::Refused(StoreRefusedError::Exists(1))));
     assert_eq!(contents(&disk.bytes), before);
-    run(definer(3).undefine(disk, "web")).unwrap().unwrap();
+    run(definer(3).undefine(disk, "web", None)).unwrap().unwrap();
     run(definer(3).define_new(disk, definition("web", kernel))).unwrap().unwrap();
 }
 
@@ -171,10 +171,33 @@ fn an_image_and_a_definition_read_back() {
         bytes[block as usize * 4096 + 99] ^= 1;
         assert_eq!(contents(&bytes), whole, "one damaged copy costs nothing: block {block}");
     }
-    run(definer(3).undefine(disk, "web")).unwrap().unwrap();
+    run(definer(3).undefine(disk, "web", None)).unwrap().unwrap();
     assert!(contents(&disk.bytes).definitions.is_empty());
-    let gone = run(definer(3).undefine(disk, "web")).unwrap();
+    let gone = run(definer(3).undefine(disk, "web", None)).unwrap();
     assert_eq!(gone, Err(StoreRefusedError::NoDefinition.into()));
+}
+
+#[test]
+fn a_definition_that_another_program_has_changed_is_left_alone() {
+    let disk = &mut formatted();
+    let kernel = add_now(disk, &content(1, 4096));
+    let mine = definition("web", kernel);
+    run(definer(2).define_new(disk, mine.clone())).unwrap().unwrap();
+    let first = KnownDefinition { partition: mine.partition, generation: 1 };
+    assert_eq!(run(definer(2).change(disk, mine.clone(), first)).unwrap().unwrap().generation, 2);
+    let second = KnownDefinition { generation: 2, ..first };
+    let other = KnownDefinition { partition: Uuid([9; 16]), ..second };
+    let before = contents(&disk.bytes);
+    let changed = StoreError::Refused(StoreRefusedError::Changed);
+    for known in [first, other, KnownDefinition { generation: 3, ..first }] {
+        assert_eq!(run(definer(3).change(disk, mine.clone(), known)).unwrap(), Err(changed));
+        assert_eq!(run(definer(3).undefine(disk, "web", Some(known))).unwrap(), Err(changed));
+        assert_eq!(contents(&disk.bytes), before, "{known:?}");
+    }
+    run(definer(3).undefine(disk, "web", Some(second))).unwrap().unwrap();
+    let gone = StoreError::Refused(StoreRefusedError::NoDefinition);
+    assert_eq!(run(definer(3).change(disk, mine, second)).unwrap(), Err(gone));
+    assert!(contents(&disk.bytes).definitions.is_empty());
 }
 
 #[test]
@@ -196,7 +219,7 @@ fn an_image_leaves_when_no_definition_names_it() {
     assert!(matches!(named[..], [(digest, _)] if digest == one));
     assert_eq!(contents(&disk.bytes).images, [one]);
     assert!(store.directory().offers(one), "it is no longer marked as leaving");
-    run(definer(2).undefine(disk, "web")).unwrap().unwrap();
+    run(definer(2).undefine(disk, "web", None)).unwrap().unwrap();
     let (store, _) = run(change::remove(disk, &store, AUTHOR, &[one])).unwrap().unwrap();
     assert_eq!(contents(&disk.bytes), Contents::default());
     let gone = run(change::remove(disk, &store, AUTHOR, &[one])).unwrap();
@@ -213,7 +236,7 @@ fn an_image_that_only_definitions_need_is_unused_without_them() {
     let store = run(change::put(disk, &store, AUTHOR, image)).unwrap().unwrap();
     run(definer(2).define(disk, definition("web", loose))).unwrap().unwrap();
     assert_eq!(run(change::unused(disk, &store)).unwrap(), Ok(vec![]));
-    run(definer(2).undefine(disk, "web")).unwrap().unwrap();
+    run(definer(2).undefine(disk, "web", None)).unwrap().unwrap();
     assert_eq!(run(change::unused(disk, &store)).unwrap(), Ok(vec![loose]));
     assert!(store.directory().offers(kept));
 }
@@ -276,7 +299,7 @@ fn a_full_directory_and_full_slots_say_so() {
     }
     let refused = run(definer(2).define(disk, definition("one-more", kernel))).unwrap();
     assert_eq!(refused, Err(StoreRefusedError::NoSlot.into()));
-    run(definer(2).undefine(disk, "p3")).unwrap().unwrap();
+    run(definer(2).undefine(disk, "p3", None)).unwrap().unwrap();
     run(definer(2).define(disk, definition("one-more", kernel))).unwrap().unwrap();
     let store = run(open::open(disk)).unwrap().unwrap();
     let mut found = store.found.clone();
@@ -393,7 +416,7 @@ fn a_slot_that_was_left_behind_is_given_back_and_one_in_use_is_not() {
     // The program that reserved slot 3 is gone; another one changes slot 5 all the time.
     let defined = run(definer(2).define(disk, definition("web", kernel))).unwrap().unwrap();
     assert!(disk.now_ns > define::LEFT_BEHIND_NS);
-    run(definer(2).undefine(disk, "web")).unwrap().unwrap();
+    run(definer(2).undefine(disk, "web", None)).unwrap().unwrap();
     reserve(&mut disk.bytes, defined.slot, 7);
     let mut sequence = 7;
     disk.hook = Some(Box::new(move |_, bytes| {

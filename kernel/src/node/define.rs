@@ -20,7 +20,8 @@ pub use error::DefinitionError;
 use super::Node;
 use crate::addr::PAGE_SIZE;
 use crate::arch::{heap, instr, time};
-use crate::config::{DumpPolicy, PartitionConfig, RestartPolicy};
+use crate::config::PartitionConfig;
+use crate::console::definition::PolicyOptions;
 use crate::console::event::ConsoleEvent;
 use crate::console::{output, report};
 use crate::host::Host;
@@ -34,7 +35,6 @@ use crate::partition::shared::{CrashPolicy, PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::reserve::{SpaceNeed, own_spaces};
 use crate::storage::spaces::{SpaceTenant, Suspension};
-use crate::storage::stores::StoreOrigin;
 use crate::time::Ns;
 use crate::virt::face::Vcpu;
 use alloc::boxed::Box;
@@ -64,23 +64,14 @@ pub fn find(
 pub fn define(node: &'static Node, config: PartitionConfig) -> Result<(), DefinitionError> {
     let layout = check::check(node, &config)?;
     check::modules(node, &config, &layout)?;
-    place(node, config, None)
+    place(node, SharedPartition::stopped(config, None))
 }
 
 /// Puts a checked partition, stopped, into a slot.
 ///
 /// # Errors
 /// [`DefinitionError`]; nothing has changed then.
-fn place(
-    node: &'static Node,
-    config: PartitionConfig,
-    origin: Option<StoreOrigin>,
-) -> Result<(), DefinitionError> {
-    place_shared(node, SharedPartition::stopped(config, origin))
-}
-
-/// The same for a partition whose shared part is made.
-fn place_shared(node: &'static Node, shared: SharedPartition) -> Result<(), DefinitionError> {
+fn place(node: &'static Node, shared: SharedPartition) -> Result<(), DefinitionError> {
     let (host, registry) = (node.host, &node.registry);
     let source = registry.source().ok_or(DefinitionError::Starting)?;
     refuse_at_end(node)?;
@@ -119,9 +110,7 @@ pub fn start(node: &Node, name: &str) -> Result<(), DefinitionError> {
     if !matches!(view, LifecycleView::Stopped | LifecycleView::Stopping) {
         return Err(DefinitionError::NotStopped(name.into(), view));
     }
-    if shared.is_held() || shared.is_asked_to(PartitionRequest::Leave) {
-        return Err(DefinitionError::Leaving(name.into()));
-    }
+    refuse_while_held(&shared)?;
     // Another boot beside its suspended state would be the same machine twice.
     if node.host.spaces.suspension_of(name) != Suspension::None {
         return Err(DefinitionError::IsSuspended(name.into()));
@@ -157,21 +146,16 @@ pub fn stop(node: &Node, name: &str, timeout: Ns) -> Result<(), DefinitionError>
     Ok(())
 }
 
-/// Changes what the next crash of a partition leads to.
+/// Changes what the next crash of a partition leads to, on this node.
 ///
 /// # Errors
 /// [`DefinitionError`] if there is none.
-pub fn set(
-    node: &Node,
-    name: &str,
-    dump: Option<DumpPolicy>,
-    restart: Option<RestartPolicy>,
-) -> Result<(), DefinitionError> {
+pub fn set(node: &Node, name: &str, options: PolicyOptions) -> Result<(), DefinitionError> {
     let (_, shared) = find(node, name)?;
     let now = shared.policy();
     shared.set_policy(CrashPolicy {
-        dump: dump.unwrap_or(now.dump),
-        restart: restart.unwrap_or(now.restart),
+        dump: options.dump.unwrap_or(now.dump),
+        restart: options.restart.unwrap_or(now.restart),
     });
     warn_unless(node.host.spaces.reserve_for(tenant(&shared)));
     Ok(())
@@ -212,10 +196,19 @@ fn find_to_leave(
     if shared.is_asked_to(PartitionRequest::Start) || shared.is_asked_to(PartitionRequest::Resume) {
         return Err(DefinitionError::AboutToStart(name.into()));
     }
-    if shared.is_held() || shared.is_asked_to(PartitionRequest::Leave) {
-        return Err(DefinitionError::Leaving(name.into()));
-    }
+    refuse_while_held(&shared)?;
     Ok((id, shared))
+}
+
+/// Refuses a partition that leaves, or whose definition is being written.
+fn refuse_while_held(shared: &SharedPartition) -> Result<(), DefinitionError> {
+    if shared.is_held() {
+        return Err(DefinitionError::Held(shared.name().into()));
+    }
+    if shared.is_asked_to(PartitionRequest::Leave) {
+        return Err(DefinitionError::Leaving(shared.name().into()));
+    }
+    Ok(())
 }
 
 /// Reserves spaces for all partitions of the configuration.

@@ -8,6 +8,7 @@ use super::exit_counts::ExitCounts;
 use super::view::LifecycleView;
 use crate::config::{self, DumpPolicy, RestartPolicy};
 use crate::console::ring::ByteRing;
+use crate::images::define::KnownDefinition;
 use crate::partition::clones::CloneOrigin;
 use crate::partition_id::PartitionId;
 use crate::storage::stores::StoreOrigin;
@@ -96,7 +97,9 @@ pub struct SharedPartition {
     pub exits: ExitCounts,
     /// Crashes so far that left no dump, because the largest number of dumps was kept already.
     pub dumps_skipped: AtomicU64,
-    /// Its definition is being removed from its store: it neither starts nor leaves meanwhile.
+    /// How often it was defined in its store, as far as this node knows.
+    generation: AtomicU64,
+    /// Its definition is being written in its store: it neither starts nor leaves meanwhile.
     is_held: AtomicBool,
     requests: AtomicU32,
     /// How long the guest has for [`PartitionRequest::ShutDown`].
@@ -146,6 +149,7 @@ impl SharedPartition {
             clone_of: None,
             exits: ExitCounts::default(),
             dumps_skipped: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
             is_held: AtomicBool::new(false),
             requests: AtomicU32::new(0),
             shutdown_ns: AtomicNs::new(Ns::ZERO),
@@ -181,6 +185,18 @@ impl SharedPartition {
     /// Returns the partition's name.
     pub fn name(&self) -> &str {
         &self.config.name
+    }
+
+    /// Returns its definition in an image store, as this node has read or written it last.
+    pub fn known_definition(&self) -> Option<(StoreOrigin, KnownDefinition)> {
+        let origin = self.stored?;
+        let generation = self.generation.load(Ordering::Acquire);
+        Some((origin, KnownDefinition { partition: origin.definition?, generation }))
+    }
+
+    /// Sets how often it was defined in its store.
+    pub fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, Ordering::Release);
     }
 
     /// Keeps it from starting and from leaving; returns whether it was free to.

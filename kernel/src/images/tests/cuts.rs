@@ -91,7 +91,7 @@ fn a_definition_leaves_the_old_one_or_the_new_one() {
         assert_eq!(new.definitions["web"], (generation, kernel));
     }
     let (_, new) = old_or_new(disk, |disk| {
-        run(definer(2).undefine(disk, "web")).unwrap().unwrap();
+        run(definer(2).undefine(disk, "web", None)).unwrap().unwrap();
     });
     assert!(new.definitions.is_empty());
     old_or_new(disk, |disk| {

@@ -8,7 +8,7 @@
 //! What can be refused without a disk is refused at once. The rest are tasks, whose ends are told
 //! by events.
 
-use super::{DefinitionError, check, find, place_shared, refuse_at_end, start};
+use super::{DefinitionError, check, find, place, refuse_at_end, start};
 use crate::config::{self, PartitionConfig};
 use crate::console::command::DumpChoice;
 use crate::console::definition::ClonesWanted;
@@ -25,6 +25,7 @@ use crate::partition_id::PartitionId;
 use crate::pool::PoolTerms;
 use crate::space::Uuid;
 use crate::storage::spaces::{SpaceId, SpaceLocation, Suspension};
+use crate::storage::stores::StoreOrigin;
 use crate::task::until;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -200,7 +201,9 @@ fn make(
     let config = PartitionConfig { name: name.into(), ..base.config.clone() };
     check::check(node, &config)?;
     let origin = CloneOrigin { base: base.name().into(), restart };
-    place_shared(node, SharedPartition::cloned(config, base.stored, origin))?;
+    // The definition in the store is the base's, not the clone's.
+    let stored = base.stored.map(|stored| StoreOrigin { definition: None, ..stored });
+    place(node, SharedPartition::cloned(config, stored, origin))?;
     start(node, name)
 }
 

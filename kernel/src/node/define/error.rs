@@ -40,6 +40,8 @@ pub enum DefinitionError {
     Stopped(String),
     /// It is about to start.
     AboutToStart(String),
+    /// Its definition is being written in its image store.
+    Held(String),
     /// It is being undefined.
     Leaving(String),
     /// The cluster's log gives this partition to the member in this slot.
@@ -119,6 +121,9 @@ impl fmt::Display for DefinitionError {
             }
             Self::Stopped(name) => write!(f, "{name} has stopped already"),
             Self::AboutToStart(name) => write!(f, "{name} is about to start: stop it first"),
+            Self::Held(name) => {
+                write!(f, "{name}: its definition in the image store is being written; try again")
+            }
             Self::Leaving(name) => write!(f, "{name} is being undefined"),
             Self::OfMember(name, slot) => {
                 write!(f, "{name} belongs to the member in slot {slot}; 'nodes' shows it")

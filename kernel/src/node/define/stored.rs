@@ -3,6 +3,7 @@
 //! ```text
 //!   define   ─> store, images ─> kernel on trial ─> into the store ─> slot, stopped
 //!   start    ─> definition of any node ─> kernel on trial ─> slot ─> start
+//!   set      ─> into the store ─> this node
 //!   undefine ─> out of the store ─> the runner leaves
 //! ```
 //!
@@ -10,9 +11,12 @@
 //! repeats them at its end: other commands are carried out meanwhile.
 
 use super::error::DefinitionError;
-use super::{check, choose, find, find_to_leave, place, refuse_at_end, start, trial, undefine};
+use super::{
+    check, choose, find, find_to_leave, place, refuse_at_end, set, start, trial, undefine,
+};
 use crate::config::{DEFINITION_VERSION, KernelModules, PartitionConfig};
-use crate::images::define::Definer;
+use crate::console::definition::PolicyOptions;
+use crate::images::define::{Definer, KnownDefinition};
 use crate::images::slot::DefinitionName;
 use crate::images::{
     OpenStore, StoreError, StoreRefusedError, StoredDefinition, find as definitions,
@@ -39,6 +43,16 @@ pub struct StoredWish {
 /// Keeps a partition from starting and leaving, until it is dropped.
 struct PartitionHold(Arc<SharedPartition>);
 
+impl PartitionHold {
+    fn take(shared: Arc<SharedPartition>) -> Result<Self, DefinitionError> {
+        if shared.hold() {
+            Ok(Self(shared))
+        } else {
+            Err(DefinitionError::Held(shared.name().into()))
+        }
+    }
+}
+
 impl Drop for PartitionHold {
     fn drop(&mut self) {
         self.0.let_go();
@@ -60,17 +74,24 @@ pub async fn define_stored(node: &'static Node, wish: StoredWish) -> Result<(), 
     let initrd = initrd.map(|word| choose::image(id, &open, word)).transpose()?;
     let text = |digest: crate::images::ImageDigest| digest.text().to_string();
     config.kernel = KernelModules { image: text(kernel), initrd: initrd.map(text) };
-    let origin =
-        StoreOrigin { store: id, uuid: open.uuid(), kernel, initrd, has_definition: is_for_all };
+    let mut origin = StoreOrigin { store: id, uuid: open.uuid(), kernel, initrd, definition: None };
     let images = node.host.stores.find_images(origin).await?;
     trial::plan_stored(node, id, images, &config, &layout).await?;
     if !is_for_all {
-        return place(node, config, Some(origin));
+        return place(node, SharedPartition::stopped(config, Some(origin)));
     }
-    put(node, &open, &origin, &config).await?;
+    let KnownDefinition { partition, generation } = put(node, &open, &origin, &config).await?;
+    origin.definition = Some(partition);
     let name = config.name.clone();
     let only_there = |error| DefinitionError::OnlyInStore(name, Box::new(error));
-    place(node, config, Some(origin)).map_err(only_there)
+    place(node, defined(config, origin, generation)).map_err(only_there)
+}
+
+/// Makes the shared part of a partition whose definition lies in a store.
+fn defined(config: PartitionConfig, origin: StoreOrigin, generation: u64) -> SharedPartition {
+    let shared = SharedPartition::stopped(config, Some(origin));
+    shared.set_generation(generation);
+    shared
 }
 
 /// Writes a new definition into its store.
@@ -79,7 +100,7 @@ async fn put(
     open: &OpenStore,
     origin: &StoreOrigin,
     config: &PartitionConfig,
-) -> Result<(), DefinitionError> {
+) -> Result<KnownDefinition, DefinitionError> {
     let stores = node.host.stores;
     let definition = StoredDefinition {
         name: DefinitionName::from(&config.name).map_err(|_| DefinitionError::NameInvalid)?,
@@ -91,9 +112,10 @@ async fn put(
         bytes: config.to_definition(),
     };
     let definer = Definer { superblock: open.superblock, writer: stores.writer() };
+    let partition = definition.partition;
     let done = definer.define_new(&mut stores.disk(origin.store), definition).await;
     match done {
-        Ok(_) => Ok(()),
+        Ok(defined) => Ok(KnownDefinition { partition, generation: defined.generation }),
         Err(StoreError::Refused(StoreRefusedError::Exists(_))) => {
             Err(DefinitionError::NameInStore(config.name.clone(), origin.store))
         }
@@ -125,11 +147,11 @@ pub async fn start_stored(node: &'static Node, name: String) -> Result<(), Defin
         uuid: open.uuid(),
         kernel: definition.kernel,
         initrd: definition.initrd,
-        has_definition: true,
+        definition: Some(definition.partition),
     };
     let images = node.host.stores.find_images(origin).await?;
     trial::plan_stored(node, id, images, &config, &layout).await?;
-    place(node, config, Some(origin))?;
+    place(node, defined(config, origin, definition.generation))?;
     start(node, &name)
 }
 
@@ -164,19 +186,70 @@ async fn definition(
     }
 }
 
+/// Changes what a crash of a partition leads to, in its store and on this node. Nodes that take the
+/// partition over find it there.
+///
+/// # Errors
+/// [`DefinitionError`]; nothing has changed on this node then.
+pub async fn set_stored(
+    node: &'static Node,
+    name: String,
+    options: PolicyOptions,
+) -> Result<(), DefinitionError> {
+    let (_, shared) = find(node, &name)?;
+    let hold = PartitionHold::take(shared)?;
+    if let Some((origin, known)) = hold.0.known_definition() {
+        hold.0.set_generation(rewrite(node, &origin, (&name, known), options).await?);
+    }
+    set(node, &name, options)
+}
+
+/// Writes these options into a definition; returns its generation.
+async fn rewrite(
+    node: &'static Node,
+    origin: &StoreOrigin,
+    (name, known): (&str, KnownDefinition),
+    options: PolicyOptions,
+) -> Result<u64, DefinitionError> {
+    let (stores, id) = (node.host.stores, origin.store);
+    let definer = definer(node, origin, name).await?;
+    let mut disk = stores.disk(id);
+    let there = definitions::definition(&mut disk, &definer.superblock, name).await;
+    let there = there.map_err(|error| stores.at(id, error))?;
+    let there = there.ok_or_else(|| stores.at(id, StoreRefusedError::NoDefinition))?;
+    let mut config = PartitionConfig::from_definition(there.encoding, &there.bytes)
+        .map_err(|error| DefinitionError::Undecodable(name.into(), id, error))?;
+    config.dump = options.dump.unwrap_or(config.dump);
+    config.restart = options.restart.unwrap_or(config.restart);
+    let changed =
+        StoredDefinition { encoding: DEFINITION_VERSION, bytes: config.to_definition(), ..there };
+    let done = definer.change(&mut disk, changed, known).await;
+    Ok(done.map_err(|error| stores.at(id, error))?.generation)
+}
+
+/// Returns the writer of definitions in a partition's store.
+async fn definer(
+    node: &'static Node,
+    origin: &StoreOrigin,
+    name: &str,
+) -> Result<Definer, DefinitionError> {
+    let stores = node.host.stores;
+    let open = stores.open(origin.store).await?;
+    if open.uuid() != origin.uuid {
+        return Err(DefinitionError::OtherStore(name.into(), origin.store));
+    }
+    Ok(Definer { superblock: open.superblock, writer: stores.writer() })
+}
+
 /// Removes the definition of a partition that has stopped, from its store and from this node.
 ///
 /// # Errors
 /// [`DefinitionError`]; if its store cannot be written, nothing has changed.
 pub async fn undefine_stored(node: &'static Node, name: String) -> Result<(), DefinitionError> {
     let (_, shared) = find_to_leave(node, &name)?;
-    let origin = shared.stored.filter(|origin| origin.has_definition);
-    if !shared.hold() {
-        return Err(DefinitionError::Leaving(name));
-    }
-    let hold = PartitionHold(shared);
-    if let Some(origin) = origin {
-        remove(node, &origin, &name).await?;
+    let hold = PartitionHold::take(shared)?;
+    if let Some((origin, known)) = hold.0.known_definition() {
+        remove(node, &origin, (&name, known)).await?;
     }
     drop(hold);
     undefine(node, &name)
@@ -186,25 +259,21 @@ pub async fn undefine_stored(node: &'static Node, name: String) -> Result<(), De
 async fn remove(
     node: &'static Node,
     origin: &StoreOrigin,
-    name: &str,
+    (name, known): (&str, KnownDefinition),
 ) -> Result<(), DefinitionError> {
     let stores = node.host.stores;
-    let open = stores.open(origin.store).await?;
-    if open.uuid() != origin.uuid {
-        return Err(DefinitionError::OtherStore(name.into(), origin.store));
-    }
-    let definer = Definer { superblock: open.superblock, writer: stores.writer() };
-    match definer.undefine(&mut stores.disk(origin.store), name).await {
+    let definer = definer(node, origin, name).await?;
+    match definer.undefine(&mut stores.disk(origin.store), name, Some(known)).await {
         Ok(()) | Err(StoreError::Refused(StoreRefusedError::NoDefinition)) => Ok(()),
         Err(error) => Err(stores.at(origin.store, error).into()),
     }
 }
 
-/// Returns whether `undefine` has to remove a definition from a store.
+/// Returns whether a partition has a definition in a store, which `set` and `undefine` change.
 ///
 /// # Errors
 /// [`DefinitionError::Unknown`].
 pub fn has_stored_definition(node: &Node, name: &str) -> Result<bool, DefinitionError> {
     let (_, shared) = find(node, name)?;
-    Ok(shared.stored.is_some_and(|origin| origin.has_definition))
+    Ok(shared.known_definition().is_some())
 }

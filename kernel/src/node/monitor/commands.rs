@@ -3,7 +3,7 @@
 use super::audience::{self, Audience};
 use super::{members, stats, stores};
 use crate::console::command::{DumpChoice, HELP, MonitorCommand, parse_json, parse_text};
-use crate::console::definition::{DefinitionScope, PolicyOptions};
+use crate::console::definition::DefinitionScope;
 use crate::console::event::ConsoleEvent;
 use crate::console::hex;
 use crate::console::input::{ConsoleMode, KeyDestination};
@@ -93,9 +93,12 @@ fn carry_out(
         MonitorCommand::Resume(name) => said(suspend::resume(node, name))?,
         MonitorCommand::Seal(name) => said(clones::seal(node, name))?,
         MonitorCommand::Clone(wanted) => said(clones::clone(node, &wanted))?,
-        MonitorCommand::Set(name, PolicyOptions { dump, restart }) => {
-            said(define::set(node, name, dump, restart))?
+        MonitorCommand::Set(name, options, DefinitionScope::Store)
+            if said(has_stored_definition(node, name))? =>
+        {
+            return later(stores::set(node, (name, options), audience));
         }
+        MonitorCommand::Set(name, options, _) => said(define::set(node, name, options))?,
         MonitorCommand::Undefine(name, DefinitionScope::Store)
             if said(has_stored_definition(node, name))? =>
         {

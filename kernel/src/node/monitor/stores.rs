@@ -2,7 +2,7 @@
 
 use super::audience::{Audience, answer};
 use crate::config::PartitionConfig;
-use crate::console::definition::{Definition, DefinitionScope};
+use crate::console::definition::{Definition, DefinitionScope, PolicyOptions};
 use crate::console::event::ConsoleEvent;
 use crate::console::output::print_text;
 use crate::console::report;
@@ -67,6 +67,16 @@ pub(super) fn start(
 ) -> Result<(), DefinitionError> {
     let success = format!("{name}: starts from its definition in the image store\n");
     begin(node, audience, success, stored::start_stored(node, name.into()))
+}
+
+/// Changes what a crash of a partition leads to, in its store and on this node.
+pub(super) fn set(
+    node: &'static Node,
+    (name, options): (&str, PolicyOptions),
+    audience: Audience,
+) -> Result<(), DefinitionError> {
+    let success = format!("{name}: changed, in its image store too\n");
+    begin(node, audience, success, stored::set_stored(node, name.into(), options))
 }
 
 /// Removes the definition of a partition from its store and from this node.

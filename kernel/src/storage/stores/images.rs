@@ -25,8 +25,9 @@ pub struct StoreOrigin {
     pub kernel: ImageDigest,
     /// The initrd.
     pub initrd: Option<ImageDigest>,
-    /// Whether the definition lies there too.
-    pub has_definition: bool,
+    /// The partition's permanent name in its definition there; `None`: its definition is for this
+    /// node alone.
+    pub definition: Option<Uuid>,
 }
 
 /// Readers of a partition's images.

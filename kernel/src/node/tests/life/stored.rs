@@ -119,6 +119,71 @@ fn a_definition_of_another_node_starts_here() {
 }
 
 #[test]
+fn what_set_changes_is_in_the_store_for_the_next_node() {
+    let mut one = beside(&store());
+    answer(&mut one, DEFINE);
+    one.script("d", &[&[]]);
+    one.command("start d");
+    one.hear("Entered", &["partition: \"d\""]);
+    // While it runs, and one option at a time.
+    let done = "d: changed, in its image store too\r\n";
+    assert_eq!(answer(&mut one, "set d dump=off"), done);
+    assert_eq!(answer(&mut one, "set d restart=never"), done);
+    let now = one.partition(1).policy();
+    assert_eq!((now.dump, now.restart), (DumpPolicy::Off, RestartPolicy::Never));
+    // For this node alone.
+    assert_eq!(one.command("set d dump=aided scope=node"), "");
+    assert_eq!(one.partition(1).policy().dump, DumpPolicy::Aided);
+    let mut other = beside(&content(&one));
+    other.script("d", &[&[]]);
+    assert!(answer(&mut other, "start d").contains("starts from its definition"));
+    let there = other.partition(1).policy();
+    assert_eq!((there.dump, there.restart), (DumpPolicy::Off, RestartPolicy::Never));
+}
+
+#[test]
+fn a_definition_that_another_node_has_changed_is_changed_and_removed_by_that_node() {
+    let mut one = beside(&store());
+    answer(&mut one, DEFINE);
+    let mut other = beside(&content(&one));
+    other.script("d", &[&[]]);
+    answer(&mut other, "start d");
+    answer(&mut other, "set d restart=never");
+    // The first node sees the disk as the other one left it.
+    let left = content(&other);
+    one.machine.disks[STORE].state().content.copy_from_slice(&left);
+    for line in ["set d dump=off", "undefine d"] {
+        let refused = answer(&mut one, line);
+        assert!(refused.contains("another one than this node knows"), "{line}: {refused}");
+        assert_eq!(one.partition(1).policy().dump, DumpPolicy::Aided, "{line}");
+        assert!(content(&one) == left, "{line}");
+    }
+    assert_eq!(one.command("set d dump=off scope=node"), "");
+    assert_eq!(one.command("undefine d scope=node"), "");
+    one.hear("Undefined", &["\"d\""]);
+    assert!(answer(&mut one, "start d").contains("starts from its definition"));
+    assert_eq!(answer(&mut one, "set d dump=off"), "d: changed, in its image store too\r\n");
+}
+
+#[test]
+fn a_disk_that_refuses_a_change_leaves_store_and_node_as_they_were() {
+    let mut life = beside(&store());
+    answer(&mut life, DEFINE);
+    life.machine.disks[STORE].state().silent_since = None;
+    let request = life.machine.disks[STORE].state().requests + 1;
+    life.machine.disks[STORE].state().fault =
+        Some(FaultPlan { request, kind: FaultKind::LateAnswer });
+    let before = content(&life);
+    let refused = answer(&mut life, "set d dump=off");
+    assert!(refused.contains("error: image store 0 on paging device 3"), "{refused}");
+    assert_eq!(life.partition(1).policy().dump, DumpPolicy::Aided);
+    assert!(content(&life) == before);
+    life.pass(LATE_NS + SECOND_NS);
+    life.machine.disks[STORE].state().fault = None;
+    assert_eq!(answer(&mut life, "set d dump=off"), "d: changed, in its image store too\r\n");
+}
+
+#[test]
 fn a_wrong_definition_is_refused_by_its_reason() {
     let mut life = beside(&store());
     let before = ledger(&life);
@@ -266,7 +331,9 @@ fn a_partition_goes_while_it_is_loaded() {
     // While its definition is removed it does not start.
     assert_eq!(life.command("undefine d"), "");
     life.turn();
-    assert!(life.command("start d").contains("d is being undefined"));
+    assert!(
+        life.command("start d").contains("d: its definition in the image store is being written")
+    );
     life.hear("Undefined", &["\"d\""]);
     rest(&mut life);
     assert_eq!(ledger(&life), before);
