@@ -347,8 +347,22 @@ impl MemberDriver {
         self.confirmed.contains(&slot) || self.confirmed.try_push(slot).is_ok()
     }
 
+    /// Takes every fenced member for quiet: the rule that a demonstration leaves out.
+    fn confirm_all(&mut self) {
+        let is_fenced = |status| matches!(status, MemberStatus::Fenced { .. });
+        let state = self.side.node.state();
+        let fenced = state.members().iter().filter(|row| is_fenced(row.status));
+        let slots: ArrayVec<u16, 8> = fenced.map(|row| row.id.slot).take(8).collect();
+        for slot in slots {
+            self.confirm(slot);
+        }
+    }
+
     /// Wishes for the next confirmed member's decree, until the log has it.
     fn wish(&mut self) {
+        if cfg!(feature = "without-quarantine") {
+            self.confirm_all();
+        }
         let Self { side: MemberSide { node, .. }, confirmed, .. } = self;
         confirmed.retain(|slot| {
             let status = node.state().member(*slot).map(|row| row.status);
