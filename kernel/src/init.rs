@@ -30,6 +30,9 @@ pub fn kmain(handover: Handover) -> ! {
     if let Some(level) = option(handover.command_line, "log").and_then(|level| level.parse().ok()) {
         log::set_max_level(level);
     }
+    if option(handover.command_line, "trace") == Some("cluster") {
+        crate::members::trace::switch_on();
+    }
     info!("Tidepool {}", env!("CARGO_PKG_VERSION"));
     if let Some(feature) = features::missing() {
         error!("this CPU lacks {feature}");

@@ -22,6 +22,8 @@ pub struct GptEntry {
     pub start: u64,
     /// Bytes.
     pub len: u64,
+    /// The GUID of its type, and its own, byte by byte as in the table.
+    pub guids: [[u8; 16]; 2],
 }
 
 /// An image with a partition table.
@@ -126,6 +128,7 @@ impl Gpt {
                 number: n + 1,
                 start: start * SECTOR,
                 len: (end - start + 1) * SECTOR,
+                guids: [0, 16].map(|at| std::array::from_fn(|n| entry[at + n])),
             });
         }
         Ok((header, found))
@@ -185,11 +188,11 @@ mod tests {
         let path = folder.path().join("image");
         boot::volume::create_spaces(&path, 32 << 20, &[8 << 20, 12 << 20]).unwrap();
         let gpt = Gpt::open(&path).unwrap();
-        let entries = [
-            GptEntry { number: 1, start: 1 << 20, len: 8 << 20 },
-            GptEntry { number: 2, start: 9 << 20, len: 12 << 20 },
-        ];
-        assert_eq!(gpt.check().unwrap(), entries);
+        let entries = gpt.check().unwrap();
+        let places: Vec<_> = entries.iter().map(|e| (e.number, e.start, e.len)).collect();
+        assert_eq!(places, [(1, 1 << 20, 8 << 20), (2, 9 << 20, 12 << 20)]);
+        let [[kind, own], [other_kind, other]] = [0, 1].map(|n| entries[n].guids);
+        assert!(kind == other_kind && own != other);
         gpt.change_entry(2, |entry| entry[32] += 1).unwrap();
         assert_eq!(gpt.check().unwrap()[1].start, (9 << 20) + 512);
         gpt.spoil(false).unwrap();

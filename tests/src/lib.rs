@@ -18,6 +18,7 @@ pub mod markdown;
 pub mod modules;
 pub mod nbd;
 pub mod pace;
+pub mod replay;
 pub mod rooms;
 pub mod scenario;
 pub mod scene;
@@ -26,6 +27,7 @@ pub mod seeds;
 pub mod several;
 pub mod source;
 pub mod space;
+pub mod trials;
 pub mod twin;
 
 pub use case::{Case, run};

@@ -238,7 +238,7 @@ fn bad_tables(bed: Bed) -> Result<()> {
     gpt(3)?.change_entry(1, |entry| entry[40..48].copy_from_slice(&sector(64)))?;
     let bad = |n: usize| -> Result<u64> {
         let first = if n == 0 { 49 * MIB } else { std::fs::metadata(bench.image(n))?.len() };
-        sum(&bench.image(n), &GptEntry { number: 0, start: 0, len: first })
+        sum(&bench.image(n), &GptEntry { number: 0, start: 0, len: first, guids: [[0; 16]; 2] })
     };
     let before = [bad(0)?, bad(1)?, bad(2)?, bad(3)?];
     let mut play = Play::of(&machine)?;

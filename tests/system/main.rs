@@ -43,6 +43,7 @@ mod start;
 mod store;
 mod stored;
 mod story;
+mod trials;
 mod two_nodes;
 
 use std::process::ExitCode;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
             cluster::CASES,
             heirs::CASES,
             sharing::CASES,
+            trials::CASES,
             several::CASES,
             server::cases(),
             fpu::CASES,

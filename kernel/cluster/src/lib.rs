@@ -11,6 +11,10 @@
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
 
+// A test file that another crate includes too calls this one by its name.
+#[cfg(test)]
+extern crate self as cluster;
+
 #[macro_use]
 mod mutant;
 
@@ -31,6 +35,8 @@ mod local_tests;
 pub mod node;
 pub mod proposal;
 pub mod round;
+#[cfg(test)]
+mod rule_tests;
 pub mod sector;
 #[cfg(test)]
 mod sim;

@@ -3,7 +3,7 @@
 
 /// A rule that is switched off.
 #[cfg(test)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Mutant {
     /// Splitter: Y is not read after the write of X.
     SkipY,
@@ -53,11 +53,53 @@ pub(crate) enum Mutant {
     JoinerRecovers,
     /// A space is given away before its record has completed.
     LateRecord,
+    /// A decree is carried out although the owner is another one than it says.
+    StaleOwner,
+    /// Something is given to a member that is not up.
+    GiveToDown,
+    /// A partition changes hands without the space that its living owner has for it.
+    OwnWithoutSpace,
+    /// A space that is bound to a partition is taken for another one.
+    TakeBound,
+    /// A partition goes along with a space that is not bound to it.
+    HandOverUnbound,
+    /// A fenced member's space is released before it is quiet.
+    ReleaseEarly,
+    /// A partition without owner and space keeps its row.
+    KeepUnowned,
+    /// Standing: a space counts as taken although it is bound to another partition.
+    DoneUnbound,
+    /// Standing: a space may be taken for another member's partition.
+    TakeForOthers,
+    /// Standing: a quarantined space may be released.
+    OpenQuarantine,
+    /// Local copy: a decree counts before a beat has announced it.
+    CountsDecided,
+    /// Local copy: an area that knows less is joined.
+    JoinsOld,
+    /// Local copy: what was announced is forgotten when a node registers anew.
+    ForgetsAnnounced,
 }
 
 #[cfg(test)]
 std::thread_local! {
     static ACTIVE: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
+    static FIRED: core::cell::RefCell<std::collections::BTreeMap<Mutant, u64>> =
+        const { core::cell::RefCell::new(std::collections::BTreeMap::new()) };
+}
+
+/// Returns whether a rule is switched off, and counts that it was asked.
+#[cfg(test)]
+pub(crate) fn is_off(mutant: Mutant) -> bool {
+    FIRED.with_borrow_mut(|all| *all.entry(mutant).or_default() += 1);
+    active() == Some(mutant)
+}
+
+/// Returns how often this thread has asked for a rule. Rules that forbid something are asked only
+/// where it would be done.
+#[cfg(test)]
+pub(crate) fn fired(mutant: Mutant) -> u64 {
+    FIRED.with_borrow(|all| all.get(&mutant).copied().unwrap_or(0))
 }
 
 /// Switches a rule off in this thread.
@@ -76,7 +118,7 @@ pub(crate) fn active() -> Option<Mutant> {
 #[cfg(test)]
 macro_rules! mutant {
     ($name:ident) => {
-        ($crate::mutant::active() == Some($crate::mutant::Mutant::$name))
+        $crate::mutant::is_off($crate::mutant::Mutant::$name)
     };
 }
 

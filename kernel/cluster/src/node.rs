@@ -28,7 +28,7 @@ use crate::timing::ClusterTiming;
 use crate::watch::{Sighting, TurnTimes, Watch};
 
 #[cfg(test)]
-mod restored;
+pub(crate) mod restored;
 mod turn;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -217,7 +217,8 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
         (self.conflicts, self.copies) = (0, 0);
         (self.want, self.wish, self.has_proposed) = (None, None, false);
         (self.is_member, self.is_committed, self.wants_to_leave) = (false, false, false);
-        (self.expected, self.announced) = (self.expected.max(self.announced), 0);
+        let known = if mutant!(ForgetsAnnounced) { 0 } else { self.announced };
+        (self.expected, self.announced) = (self.expected.max(known), 0);
         (self.details, self.random) = (BeatDetails::NONE, entropy);
     }
 
@@ -421,7 +422,7 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
             sectors.filter_map(|(slot, bytes)| Some((Beat::decode(bytes).ok()?.known, slot)));
         let last = beats.max();
         let known = last.map_or(0, |(known, _)| known);
-        if known < self.expected {
+        if known < self.expected && !mutant!(JoinsOld) {
             self.phase = NodePhase::Gone;
             return note(ClusterEvent::Restored { known, expected: self.expected });
         }
@@ -496,6 +497,9 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
     fn decided(&mut self, note: &mut impl FnMut(ClusterEvent)) {
         let Some(value) = self.proposer.value() else { return };
         let effect = self.state.apply(&value);
+        if mutant!(CountsDecided) {
+            self.announced = self.state.number();
+        }
         self.conflicts = 0;
         self.wish = None;
         note(ClusterEvent::Decided(self.state.number(), value, effect));

@@ -31,7 +31,7 @@ impl ClusterState {
                     Some(partition),
                 );
                 match standing {
-                    DecreeStanding::Open if owner != Owner::Slot(by) => {
+                    DecreeStanding::Open if owner != Owner::Slot(by) && !mutant!(TakeForOthers) => {
                         DecreeStanding::Void(VoidError::OtherOwner)
                     }
                     other => other,
@@ -43,7 +43,9 @@ impl ClusterState {
             Decree::Release { space, from } => {
                 let standing = self.given(Thing::Space(space), from, Owner::Unowned, None);
                 match (standing, from) {
-                    (DecreeStanding::Open, Owner::Slot(slot)) if self.is_quarantined(slot) => {
+                    (DecreeStanding::Open, Owner::Slot(slot))
+                        if self.is_quarantined(slot) && !mutant!(OpenQuarantine) =>
+                    {
                         DecreeStanding::Void(VoidError::Quarantined)
                     }
                     (other, _) => other,
@@ -65,7 +67,9 @@ impl ClusterState {
         let row = self.row(thing);
         if row.owner == to && from != to {
             return match bound {
-                Some(bound) if bound != row.bound => DecreeStanding::Void(VoidError::Bound),
+                Some(bound) if bound != row.bound && !mutant!(DoneUnbound) => {
+                    DecreeStanding::Void(VoidError::Bound)
+                }
                 _ => DecreeStanding::Done(row.epoch),
             };
         }

@@ -270,10 +270,13 @@ impl ClusterState {
     /// Checks that `to` may own something, and that `thing` is `from`'s.
     fn may_give(&self, thing: Thing, from: Owner, to: Owner) -> Result<(), VoidError> {
         match to {
-            Owner::Slot(slot) if !self.is_up(slot) => return Err(VoidError::NotUp),
+            Owner::Slot(slot) if !self.is_up(slot) && !mutant!(GiveToDown) => {
+                return Err(VoidError::NotUp);
+            }
             _ => {}
         }
-        if self.row(thing).owner == from { Ok(()) } else { Err(VoidError::OtherOwner) }
+        let is_from = self.row(thing).owner == from || mutant!(StaleOwner);
+        if is_from { Ok(()) } else { Err(VoidError::OtherOwner) }
     }
 
     fn own(&mut self, partition: u128, from: Owner, to: Owner) -> Result<(), VoidError> {
@@ -286,7 +289,8 @@ impl ClusterState {
             Owner::Slot(slot) => self.is_up(slot),
             Owner::Unowned => true,
         };
-        if is_kept && self.things.iter().any(|row| is_bound(row) && row.owner == from) {
+        let is_bound = is_kept && self.things.iter().any(|row| is_bound(row) && row.owner == from);
+        if is_bound && !mutant!(OwnWithoutSpace) {
             return Err(VoidError::Bound);
         }
         self.give(thing, to, 0)?;
@@ -300,7 +304,8 @@ impl ClusterState {
     fn drop_unowned(&mut self, partition: Thing) {
         let Thing::Partition(name) = partition else { return };
         let is_unowned = self.row(partition).owner == Owner::Unowned;
-        if is_unowned && !self.things.iter().any(|row| row.bound == name) {
+        let is_needless = is_unowned && !self.things.iter().any(|row| row.bound == name);
+        if is_needless && !mutant!(KeepUnowned) {
             self.things.retain(|row| row.thing != partition);
         }
     }
@@ -309,7 +314,8 @@ impl ClusterState {
         let by = Owner::Slot(by);
         self.may_give(Thing::Partition(partition), by, by)?;
         self.may_give(Thing::Space(space), Owner::Unowned, by)?;
-        if self.row(Thing::Space(space)).bound != 0 || partition == 0 {
+        let is_bound = self.row(Thing::Space(space)).bound != 0 && !mutant!(TakeBound);
+        if is_bound || partition == 0 {
             return Err(VoidError::Bound);
         }
         self.give(Thing::Space(space), by, partition)
@@ -324,7 +330,7 @@ impl ClusterState {
     ) -> Result<(), VoidError> {
         self.may_give(Thing::Partition(partition), from, to)?;
         self.may_give(Thing::Space(space), from, to)?;
-        if self.row(Thing::Space(space)).bound != partition {
+        if self.row(Thing::Space(space)).bound != partition && !mutant!(HandOverUnbound) {
             Err(VoidError::Bound)
         } else {
             Ok(())
@@ -341,11 +347,14 @@ impl ClusterState {
             }
             Owner::Unowned => return Err(VoidError::OtherOwner),
         };
-        if !may {
+        if !may && !mutant!(ReleaseEarly) {
             return Err(VoidError::Quarantined);
         }
+        let bound = self.row(thing).bound;
         self.give(thing, Owner::Unowned, 0)?;
         self.drop_quiet();
+        // Its name may have been given back before.
+        self.drop_unowned(Thing::Partition(bound));
         Ok(())
     }
 

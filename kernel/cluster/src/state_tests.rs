@@ -130,3 +130,18 @@ fn a_state_that_would_not_fit_takes_no_more_rows() {
     state.encode(id(0), 1, &mut bytes);
     assert_eq!(ClusterState::decode(&bytes), Ok((1, state)));
 }
+
+#[test]
+fn a_name_that_was_given_back_goes_with_its_last_space() {
+    let mut state = three();
+    state.apply(&Decree::Fence { who: 0, heir: 1 }).unwrap();
+    let given_back = Decree::Own { partition: 7, from: Owner::Slot(0), to: Owner::Unowned };
+    state.apply(&given_back).unwrap();
+    let is_there =
+        |state: &ClusterState| state.things().iter().any(|row| row.thing == Thing::Partition(7));
+    assert!(is_there(&state), "its space is in quarantine");
+    state.apply(&Decree::Quiet { who: 0, proof: QuietProof::Confirmed }).unwrap();
+    state.apply(&Decree::Release { space: 9, from: Owner::Slot(0) }).unwrap();
+    assert!(!is_there(&state), "{:?}", state.things());
+    assert_eq!(state.member(0), None);
+}

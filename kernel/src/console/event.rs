@@ -320,6 +320,8 @@ pub enum ConsoleEvent<'a> {
     NotInherited { partition: &'a str, reason: &'a str },
     /// The cluster's state has no room for another partition or space.
     StateFull { partition: &'a str },
+    /// For tests: a word with the cluster's state machine (`members::trace`).
+    ClusterTrace { step: &'a str, numbers: &'a [u64], data: &'a str },
     /// Number of earlier lines that did not fit into the buffer.
     Lost { lines: u64 },
     /// No partition runs any more; the machine stops with this status.

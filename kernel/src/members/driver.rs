@@ -16,7 +16,7 @@
 
 use super::area::{AreaAnswer, AreaIo};
 use super::side::{AreaLane, MemberSide, MemberStanding};
-use super::tell;
+use super::{tell, trace};
 use crate::block::Disk;
 use crate::storage::log_desk::LogDesk;
 use crate::time::Ns;
@@ -202,6 +202,7 @@ impl MemberDriver {
             self.judge(now);
         } else if round.is_hopeless() {
             self.round = None;
+            trace::word("gave_up", &[]);
             self.noting(now, None, |node, note| node.gave_up(&mut |event| note(event)));
         } else {
             return false;
@@ -215,8 +216,11 @@ impl MemberDriver {
         }
         self.wish();
         let ask = self.pending.take().unwrap_or_else(|| {
-            self.side.node.describe(details());
-            self.side.node.ask(now, &mut self.out)
+            let details = details();
+            self.side.node.describe(details);
+            let ask = self.side.node.ask(now, &mut self.out);
+            trace::asked(now, &details, &ask, &self.out);
+            ask
         });
         match ask {
             NodeAsk::Step { write, read, areas, resends } => {
@@ -238,6 +242,7 @@ impl MemberDriver {
                     let is_tainted = self.side.lanes.iter().any(|lane| lane.area.disk.is_dead());
                     self.side.is_tainted = is_tainted;
                     self.side.node.drained(is_tainted);
+                    trace::word("drained", &[is_tainted.into()]);
                 }
                 is_quiet
             }
@@ -286,6 +291,7 @@ impl MemberDriver {
             .take(MAX_AREAS)
             .collect();
         let done = StepDone { areas, times, reads: &reads };
+        trace::done(&lanes, areas, read, &times);
         let shown = beats.is_some().then_some(&reads[..]);
         self.noting(now, shown, |node, note| node.done(&done, &mut |event| note(event)));
         drop(reads);
@@ -304,6 +310,7 @@ impl MemberDriver {
         transition(&mut self.side.node, &mut |event| {
             let _ = notes.try_push(event);
         });
+        trace::noted(&self.side.node, &notes);
         for event in notes {
             if let ClusterEvent::Burned(burned) = event
                 && burned >= FREE_BURNS
@@ -329,6 +336,7 @@ impl MemberDriver {
         let me = Incarnation(self.side.first.0.wrapping_add(self.rejoins.into()));
         let entropy = self.random_below(u64::MAX).rotate_left(32) ^ now_ns.as_u64();
         self.side.node.begin_anew(me, entropy);
+        trace::begin(me, entropy, 0);
         (self.round, self.pending) = (None, None);
         self.retries.clear();
         self.confirmed.clear();
@@ -372,6 +380,7 @@ impl MemberDriver {
         let quiet = first.map(|who| Decree::Quiet { who, proof: QuietProof::Confirmed });
         let order = self.log.next_order(self.side.node.state());
         if let Some(decree) = quiet.or(order).filter(|_| !self.side.node.has_wish()) {
+            trace::wish(&decree);
             self.side.node.wish(decree);
         }
     }

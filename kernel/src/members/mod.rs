@@ -9,6 +9,7 @@
 //!           ── roll     the members with their last beats
 //!           ── local    what this node knew last, on a disk of its own
 //!           ── tell     events, and the leases of the areas' disks
+//!           ── trace    for tests: every word with the state machine
 //! ```
 //!
 //! A disk with an area belongs to the cluster: its paging spaces get requests only while this node
@@ -22,6 +23,7 @@ mod local;
 mod roll;
 mod side;
 mod tell;
+pub mod trace;
 
 pub use local::LocalDevice;
 pub use roll::{RollRow, RollStatus};
@@ -178,6 +180,7 @@ impl Members {
         let known = local.and_then(|local| local.decree_of(superblock.cluster));
         let mut node = ClusterNode::new(me, layout, superblock.timing, limit, entropy, seen);
         node.expect_decree(known.unwrap_or(0));
+        trace::begin(me, entropy, known.unwrap_or(0));
         let side = MemberSide {
             node,
             roll: MemberRoll::new(),
@@ -293,6 +296,7 @@ impl Members {
                 driver.side.standing = MemberStanding::Out;
             }
             driver.side.node.leave();
+            trace::word("leave", &[]);
         }
         until(|| {
             let is_over =

@@ -13,6 +13,13 @@ pub enum Recording {
     Places,
     /// All bytes, so that the image of any moment can be reconstructed.
     Bytes,
+    /// The bytes of writes that begin here.
+    Within {
+        /// The first byte.
+        start: u64,
+        /// The byte behind the last one.
+        end: u64,
+    },
 }
 
 /// A request in the log. Times count from the server's start.
@@ -77,7 +84,12 @@ impl RequestLog {
         request: &NbdRequest,
         action: Option<Action>,
     ) -> usize {
-        let keep = self.recording == Recording::Bytes && request.kind == RequestKind::Write;
+        let is_kept = match self.recording {
+            Recording::Places => false,
+            Recording::Bytes => true,
+            Recording::Within { start, end } => (start..end).contains(&request.bytes.start),
+        };
+        let keep = is_kept && request.kind == RequestKind::Write;
         self.entries.push(RequestLogEntry {
             node,
             kind: request.kind,

@@ -41,7 +41,7 @@ fn run(node: &mut TestNode, area: &mut [u8], now: u64) -> Vec<ClusterEvent> {
 }
 
 #[test]
-fn an_area_that_forgot_an_announced_decree_is_not_joined() {
+pub(crate) fn an_area_that_forgot_an_announced_decree_is_not_joined() {
     let mut area = vec![0; layout().len() as usize];
     let mut first = start(1, 0);
     assert!(run(&mut first, &mut area, 0).contains(&ClusterEvent::Joined(0)));
@@ -63,4 +63,19 @@ fn an_area_that_forgot_an_announced_decree_is_not_joined() {
     let mut blank = vec![0; area.len()];
     let told = ClusterEvent::Restored { known: 0, expected: 1 };
     assert_eq!(run(&mut start(5, 1), &mut blank, 0).last(), Some(&told));
+}
+
+#[test]
+pub(crate) fn what_was_announced_is_expected_for_ever() {
+    let mut area = vec![0; layout().len() as usize];
+    let blank = area.clone();
+    let mut node = start(1, 0);
+    assert!(run(&mut node, &mut area, 0).contains(&ClusterEvent::Joined(0)));
+    node.begin_anew(Incarnation(2), 7);
+    let told = ClusterEvent::Restored { known: 0, expected: 1 };
+    assert_eq!(run(&mut node, &mut blank.clone(), 0).last(), Some(&told));
+    node.begin_anew(Incarnation(3), 7);
+    assert_eq!(run(&mut node, &mut blank.clone(), 0).last(), Some(&told), "and the next one too");
+    node.begin_anew(Incarnation(4), 7);
+    assert!(run(&mut node, &mut area, 0).contains(&ClusterEvent::Joined(1)));
 }

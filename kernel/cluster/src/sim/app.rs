@@ -10,8 +10,8 @@ use crate::inherit::{
 };
 use crate::state::{MemberStatus, Thing, ThingRow};
 
-const SPACES: u128 = 5;
-const PARTITIONS: u128 = 2;
+pub(super) const SPACES: u128 = 5;
+pub(super) const PARTITIONS: u128 = 2;
 const BLOCKS: usize = 3;
 const FREE: SpaceRecord = SpaceRecord { state: RecordState::Free, epoch: 0 };
 
@@ -54,6 +54,8 @@ enum RunPhase {
     /// The record ACTIVE is being written.
     Starting,
     Running,
+    /// It has ended, and gives its space and its name back.
+    Stopping,
     /// No write is submitted any more.
     Suspending,
     /// The record SUSPENDED is being written.
@@ -212,7 +214,7 @@ impl World {
                     self.give_by_message(number, index);
                 }
             }
-            RunPhase::Starting | RunPhase::Suspending | RunPhase::Sealing => {}
+            RunPhase::Starting | RunPhase::Stopping | RunPhase::Suspending | RunPhase::Sealing => {}
         }
     }
 
@@ -241,6 +243,10 @@ impl World {
             self.nodes[number].app.runs[index].phase = RunPhase::Suspending;
             return self.tally("suspend");
         }
+        if self.random.one_in(25) {
+            self.nodes[number].app.runs[index].phase = RunPhase::Stopping;
+            return self.tally("stopped");
+        }
         if run.busy[block] {
             return;
         }
@@ -267,8 +273,19 @@ impl World {
 
     /// Returns what the node would like the log to say.
     fn wish(&mut self, number: usize, slot: u16, things: &[ThingRow]) -> Option<Decree> {
+        if self.random.one_in(12) {
+            return self.careless(number, things);
+        }
         let me = Owner::Slot(slot);
         let runs = self.nodes[number].app.runs.clone();
+        let is_tainted = self.nodes[number].app.is_tainted;
+        let stopped = runs.iter().find(|run| {
+            let requests = OwnRequests { in_flight: run.flying, is_tainted };
+            run.phase == RunPhase::Stopping && requests.are_quiet()
+        });
+        if let Some(run) = stopped {
+            return Some(Decree::Release { space: run.space, from: me });
+        }
         let suspended = runs.iter().find_map(|run| match run.phase {
             RunPhase::Suspended { ticks } => Some((run, ticks)),
             _ => None,
@@ -344,6 +361,10 @@ impl World {
             Owner::Slot(other) if other == slot => {
                 if space.is_some() {
                     return None;
+                }
+                if self.random.one_in(3) {
+                    self.tally("name given back");
+                    return Some(Decree::Own { partition, from: me, to: Owner::Unowned });
                 }
                 let is_free = |space: &u128| {
                     find(Thing::Space(*space))

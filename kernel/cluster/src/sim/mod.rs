@@ -12,8 +12,9 @@
 
 mod app;
 mod area;
+mod careless;
 mod growth;
-mod mutants;
+pub(crate) mod mutants;
 mod random;
 mod truth;
 mod world;
@@ -36,7 +37,7 @@ fn name(decree: &Decree) -> &'static str {
 }
 
 /// What must happen in every long enough run.
-const FIRES: [&str; 34] = [
+const FIRES: [&str; 42] = [
     "asked to leave",
     "ballot lost",
     "begun anew",
@@ -56,6 +57,7 @@ const FIRES: [&str; 34] = [
     "joined",
     "lease extended",
     "may inherit",
+    "name given back",
     "pause",
     "quarantine",
     "registration failed",
@@ -66,11 +68,18 @@ const FIRES: [&str; 34] = [
     "slot lost to another start",
     "stalled area",
     "state learned",
+    "stopped",
     "suspicion",
     "suspicion withdrawn",
     "taken back by decree",
     "thawed",
     "unflushed sectors lost",
+    "void: hand over",
+    "void: own without the space",
+    "void: own, another owner",
+    "void: own, to one that is down",
+    "void: release in quarantine",
+    "void: take",
 ];
 
 fn number(variable: &str, usual: u64) -> u64 {

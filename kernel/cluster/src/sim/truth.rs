@@ -1,12 +1,12 @@
 //! The truth beside the nodes' beliefs, and the properties that must hold.
+//!
+//! The system tests include this file too, and compare what real nodes did.
 
-use crate::crc::crc32c;
-use crate::decree::{Decree, Owner};
-use crate::id::{Incarnation, MemberId};
-use crate::state::{ClusterState, Thing};
+use cluster::crc::crc32c;
+use cluster::decree::{Decree, Owner};
+use cluster::id::{Incarnation, MemberId};
+use cluster::state::{ClusterState, Thing};
 use std::collections::{BTreeMap, BTreeSet};
-
-pub(super) const LIMIT: usize = 2048;
 
 pub(super) struct Truth {
     pub(super) state: ClusterState,
@@ -23,14 +23,15 @@ pub(super) struct Truth {
 }
 
 fn digest(state: &ClusterState) -> u32 {
-    let mut bytes = [0; LIMIT];
+    let mut bytes = vec![0; state.limit()];
     state.encode(MemberId::default(), 0, &mut bytes);
     crc32c(&bytes)
 }
 
 impl Truth {
-    pub(super) fn new() -> Self {
-        let state = ClusterState::new(LIMIT);
+    /// Begins before the first decree; a copy of the state has at most `limit` bytes.
+    pub(super) fn new(limit: usize) -> Self {
+        let state = ClusterState::new(limit);
         Self {
             digests: vec![digest(&state)],
             state,
@@ -103,9 +104,34 @@ impl Truth {
             }
             _ => {}
         }
+        self.no_row_is_needless();
+        self.owners_are_up();
         self.decided.push(decree);
         self.digests.push(digest(&self.state));
         self.open_fences.clear();
+    }
+
+    /// A partition that has neither an owner nor a space has no row.
+    fn no_row_is_needless(&self) {
+        let things = self.state.things();
+        for row in things.iter().filter(|row| row.owner == Owner::Unowned) {
+            let Thing::Partition(name) = row.thing else { continue };
+            let has_space = things.iter().any(|other| other.bound == name);
+            assert!(has_space, "partition {name} has no owner and no space, and a row");
+        }
+    }
+
+    /// The last decree gave nothing to a member that is not up.
+    fn owners_are_up(&self) {
+        let last = self.state.number();
+        for row in self.state.things().iter().filter(|row| row.epoch == last) {
+            let Owner::Slot(slot) = row.owner else { continue };
+            assert!(
+                self.state.is_up(slot),
+                "{:?} was given to slot {slot}, which is down",
+                row.thing
+            );
+        }
     }
 
     pub(super) fn learned(&self, number: u64, after: &ClusterState) {
