@@ -32,6 +32,7 @@ mod partition;
 mod prefixes;
 mod reach;
 mod readers;
+mod register;
 mod selftests;
 mod server;
 mod several;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
             button::CASES,
             gpt::CASES,
             cluster::CASES,
+            register::CASES,
             heirs::CASES,
             sharing::CASES,
             trials::CASES,

@@ -23,6 +23,8 @@ pub mod block;
 #[cfg(test)]
 mod codec_tests;
 pub mod crc;
+#[cfg(test)]
+mod cut_tests;
 pub mod decree;
 pub mod duty;
 pub mod id;

@@ -53,6 +53,10 @@ pub(crate) enum Mutant {
     JoinerRecovers,
     /// A space is given away before its record has completed.
     LateRecord,
+    /// A beat that cannot be read shows no life although its bytes change.
+    TornStandsStill,
+    /// A beat that cannot be read is answered by a decree, which ends nothing.
+    TornNamesAll,
     /// A decree is carried out although the owner is another one than it says.
     StaleOwner,
     /// Something is given to a member that is not up.

@@ -22,7 +22,7 @@ use crate::id::{Incarnation, MemberId};
 use crate::join::{JoinStep, Splitter};
 use crate::layout::{AreaLayout, Extent, Half};
 use crate::proposal::{PhaseVerdict, Proposer};
-use crate::sector::SECTOR;
+use crate::sector::{SECTOR, SectorError};
 use crate::state::{ClusterState, VoidError};
 use crate::timing::ClusterTiming;
 use crate::watch::{Sighting, TurnTimes, Watch};
@@ -149,6 +149,8 @@ pub struct ClusterNode<S> {
     random: u64,
     /// The last decree that this node knew before this start.
     expected: u64,
+    /// First slot whose state was not looked at for it.
+    looked: u16,
     /// The last decree that a beat of this incarnation has announced.
     announced: u64,
 }
@@ -188,6 +190,7 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
             wants_to_leave: false,
             random: entropy,
             expected: 0,
+            looked: 0,
             announced: 0,
         }
     }
@@ -214,7 +217,7 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
         self.watch.clear();
         self.proposer = Proposer::new(nowhere, self.layout.slots());
         (self.lease_ns, self.next_turn_ns, self.retry_ns) = (None, 0, 0);
-        (self.conflicts, self.copies) = (0, 0);
+        (self.conflicts, self.copies, self.looked) = (0, 0, 0);
         (self.want, self.wish, self.has_proposed) = (None, None, false);
         (self.is_member, self.is_committed, self.wants_to_leave) = (false, false, false);
         let known = if mutant!(ForgetsAnnounced) { 0 } else { self.announced };
@@ -417,12 +420,22 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
     }
 
     fn caught_up(&mut self, done: &StepDone<'_>, note: &mut impl FnMut(ClusterEvent)) {
-        let sectors = done.reads.iter().flat_map(|read| read.chunks(SECTOR).enumerate());
+        let sectors = || done.reads.iter().flat_map(|read| read.chunks(SECTOR).enumerate());
         let beats =
-            sectors.filter_map(|(slot, bytes)| Some((Beat::decode(bytes).ok()?.known, slot)));
+            sectors().filter_map(|(slot, bytes)| Some((Beat::decode(bytes).ok()?.known, slot)));
         let last = beats.max();
-        let known = last.map_or(0, |(known, _)| known);
+        let known = last.map_or(0, |(known, _)| known).max(self.state.number());
         if known < self.expected && !mutant!(JoinsOld) {
+            // A writer that died in the middle of its beat may have announced the decree: its
+            // state tells.
+            let is_torn = |(slot, bytes): &(usize, &[u8])| {
+                *slot >= usize::from(self.looked) && Beat::decode(bytes) == Err(SectorError::Torn)
+            };
+            if let Some(slot) = sectors().filter(is_torn).map(|(slot, _)| slot as u16).min() {
+                self.looked = slot + 1;
+                self.phase = NodePhase::Learn(slot);
+                return;
+            }
             self.phase = NodePhase::Gone;
             return note(ClusterEvent::Restored { known, expected: self.expected });
         }
@@ -444,6 +457,10 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
         }
         self.wish = None;
         note(ClusterEvent::Learned(self.state.number()));
+        if self.state.number() < self.expected {
+            self.phase = NodePhase::CatchUp;
+            return;
+        }
         self.go_on(note);
     }
 

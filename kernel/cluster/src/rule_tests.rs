@@ -1,6 +1,8 @@
 //! Rules that the simulation does not see, because no node in it breaks them or depends on them:
 //! each is switched off, and a test of its own has to notice it.
 
+use crate::beat::Beat;
+use crate::cut_tests;
 use crate::decree::{Decree, Owner};
 use crate::id::{Incarnation, MemberId};
 use crate::mutant::{Mutant, fired, set};
@@ -8,9 +10,13 @@ use crate::node::restored;
 use crate::sim::mutants::be_silent;
 use crate::standing::DecreeStanding;
 use crate::state::{ClusterState, VoidError};
+use crate::timing::ClusterTiming;
+use crate::watch::{Sighting, TurnTimes, Watch};
 
 /// Each rule, and the test that needs it.
-const ALL: [(Mutant, fn()); 5] = [
+const ALL: [(Mutant, fn()); 7] = [
+    (Mutant::TornStandsStill, a_torn_beat_lives_as_long_as_it_changes),
+    (Mutant::TornNamesAll, cut_tests::a_cut_at_any_write_leaves_one_whole_state),
     (Mutant::DoneUnbound, a_space_is_taken_for_one_partition),
     (Mutant::TakeForOthers, a_space_is_taken_for_an_own_partition),
     (Mutant::OpenQuarantine, a_quarantined_space_stays),
@@ -32,6 +38,30 @@ fn two() -> ClusterState {
         state.apply(&decree).expect("it has an effect");
     }
     state
+}
+
+/// Member 0 looks at a torn beat of member 1 every second.
+fn a_torn_beat_lives_as_long_as_it_changes() {
+    let state = two();
+    let mine = Beat::new(state.members()[0].id);
+    let other = Beat::new(state.members()[1].id);
+    let wants = |changes: u64| {
+        let mut watch = Watch::new([Sighting::NEVER; 2]);
+        (0..20).any(|second| {
+            let now = second * 1_000_000_000;
+            let times = TurnTimes { asked_ns: now, read_ns: now, seen_ns: now };
+            let sequence = if second < changes { second } else { changes };
+            let mut torn = Beat { sequence, ..other }.encode();
+            torn[500] ^= 1;
+            let read = [mine.encode(), torn].concat();
+            let timing = ClusterTiming::DEFAULT;
+            let found = watch.look(&mine, &state, &timing, &times, &[&read]);
+            assert!(found.is_suspected && !found.is_named, "{found:?}");
+            found.want.is_some()
+        })
+    };
+    assert!(!wants(20), "it changes");
+    assert!(wants(5), "its writer has died");
 }
 
 fn a_space_is_taken_for_one_partition() {

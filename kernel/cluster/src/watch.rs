@@ -6,21 +6,30 @@
 //!   own lease:             no suspicion of me, no later decree known elsewhere ──> goes on
 //! ```
 //!
-//! A beat that is half written or of a newer program is "unchanged" for its member's life, and
-//! "suspects everyone" for the reader's lease. Beats of members that the log has fenced say
+//! A beat that is half written or of a newer program shows life as long as its bytes change, and
+//! "suspects everyone" for the reader's lease. If they stay, its writer is suspected like any
+//! other: it died in the middle of the write. Beats of members that the log has fenced say
 //! nothing: they know no decree as late as the reader's.
 
 use crate::beat::{Beat, BeatMode};
+use crate::crc::crc32c;
 use crate::id::{Incarnation, MemberId};
 use crate::sector::{SECTOR, SectorError};
 use crate::state::{ClusterState, MemberStatus};
 use crate::timing::ClusterTiming;
 
+/// Incarnation and sequence of a beat; of one that cannot be read, [`TORN`] with the checksum of
+/// its bytes, and 0.
+type BeatMark = (Incarnation, u64);
+
+/// No incarnation begins like this: they are random.
+const TORN: u128 = u128::MAX << 64;
+
 /// What was seen last of a slot's beat. A watch keeps one a slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Sighting {
     /// The newest beat.
-    mark: (Incarnation, u64),
+    mark: BeatMark,
     since_ns: u64,
     is_up: bool,
 }
@@ -56,6 +65,9 @@ pub struct TurnFound {
     pub behind: Option<u16>,
     /// Another member suspects the reader, or may do so.
     pub is_suspected: bool,
+    /// Another decree ends that suspicion, or tells more: it names the reader, or its writer is
+    /// none that the reader knows.
+    pub is_named: bool,
     /// A suspicion for the open decree stands in another member's beat.
     pub stands: bool,
     /// A member that may be suspected.
@@ -94,8 +106,9 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> Watch<S> {
                 continue;
             }
             let mut newest: Option<Beat> = None;
-            for beat in sectors.map(Beat::decode) {
-                match beat {
+            let mut torn = None;
+            for bytes in sectors {
+                match Beat::decode(bytes) {
                     Ok(beat) => {
                         if beat.known > latest {
                             (latest, found.behind) = (beat.known, Some(slot));
@@ -109,20 +122,37 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> Watch<S> {
                     Err(SectorError::Torn | SectorError::Newer(_)) => {
                         // A slot that was used and is not up is a fenced member's.
                         found.is_suspected |= state.is_up(slot) || !state.was_used(slot);
+                        found.is_named |= !state.was_used(slot) || mutant!(TornNamesAll);
+                        torn = Some(bytes);
                     }
                 }
             }
-            self.sight(slot, newest.as_ref(), state, times);
+            let mark = match (&newest, torn) {
+                (Some(beat), _) => Some((beat.member.incarnation, beat.sequence)),
+                (None, Some(bytes)) if !mutant!(TornStandsStill) => {
+                    // With the checksum at its end the sum would be the same for all.
+                    let body = bytes.split_last_chunk::<4>().map_or(bytes, |(body, _)| body);
+                    Some((Incarnation(TORN | u128::from(crc32c(body))), 0))
+                }
+                (None, _) => None,
+            };
+            self.sight(slot, mark, state, times);
             self.judge(&mut found, mine, slot, newest.as_ref(), state, timing, times);
         }
         found
     }
 
     /// Notes whether the beat has changed.
-    fn sight(&mut self, slot: u16, newest: Option<&Beat>, state: &ClusterState, times: &TurnTimes) {
+    fn sight(
+        &mut self,
+        slot: u16,
+        mark: Option<BeatMark>,
+        state: &ClusterState,
+        times: &TurnTimes,
+    ) {
         let Some(seen) = self.seen.as_mut().get_mut(usize::from(slot)) else { return };
         let since_ns = if mutant!(WatchFromSubmission) { times.read_ns } else { times.seen_ns };
-        let mark = newest.map_or(seen.mark, |beat| (beat.member.incarnation, beat.sequence));
+        let mark = mark.unwrap_or(seen.mark);
         let is_new = mark.0 != seen.mark.0 || mark.1 > seen.mark.1;
         let is_up = state.is_up(slot);
         if is_new {
@@ -173,5 +203,7 @@ fn sector(read: &[u8], slot: u16) -> &[u8] {
 fn note_suspicion(found: &mut TurnFound, mine: &Beat, state: &ClusterState, beat: &Beat) {
     let Some(suspicion) = beat.suspicion.filter(|one| one.known >= state.number()) else { return };
     found.stands = true;
-    found.is_suspected |= suspicion.who == mine.member && !mutant!(SuspectBlind);
+    let is_me = suspicion.who == mine.member && !mutant!(SuspectBlind);
+    found.is_suspected |= is_me;
+    found.is_named |= is_me;
 }

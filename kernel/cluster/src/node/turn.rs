@@ -66,7 +66,7 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
 
     /// Returns what else may be proposed. A suspicion has the right of way.
     fn other_proposal(&mut self, found: &TurnFound) -> Option<Decree> {
-        if found.is_suspected {
+        if found.is_named {
             return Some(Decree::Nothing);
         }
         if found.stands || self.want.is_some() || self.beat.suspicion.is_some() {
