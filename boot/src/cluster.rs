@@ -9,17 +9,22 @@
 
 mod area;
 mod check;
+mod disks;
 pub mod local;
+mod spaces;
 mod sweep;
 #[cfg(test)]
 mod tests;
 
 pub use area::AreaFile;
 pub use check::{AreaReport, MemberLine};
+pub use disks::{ClusterSite, DiskSpace, has_area};
+pub use spaces::SpaceReport;
 pub use sweep::SweepOutcome;
 
 use crate::volume::{VolumeAccess, random_bytes};
 use ::cluster::layout::{AreaLayout, Extent, MAX_STATE};
+use ::cluster::state::ClusterState;
 use ::cluster::superblock::Superblock;
 use ::cluster::timing::ClusterTiming;
 use anyhow::{Context, Result, bail, ensure};
@@ -46,10 +51,11 @@ fn new_name() -> Result<u128> {
 }
 
 /// Makes the areas of a new cluster: new images, or the blank GPT partitions for an area of images
-/// that exist.
+/// that exist. The spaces on those images are closed to programs outside the cluster.
 ///
 /// # Errors
-/// Where the numbers are not possible, or an image cannot be made or is not blank.
+/// Where the numbers are not possible, an image cannot be made or is not blank, or a space cannot
+/// be closed.
 pub fn create(paths: &[PathBuf], slots: u16, timing: ClusterTiming) -> Result<Superblock> {
     ensure!(matches!(paths.len(), 1 | 3), "a cluster has one area or three, not {}", paths.len());
     ensure!(
@@ -98,6 +104,14 @@ fn create_all(
         };
         files.push(file);
     }
+    let mut spaces = Vec::new();
+    for file in &files {
+        spaces.extend(disks::spaces_beside(file)?);
+    }
+    // Nothing is written if a space cannot be closed.
+    let none = ClusterState::new(MAX_STATE as usize);
+    let cluster = name_of(superblock.cluster);
+    disks::check(&spaces, cluster, &none)?;
     for (area, file) in (0..).zip(&files) {
         if file.is_part() || file.is_device() {
             file.clear(Extent { at: 0, len: usize::try_from(layout.len())? })?;
@@ -107,7 +121,8 @@ fn create_all(
         file.write(0, &[bytes, bytes].concat())?;
         file.flush()?;
     }
-    Ok(())
+    // If the power fails from here on, `add` closes what is left.
+    disks::close(&spaces, cluster, &none).map(|_| ())
 }
 
 /// Checks that an existing image has a blank place for an area.

@@ -214,6 +214,19 @@ impl Dump {
         Ok(SpaceState::Partial)
     }
 
+    /// Checks that the record is the one that was read first: what was read meanwhile is then of
+    /// one state. A dump may be given back while it is read.
+    ///
+    /// # Errors
+    /// Names the state that it has now.
+    pub fn check_unchanged(&self) -> Result<()> {
+        let now = self.image.record()?;
+        if now != self.record {
+            bail!("{}: became {} while it was read", self.name(), now.state.name());
+        }
+        Ok(())
+    }
+
     /// Gives the dump's space back. The hypervisor scrubs the blocks at its next start, before the
     /// space is used again.
     ///

@@ -175,7 +175,11 @@ pub fn describe(class: &DeviceContent) -> String {
         DeviceContent::Foreign(foreign) => format!("no paging space: {foreign}"),
         DeviceContent::Newer(error) => format!("a newer program's paging space: {error}"),
         DeviceContent::Damaged(damage) => format!("damaged space record: {damage}"),
-        DeviceContent::Space(record) => record.state.name().to_owned(),
+        DeviceContent::Closed(closed) => format!("cluster {}'s paging space", closed.cluster),
+        DeviceContent::Space(record) => match record.cluster {
+            Some(cluster) => format!("{}, cluster {cluster}'s", record.state.name()),
+            None => record.state.name().to_owned(),
+        },
     }
 }
 
@@ -189,7 +193,7 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-fn new_uuid() -> Result<Uuid> {
+pub(crate) fn new_uuid() -> Result<Uuid> {
     let number = u128::from_le_bytes(random_bytes()?);
     Ok(Uuid::from_entropy((number >> 64) as u64, number as u64))
 }

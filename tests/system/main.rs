@@ -8,6 +8,7 @@ mod bench;
 mod bounds;
 mod button;
 mod clones;
+mod closed;
 mod cluster;
 mod console;
 mod cpu;
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
             bounds::CASES,
             button::CASES,
             gpt::CASES,
+            closed::CASES,
             cluster::CASES,
             register::CASES,
             heirs::CASES,

@@ -1,7 +1,7 @@
 //! A cluster area in a file: a whole image, a GPT partition of one, or a block device.
 
 use crate::own_part::only_part;
-use crate::volume::{VolumeAccess, lock};
+use crate::volume::{VolumeAccess, VolumeDisk, lock};
 use ::cluster::layout::{AreaLayout, Extent, SUPERBLOCK};
 use ::cluster::superblock::Superblock;
 use anyhow::{Context, Result, bail, ensure};
@@ -79,6 +79,15 @@ impl AreaFile {
     /// Returns whether the area is a GPT partition.
     pub fn is_part(&self) -> bool {
         self.start > 0
+    }
+
+    /// Returns the whole image as a disk. It shares the file, and so the file's lock.
+    ///
+    /// # Errors
+    /// Names the image.
+    pub fn disk(&self) -> Result<VolumeDisk> {
+        let file = self.file.try_clone().with_context(|| self.path.display().to_string())?;
+        VolumeDisk::of(file, &self.path)
     }
 
     /// Returns the bytes of its place.

@@ -1,6 +1,6 @@
 //! `tidepool cluster`: areas by which nodes that share disks know each other.
 
-use crate::cluster::{self, AreaReport, ClusterImages, local, name_of};
+use crate::cluster::{self, AreaReport, ClusterImages, ClusterSite, SpaceReport, local, name_of};
 use crate::config::duration;
 use crate::report::TextTable;
 use crate::volume::VolumeAccess;
@@ -34,9 +34,29 @@ pub enum ClusterAction {
     /// members; nodes may run meanwhile.
     /// The status is 0 only if all are sound
     Check {
-        /// All images of the cluster, or files with local copies
+        /// All images with the cluster's areas, its disks, or files with local copies
         #[arg(required = true)]
         images: Vec<PathBuf>,
+    },
+    /// Close the paging spaces of disks to all programs but the cluster's nodes, while no node runs.
+    /// A space has to be free or to hold a dump
+    Add {
+        /// All images with the cluster's areas, and the disks
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// I have made sure that no machine uses the areas (needed for block devices)
+        #[arg(long)]
+        machines_are_off: bool,
+    },
+    /// Take disks without an area out of the cluster, while no node runs: their spaces are open to
+    /// all programs again
+    Remove {
+        /// All images with the cluster's areas, and the disks
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// I have made sure that no machine uses the areas (needed for block devices)
+        #[arg(long)]
+        machines_are_off: bool,
     },
     /// Give the slots of all starts back, while no node runs: every member counts as off
     Sweep {
@@ -68,22 +88,32 @@ pub fn run(action: &ClusterAction) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         ClusterAction::Check { images } => check(images),
+        ClusterAction::Add { images, machines_are_off } => {
+            let site = quiet_site(images, *machines_are_off)?;
+            println!("cluster {}: {} spaces are its", site.cluster(), site.add()?);
+            Ok(ExitCode::SUCCESS)
+        }
+        ClusterAction::Remove { images, machines_are_off } => {
+            let site = quiet_site(images, *machines_are_off)?;
+            println!("cluster {}: {} spaces are open to all", site.cluster(), site.remove()?);
+            Ok(ExitCode::SUCCESS)
+        }
         ClusterAction::Sweep { images, machines_are_off } => sweep(images, *machines_are_off),
     }
 }
 
 fn check(paths: &[PathBuf]) -> Result<ExitCode> {
-    let (locals, areas): (Vec<_>, Vec<_>) =
+    let (locals, others): (Vec<_>, Vec<_>) =
         paths.iter().cloned().partition(|path| local::is_local(path));
     for file in &locals {
         print!("{}", local::describe(file)?);
     }
-    if areas.is_empty() {
+    if others.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    let images = ClusterImages::open(&areas, VolumeAccess::Read)?;
-    let superblock = *images.superblock();
-    let report = AreaReport::of(&images)?;
+    let site = ClusterSite::open(&others, VolumeAccess::Read)?;
+    let superblock = *site.images.superblock();
+    let mut report = AreaReport::of(&site.images)?;
     println!(
         "cluster {}: {} of {} slots used, {} members, last decree {}; beat {} ms, lease {} ms",
         name_of(superblock.cluster),
@@ -107,13 +137,27 @@ fn check(paths: &[PathBuf]) -> Result<ExitCode> {
     if !report.members.is_empty() {
         print!("{table}");
     }
+    let spaces = SpaceReport::of(&site)?;
+    let mut table = TextTable::new(&["space", "state", "cluster"]);
+    spaces.rows.iter().for_each(|row| table.row(row));
+    if !spaces.rows.is_empty() {
+        print!("{table}");
+    }
+    report.notes.extend(spaces.notes);
+    report.faults.extend(spaces.faults);
     report.notes.iter().for_each(|note| println!("{note}"));
     report.faults.iter().for_each(|fault| eprintln!("{fault}"));
     Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn sweep(paths: &[PathBuf], are_off: bool) -> Result<ExitCode> {
-    let images = ClusterImages::open(paths, VolumeAccess::Write)?;
+/// Opens the images of a cluster that no node uses.
+fn quiet_site(paths: &[PathBuf], are_off: bool) -> Result<ClusterSite> {
+    let site = ClusterSite::open(paths, VolumeAccess::Write)?;
+    check_off(&site.images, are_off)?;
+    Ok(site)
+}
+
+fn check_off(images: &ClusterImages, are_off: bool) -> Result<()> {
     if let Some(device) = images.areas().iter().find(|area| area.is_device() && !are_off) {
         bail!(
             "{}: is a block device, which other hosts may use: make sure that no machine does, and \
@@ -121,6 +165,12 @@ fn sweep(paths: &[PathBuf], are_off: bool) -> Result<ExitCode> {
             device.path().display()
         );
     }
+    Ok(())
+}
+
+fn sweep(paths: &[PathBuf], are_off: bool) -> Result<ExitCode> {
+    let images = ClusterImages::open(paths, VolumeAccess::Write)?;
+    check_off(&images, are_off)?;
     let swept = images.sweep()?;
     println!(
         "cluster {}: {} slots free again, {} kept, {} members quiet, last decree {}",

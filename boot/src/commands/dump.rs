@@ -110,6 +110,7 @@ pub fn run(action: &DumpAction) -> Result<ExitCode> {
 fn select(file: &Path, choice: DumpChoice, force: bool) -> Result<()> {
     let loader = if force { BootLoader::Replace } else { BootLoader::Keep };
     let disk = VolumeDisk::open(file, VolumeAccess::Write)?;
+    disk.check_alone()?;
     let space = DumpChoice::find(Some(choice), &disk)?.number();
     let left_out = dump::select(&disk, space, loader)?;
     println!("{}: opens as the dump in space {space}", file.display());
@@ -124,6 +125,7 @@ fn select(file: &Path, choice: DumpChoice, force: bool) -> Result<()> {
 
 fn release(file: &Path, choice: Option<DumpChoice>) -> Result<()> {
     let disk = VolumeDisk::open(file, VolumeAccess::Write)?;
+    disk.check_alone()?;
     let image = DumpChoice::find(choice, &disk)?;
     let number = image.number();
     let released = Dump::of(image)?;
@@ -135,7 +137,11 @@ fn release(file: &Path, choice: Option<DumpChoice>) -> Result<()> {
 }
 
 fn open(file: &Path, choice: Option<DumpChoice>, access: VolumeAccess) -> Result<Dump> {
-    Dump::of(DumpChoice::find(choice, &VolumeDisk::open(file, access)?)?)
+    let disk = VolumeDisk::open(file, access)?;
+    if access == VolumeAccess::Write {
+        disk.check_alone()?;
+    }
+    Dump::of(DumpChoice::find(choice, &disk)?)
 }
 
 fn verify(dump: &Dump) -> Result<()> {
@@ -146,6 +152,7 @@ fn verify(dump: &Dump) -> Result<()> {
         );
     }
     let verdict = dump.verify()?;
+    dump.check_unchanged()?;
     println!("{}: {}", dump.name(), dump.record().state.name());
     println!(
         "  {} pages from their blocks, {} zero, {} missing",

@@ -88,6 +88,7 @@ fn create(file: &Path, size: Option<u64>, spaces: &[u64], blank: BlankParts) -> 
 
 fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
     let disk = VolumeDisk::open(file, VolumeAccess::Write)?;
+    disk.check_alone()?;
     let image = disk.space(space)?;
     let class = image.class()?;
     let resized = image.resized(&class)?;
@@ -95,9 +96,10 @@ fn format(file: &Path, space: Option<u32>, force: bool) -> Result<()> {
         && match &class {
             DeviceContent::Blank => true,
             DeviceContent::Space(record) => !record.state.is_kept(),
-            DeviceContent::Foreign(_) | DeviceContent::Damaged(_) | DeviceContent::Newer(_) => {
-                false
-            }
+            DeviceContent::Foreign(_)
+            | DeviceContent::Damaged(_)
+            | DeviceContent::Newer(_)
+            | DeviceContent::Closed(_) => false,
         };
     if !harmless && !force {
         bail!("{}: {}; --force overwrites it", image.name(), image.describe()?);

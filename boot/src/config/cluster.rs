@@ -4,10 +4,12 @@
 use super::PagingDevice;
 use super::document::{ConfigError, Section};
 use crate::bed::kind::Bed;
-use crate::cluster::{AreaFile, local};
-use crate::volume::VolumeAccess;
+use crate::cluster::{AreaFile, local, name_of};
+use crate::volume::{VolumeAccess, VolumeDisk};
+use anyhow::{Result, bail};
 use kernel::block::MAX_DISKS;
 use kernel::config::is_valid_name;
+use kernel::space::Uuid;
 use std::path::{Path, PathBuf};
 
 /// The section.
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub(super) struct ClusterSection {
     /// The node's name.
     pub(super) name: Option<String>,
-    /// The images.
+    /// The images with areas, and then those of other disks of the cluster.
     pub(super) areas: Vec<PathBuf>,
     /// The file with the local copy.
     pub(super) local: Option<PathBuf>,
@@ -29,12 +31,15 @@ pub(super) fn read(
     devices: &[PagingDevice],
 ) -> Result<ClusterSection, ConfigError> {
     let Some(section) = root.section("cluster")? else { return Ok(ClusterSection::default()) };
-    section.only(&["name", "areas", "local"])?;
+    section.only(&["name", "areas", "disks", "local"])?;
     let name = section.text("name")?.map(str::to_owned);
     if name.as_deref().is_some_and(|name| !is_valid_name(name)) {
         return Err(section.error("name", "must be 1 to 31 letters, digits, - and _"));
     }
-    let areas: Vec<_> = section.texts("areas")?.iter().map(|file| base.join(file)).collect();
+    let images = |key| -> Result<Vec<PathBuf>, ConfigError> {
+        Ok(section.texts(key)?.iter().map(|file| base.join(file)).collect())
+    };
+    let (mut areas, disks) = (images("areas")?, images("disks")?);
     let local = section.text("local")?.map(|file| base.join(file));
     if matches!(bed, Bed::Bochs | Bed::Nested) {
         let key = if areas.is_empty() { local.as_ref().map(|_| "local") } else { Some("areas") };
@@ -44,17 +49,38 @@ pub(super) fn read(
     if !matches!(areas.len(), 0 | 1 | 3) {
         return Err(section.error("areas", "a cluster has one area or three"));
     }
-    if devices.len() + areas.len() + usize::from(local.is_some()) > MAX_DISKS {
+    if areas.is_empty() && !disks.is_empty() {
+        return Err(section.error("disks", "a cluster's disks need its `areas`"));
+    }
+    if devices.len() + areas.len() + disks.len() + usize::from(local.is_some()) > MAX_DISKS {
         let message = format!("the hypervisor drives {MAX_DISKS} disks at most");
-        return Err(section.error("areas", &message));
+        let key = if disks.is_empty() { "areas" } else { "disks" };
+        return Err(section.error(key, &message));
     }
     for area in &areas {
-        AreaFile::open(area, VolumeAccess::Read)
+        let (superblock, _) = AreaFile::open(area, VolumeAccess::Read)
             .and_then(|file| file.superblock())
             .map_err(|error| section.error("areas", &format!("{error:#}")))?;
+        for disk in &disks {
+            check_disk(disk, name_of(superblock.cluster))
+                .map_err(|error| section.error("disks", &format!("{error:#}")))?;
+        }
     }
+    areas.extend(disks);
     if let Some(file) = &local {
         local::check_file(file).map_err(|error| section.error("local", &format!("{error:#}")))?;
     }
     Ok(ClusterSection { name, areas, local })
+}
+
+/// Checks that a disk belongs to the cluster.
+fn check_disk(path: &Path, cluster: Uuid) -> Result<()> {
+    match VolumeDisk::open(path, VolumeAccess::Read)?.cluster()? {
+        Some(found) if found == cluster => Ok(()),
+        Some(other) => bail!("{}: belongs to cluster {other}, not {cluster}", path.display()),
+        None => bail!(
+            "{}: belongs to no cluster; `tidepool cluster add` brings it under one",
+            path.display()
+        ),
+    }
 }

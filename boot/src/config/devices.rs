@@ -8,7 +8,7 @@ use anyhow::Result;
 use kernel::addr::PAGE_SIZE;
 use kernel::block::MAX_DISKS;
 use kernel::paging::MAX_SPACES;
-use kernel::space::{DeviceContent, SpaceLayout};
+use kernel::space::{DeviceContent, SpaceLayout, SpaceRecord};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -224,6 +224,10 @@ fn there(section: &Section<'_>, path: &Path) -> Result<Vec<u64>, ConfigError> {
 fn refuse_foreign(section: &Section<'_>, image: &SpaceImage) -> Result<(), ConfigError> {
     let name = image.name();
     let what = match image.class() {
+        Ok(DeviceContent::Space(SpaceRecord { cluster: Some(cluster), .. })) => format!(
+            "{name} belongs to cluster {cluster}: give its image under `disks` in `[cluster]`"
+        ),
+        Ok(DeviceContent::Closed(closed)) => format!("{name} belongs to {}", closed.cluster),
         Ok(DeviceContent::Blank | DeviceContent::Space(_)) => return Ok(()),
         Ok(DeviceContent::Foreign(foreign)) => {
             format!("{name} holds {foreign}; `tidepool volume format` would overwrite it")

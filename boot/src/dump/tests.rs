@@ -409,3 +409,13 @@ fn a_dump_that_was_cut_or_grown_says_so() {
         "no paging space: an ELF file"
     );
 }
+
+#[test]
+fn a_dump_that_is_given_back_while_it_is_read_is_told() {
+    let sample = SampleDump::new("read", SpaceState::Complete, PAGES);
+    let reader = Dump::open(sample.0.path(), VolumeAccess::Read).unwrap();
+    reader.check_unchanged().unwrap();
+    sample.open().release().unwrap();
+    let told = reader.check_unchanged().unwrap_err().to_string();
+    assert!(told.contains("became releasing while it was read"), "{told}");
+}

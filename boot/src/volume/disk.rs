@@ -2,11 +2,13 @@
 
 use super::{SpaceImage, VolumeAccess, lock};
 use anyhow::{Context, Result, bail};
+use cluster::layout::SUPERBLOCK;
+use cluster::superblock::{Superblock, SuperblockError};
 use kernel::block::gpt::{
     self, BOOT_CODE_LEN, GptCopy, GptEntryError, GptError, GptFinding, GptTable,
 };
 use kernel::dump::selected::BootCode;
-use kernel::space::SpaceArea;
+use kernel::space::{DeviceContent, SpaceArea, Uuid};
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -122,6 +124,49 @@ impl VolumeDisk {
     /// As [`VolumeDisk::slots`].
     pub fn usable(&self) -> Result<Vec<SpaceImage>> {
         Ok(self.slots()?.into_iter().filter_map(|slot| slot.space.ok()).collect())
+    }
+
+    /// Returns the cluster that the disk belongs to: that of its area, or the one that the records
+    /// of its spaces name.
+    ///
+    /// # Errors
+    /// Where the image cannot be read, or has an area that cannot be read.
+    pub fn cluster(&self) -> Result<Option<Uuid>> {
+        let entries = self.table().map_or(&[][..], |(table, _)| &table.entries[..]);
+        for entry in entries.iter().filter(|entry| entry.is_cluster()) {
+            let Ok(sectors) = entry.sectors() else { continue };
+            let mut both = [[0; SUPERBLOCK]; 2];
+            let context = || format!("{}", self.path.display());
+            reader(&self.file)(sectors.first, both.as_flattened_mut()).with_context(context)?;
+            match Superblock::decode([&both[0], &both[1]]) {
+                Ok(superblock) => return Ok(Some(Uuid(superblock.cluster.to_be_bytes()))),
+                Err(SuperblockError::Foreign) => {}
+                Err(error) => bail!("{}: its cluster area: {error}", self.path.display()),
+            }
+        }
+        for space in self.usable()? {
+            if let DeviceContent::Space(record) = space.class()?
+                && record.cluster.is_some()
+            {
+                return Ok(record.cluster);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks that a command may change the disk: it is no cluster's.
+    ///
+    /// # Errors
+    /// Names the cluster.
+    pub fn check_alone(&self) -> Result<()> {
+        match self.cluster()? {
+            None => Ok(()),
+            Some(cluster) => bail!(
+                "{}: belongs to cluster {cluster}, and only its members change it; `tidepool \
+                 cluster remove` takes a disk out",
+                self.path.display()
+            ),
+        }
     }
 
     /// Returns a space by its number; without a number the only space.

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use kernel::space::RecordError;
 use kernel::space::claim::{ClaimSectors, PAGE_LEN, SpaceClaim};
 use kernel::space::classify::HEAD_LEN;
-use kernel::space::copies::{TAIL_LEN, damaged_copy};
+use kernel::space::copies::{TAIL_LEN, copies, damaged_copy};
 use kernel::space::layout::usable;
 use kernel::space::places::{first_foreign, places};
 use kernel::space::{
@@ -153,6 +153,20 @@ impl SpaceImage {
         Ok(damaged_copy(&tail, self.capacity()))
     }
 
+    /// Returns both copies of the record, as far as they are sound.
+    ///
+    /// # Errors
+    /// Where the space cannot be read.
+    pub fn copies(&self) -> Result<[Option<SpaceRecord>; 2]> {
+        let Some(tail_start) = RecordSide::A.start(self.capacity()) else {
+            return Ok([None, None]);
+        };
+        let mut tail = [0; TAIL_LEN];
+        self.read(tail_start, &mut tail)?;
+        let [a, b] = copies(&tail, self.capacity());
+        Ok([a.ok(), b.ok()])
+    }
+
     /// Describes the space's contents. A space whose image was cut or grown is recognised.
     ///
     /// # Errors
@@ -183,9 +197,10 @@ impl SpaceImage {
     pub fn resized(&self, class: &DeviceContent) -> Result<Option<ResizedSpace>> {
         match class {
             DeviceContent::Blank | DeviceContent::Foreign(_) => ResizedSpace::find(self),
-            DeviceContent::Space(_) | DeviceContent::Newer(_) | DeviceContent::Damaged(_) => {
-                Ok(None)
-            }
+            DeviceContent::Space(_)
+            | DeviceContent::Newer(_)
+            | DeviceContent::Closed(_)
+            | DeviceContent::Damaged(_) => Ok(None),
         }
     }
 

@@ -34,7 +34,15 @@ pub enum ConsoleEvent<'a> {
     /// A disk was found.
     Disk { index: u8, bytes: u64, base: Option<u64>, serial: &'a str },
     /// A paging space was opened or changed its state.
-    Space { disk: u8, space: u32, state: &'a str, partition: &'a str, epoch: u64 },
+    Space {
+        disk: u8,
+        space: u32,
+        state: &'a str,
+        partition: &'a str,
+        epoch: u64,
+        /// The fenced node whose writes may still land there.
+        waits_for: Option<&'a str>,
+    },
     /// Answer to `list`: a dump, or the record of a crash whose dump was interrupted before it
     /// began.
     Dump {
@@ -50,6 +58,8 @@ pub enum ConsoleEvent<'a> {
         unix_ns: u64,
         /// Why it is partial.
         cause: Option<&'a str>,
+        /// The fenced node that has left it, and whose writes may still land.
+        waits_for: Option<&'a str>,
     },
     /// Another node has claimed a space; the claim is watched before the space is used.
     Watching { disk: u8, space: u32, node: &'a str },
@@ -314,6 +324,8 @@ pub enum ConsoleEvent<'a> {
     SlotsLow { used: u32, slots: u32 },
     /// A cluster area that this node leaves alone.
     ClusterForeign { cluster: Uuid, reason: &'a str },
+    /// A paging space whose record names a cluster that this node is no member of.
+    SpaceClosed { disk: u8, space: u32, cluster: Uuid },
     /// This member starts a partition of the fenced member in this slot.
     Inherited { partition: &'a str, slot: u16 },
     /// A partition of a fenced member is not started here.

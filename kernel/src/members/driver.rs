@@ -237,9 +237,10 @@ impl MemberDriver {
             NodeAsk::Wait(_) => false,
             NodeAsk::Drain => {
                 tell::stop(&mut self.side);
-                let is_quiet = self.side.lanes.iter().all(|lane| !lane.area.disk.has_writes());
+                let disks = self.side.disks.list();
+                let is_quiet = disks.iter().all(|disk| !disk.has_writes());
                 if is_quiet {
-                    let is_tainted = self.side.lanes.iter().any(|lane| lane.area.disk.is_dead());
+                    let is_tainted = disks.iter().any(|disk| disk.is_dead());
                     self.side.is_tainted = is_tainted;
                     self.side.node.drained(is_tainted);
                     trace::word("drained", &[is_tainted.into()]);

@@ -8,6 +8,7 @@
 //!           ── side     what this member is
 //!           ── roll     the members with their last beats
 //!           ── local    what this node knew last, on a disk of its own
+//!           ── orphans  the partitions of fenced members, and who tries to start them when
 //!           ── tell     events, and the leases of the areas' disks
 //!           ── trace    for tests: every word with the state machine
 //! ```
@@ -20,6 +21,7 @@ mod area;
 mod driver;
 mod find;
 mod local;
+pub mod orphans;
 mod roll;
 mod side;
 mod tell;
@@ -34,6 +36,7 @@ use crate::arch::time;
 use crate::block::dma::DmaRegion;
 use crate::config::MAX_NAME;
 use crate::space::Uuid;
+use crate::storage::cluster_disks::ClusterDisks;
 use crate::storage::log_desk::LogDesk;
 use crate::storage::spaces::AreaPlace;
 use crate::sync::{RankedGuard, RankedLock, rank};
@@ -51,6 +54,7 @@ use cluster::local::LocalCopy;
 use cluster::node::ClusterNode;
 use cluster::watch::Sighting;
 use driver::{DriverParts, MemberDriver};
+use orphans::OrphanWatch;
 use roll::MemberRoll;
 use side::{AreaLane, MemberSide};
 
@@ -137,6 +141,10 @@ pub struct Members {
     local: Option<&'static LocalDevice>,
     /// The log, as the node's tasks see it.
     pub log: &'static LogDesk,
+    /// The cluster's disks.
+    pub disks: &'static ClusterDisks,
+    /// The partitions of fenced members.
+    pub orphans: OrphanWatch,
     driver: RankedLock<Box<MemberDriver>, { rank::SCHEDULER }>,
 }
 
@@ -164,10 +172,12 @@ impl Members {
             }
             return Ok(None);
         };
+        let disks: &'static ClusterDisks =
+            Box::leak(Box::new(ClusterDisks::new(find::name_of(superblock.cluster))));
         let mut lanes = Vec::new();
         for (area, seen) in found.areas.into_iter().zip(room) {
             let buffers = [buffer(sizes[0])?, buffer(sizes[1])?];
-            area.disk.await_lease();
+            disks.add(area.disk);
             let number = area.superblock.area;
             let area = ClusterArea::new(number, area.place, area.disk, buffers);
             lanes.push(AreaLane { area, seen, writes: 0, reads: 0, has_bad_read: false });
@@ -193,6 +203,7 @@ impl Members {
             cluster: superblock.cluster,
             extended: None,
             layout,
+            disks,
             lanes,
         };
         let log: &'static LogDesk = Box::leak(Box::new(LogDesk::new(limit)));
@@ -210,7 +221,9 @@ impl Members {
         let shares_disks = places.iter().any(|place| place.has_spaces);
         let driver = RankedLock::new(Box::new(driver));
         let local = local.filter(|_| known.is_some());
-        Ok(Some(Box::leak(Box::new(Self { io, name, shares_disks, local, log, driver }))))
+        let orphans = OrphanWatch::new();
+        let members = Self { io, name, shares_disks, local, log, disks, orphans, driver };
+        Ok(Some(Box::leak(Box::new(members))))
     }
 
     /// Goes on; called at every turn. `unix_ns` is the time of day. Returns whether there is more

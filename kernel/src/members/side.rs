@@ -3,6 +3,7 @@
 use super::area::ClusterArea;
 use super::roll::MemberRoll;
 use crate::block::Disk;
+use crate::storage::cluster_disks::ClusterDisks;
 use alloc::vec::Vec;
 use cluster::id::Incarnation;
 use cluster::layout::AreaLayout;
@@ -69,6 +70,8 @@ pub(super) struct MemberSide {
     /// The end of a lease that the disks do not know yet.
     pub extended: Option<u64>,
     pub layout: AreaLayout,
+    /// All disks of the cluster, those of the areas among them.
+    pub disks: &'static ClusterDisks,
     pub lanes: Vec<AreaLane>,
 }
 
@@ -77,7 +80,7 @@ impl MemberSide {
     pub(super) fn begin_anew(&mut self) {
         self.standing = MemberStanding::Joining;
         (self.is_fenced, self.is_tainted, self.extended) = (false, false, None);
-        self.lanes.iter().for_each(|lane| lane.area.disk.await_lease());
+        self.disks.list().iter().for_each(|disk| disk.await_lease());
     }
 
     /// Returns the areas that this node reaches, one a bit.

@@ -1,6 +1,6 @@
 //! What the state machine notes becomes events, and the disks' leases.
 
-use super::find::name_of;
+use super::find::{name_of, trouble_of};
 use super::side::{MemberSide, MemberStanding};
 use crate::block::Disk;
 use crate::console::event::ConsoleEvent;
@@ -82,10 +82,10 @@ pub(super) fn event(side: &mut MemberSide, event: ClusterEvent) {
     }
 }
 
-/// Extends the leases of the areas' disks, and tells when slots run short.
+/// Extends the leases of the cluster's disks, and tells when slots run short.
 pub(super) fn settle(side: &mut MemberSide) {
     if let Some(end) = side.extended.take() {
-        side.lanes.iter().for_each(|lane| lane.area.disk.lease_until(Ns::new(end)));
+        side.disks.list().iter().for_each(|disk| disk.lease_until(Ns::new(end)));
     }
     let (used, slots) = (side.node.state().used_slots(), u32::from(side.layout.slots()));
     if side.node.is_member() && used * 10 >= slots * 9 && !side.has_told_slots {
@@ -114,7 +114,7 @@ pub(super) fn lease(side: &mut MemberSide, now: u64) {
 pub(super) fn stop(side: &mut MemberSide) {
     if side.standing != MemberStanding::Leaving {
         side.standing = MemberStanding::Leaving;
-        side.lanes.iter().for_each(|lane| lane.area.disk.end_lease());
+        side.disks.list().iter().for_each(|disk| disk.end_lease());
     }
 }
 
@@ -131,7 +131,7 @@ pub(super) fn gone(side: &mut MemberSide) {
         (true, false) => report(&ConsoleEvent::Left { slot }),
         (false, _) => {}
     }
-    side.lanes.iter().for_each(|lane| lane.area.disk.give_up());
+    side.disks.list().iter().for_each(|disk| disk.give_up());
     side.standing = MemberStanding::Out;
     if was_leaving && side.is_fenced && !side.is_tainted && !side.is_ending {
         side.standing = MemberStanding::Parted;
@@ -140,9 +140,9 @@ pub(super) fn gone(side: &mut MemberSide) {
 
 /// Tells that a fenced node cannot register anew.
 fn stays_out(side: &MemberSide) {
-    for lane in side.lanes.iter().filter(|lane| lane.area.disk.is_dead()) {
+    for disk in side.disks.list().iter().filter(|disk| disk.is_dead()) {
         let message = "does not answer, and its requests may still land: this node stays out of \
                        the cluster until it starts again";
-        report(&ConsoleEvent::Error { place: &format!("{}", lane.area.place), message });
+        trouble_of(usize::from(disk.info().index), message);
     }
 }

@@ -100,7 +100,7 @@ pub fn node(
     let identity = MemberIdentity::new(config.node_name.as_deref(), node_uuid, entropy);
     let local = LocalDevice::open(spaces.locals(), io, |len| buffer(memory, len))?;
     let members = Members::new(spaces.areas(), local, &identity, io, |len| buffer(memory, len))?;
-    members.iter().for_each(|members| spaces.join_log(members.log));
+    members.iter().for_each(|members| spaces.join_log(members.log, members.disks));
     let map = direct_map();
     let tables = Arc::new(TableReserve::new(table_frames(memory, config, spaces)?, *map));
     let frames = Arc::new(pool(memory, config)?);

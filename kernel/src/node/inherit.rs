@@ -3,89 +3,143 @@
 //! ```text
 //!   fenced member owns P ── a slot of this node has P ──> free; its runner takes it
 //!                        ├─ a store has its definition ──> this member's ── start ─┬─> runs
-//!                        └─ no definition ──> free, and told                       └─> free, told
+//!                        │                                                         └─> free, told
+//!                        ├─ its space has it suspended ──> free, told
+//!                        └─ no definition ──> told; another member's turn ── none has it ──> free
 //! ```
 //!
-//! * One partition at a time. Every member looks at each change of the log; only the heir acts, or
-//!   another member if the heir has ended.
+//! * One partition at a time. The heir acts at once. A heir that has no definition is no heir: every
+//!   other member tries after [a pause](crate::members::orphans), and the log takes the first.
 //! * The partition starts from nothing, in a space of its own: what the dead member had stays in
 //!   quarantine.
 //! * A partition that is not to restart after a crash is not started here either.
 
 use super::Node;
 use super::define::stored;
+use crate::arch::time;
 use crate::config::{PartitionConfig, RestartPolicy};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::images::find;
+use crate::members::orphans::OrphanTurn;
+use crate::partition::shared::SharedPartition;
 use crate::space::Uuid;
 use crate::storage::log_desk::LogDesk;
 use crate::storage::spaces::number_of;
 use alloc::format;
 use alloc::string::String;
+use alloc::sync::Arc;
+use arrayvec::ArrayVec;
 use cluster::decree::Owner;
 use cluster::duty::is_heir;
-use cluster::state::{ClusterState, Thing};
+use cluster::state::{ClusterState, Thing, ThingRow};
 use core::sync::atomic::Ordering;
 
+/// A partition of a fenced member.
+#[derive(Clone, Copy)]
+struct LeftPartition {
+    number: u128,
+    from: Owner,
+    slot: u16,
+    is_heir: bool,
+}
+
+/// Most partitions of fenced members that are looked at in one turn.
+const MAX_LEFT: usize = 32;
+
 /// Takes care of one partition of a fenced member, if there is one and that is this member's to do.
+/// To be called when the log has something new, and when a look is due.
 pub(super) fn inherit(node: &'static Node) {
     let Some(members) = node.members else { return };
-    let log = members.log;
-    let Some((number, from)) = log.with_state(orphan).flatten() else { return };
     if node.is_inheriting.swap(true, Ordering::AcqRel) {
         return;
     }
+    let (log, watch, now_ns) = (members.log, &members.orphans, time::now_ns());
+    let all = log.with_state(left).unwrap_or_default();
+    watch.keep(|number| all.iter().any(|one| one.number == number));
+    let next = all.iter().find_map(|one| match watch.turn(one.number, one.is_heir, now_ns) {
+        OrphanTurn::Later => None,
+        turn => Some((*one, turn)),
+    });
+    let Some((one, turn)) = next else {
+        return node.is_inheriting.store(false, Ordering::Release);
+    };
     node.host.tasks.start(async move {
-        settle(node, log, number, from).await;
+        settle(node, log, one, turn).await;
         node.is_inheriting.store(false, Ordering::Release);
         inherit(node);
     });
 }
 
-fn orphan(me: u16, state: &ClusterState) -> Option<(u128, Owner)> {
-    state.things().iter().find_map(|row| match (row.thing, row.owner) {
-        (Thing::Partition(number), Owner::Slot(slot)) if is_heir(state, slot, me) => {
-            Some((number, row.owner))
+/// Returns the partitions that fenced members own.
+fn left(me: u16, state: &ClusterState) -> ArrayVec<LeftPartition, MAX_LEFT> {
+    let of = |row: &ThingRow| match (row.thing, row.owner) {
+        (Thing::Partition(number), Owner::Slot(slot)) if !state.is_up(slot) => {
+            let is_heir = is_heir(state, slot, me);
+            Some(LeftPartition { number, from: row.owner, slot, is_heir })
         }
         _ => None,
-    })
+    };
+    state.things().iter().filter_map(of).take(MAX_LEFT).collect()
 }
 
-async fn settle(node: &'static Node, log: &'static LogDesk, number: u128, from: Owner) {
+async fn settle(node: &'static Node, log: &'static LogDesk, one: LeftPartition, turn: OrphanTurn) {
+    let LeftPartition { number, from, slot, .. } = one;
     // What belongs to no partition, a member owns under its own number.
     let is_members =
         |_, state: &ClusterState| state.members().iter().any(|row| row.id.incarnation.0 == number);
     let is_members = log.with_state(is_members).unwrap_or(false);
-    let is_here =
-        is_members || node.partitions().any(|(_, shared)| number_of(shared.name()) == number);
-    let found = if is_here { None } else { defined(node, number).await };
-    let name = match found {
+    let is_here = |(_, shared): (_, Arc<SharedPartition>)| number_of(shared.name()) == number;
+    if is_members || node.partitions().any(is_here) {
+        return free(log, one).await;
+    }
+    let is_last = turn == OrphanTurn::Last;
+    if one.is_heir && !is_last && !node.host.spaces.knows_remains(slot) {
+        return put_off(node, number, None);
+    }
+    if let Some(name) = node.host.spaces.left_machine(number) {
+        free(log, one).await;
+        return not_inherited(&name, "it is suspended, in a space that waits for that node");
+    }
+    let name = match defined(node, number).await {
         Some((name, RestartPolicy::Threshold | RestartPolicy::Immediate)) => name,
-        other => {
-            // Another member may have been first.
-            let is_done = log.own(number, Some(from), Some(Owner::Unowned)).await.is_ok();
-            if is_done && !is_here {
-                let uuid = format!("{}", Uuid(number.to_be_bytes()));
-                let (partition, reason) = match &other {
-                    Some((name, _)) => (name.as_str(), "it is not to restart"),
-                    None => (uuid.as_str(), "no store here has its definition"),
-                };
-                report(&ConsoleEvent::NotInherited { partition, reason });
-            }
-            return;
+        Some((name, RestartPolicy::Never)) => {
+            free(log, one).await;
+            return not_inherited(&name, "it is not to restart");
+        }
+        // Another member may see the store that has it.
+        None if is_last => return free(log, one).await,
+        None => {
+            let reason = "no store here has its definition";
+            return put_off(node, number, one.is_heir.then_some(reason));
         }
     };
-    let Owner::Slot(slot) = from else { return };
     if log.own(number, Some(from), None).await.is_err() {
         return;
     }
     report(&ConsoleEvent::Inherited { partition: &name, slot });
     if let Err(error) = stored::start_stored(node, name.clone()).await {
-        let reason = format!("{error}");
-        report(&ConsoleEvent::NotInherited { partition: &name, reason: &reason });
+        not_inherited(&name, &format!("{error}"));
         let _ = log.own(number, None, Some(Owner::Unowned)).await;
     }
+}
+
+/// Frees a partition's name. Another member may have been first.
+async fn free(log: &'static LogDesk, one: LeftPartition) {
+    let _ = log.own(one.number, Some(one.from), Some(Owner::Unowned)).await;
+}
+
+/// Has a partition looked at again; tells the reason once.
+fn put_off(node: &Node, number: u128, reason: Option<&str>) {
+    let Some(members) = node.members else { return };
+    members.orphans.put_off(number, time::now_ns());
+    if let Some(reason) = reason.filter(|_| members.orphans.tells_first(number)) {
+        not_inherited(&format!("{}", Uuid(number.to_be_bytes())), reason);
+    }
+}
+
+fn not_inherited(partition: &str, reason: &str) {
+    report(&ConsoleEvent::NotInherited { partition, reason });
 }
 
 /// Finds the definition with this number in the stores of this node: the partition's name, and when

@@ -71,6 +71,8 @@ impl Node {
             self.host.spaces.note_log();
             inherit::inherit(self);
             self.host.wake();
+        } else if members.orphans.is_due(now_ns) {
+            inherit::inherit(self);
         }
         if members.has_parted() && self.host.spaces.part() {
             members.rejoin(now_ns);

@@ -16,9 +16,11 @@
 //! read too.
 
 use super::copies::{CopiesError, RecordSide, TAIL_LEN, newest};
-use super::raw::MAGIC;
+use super::raw::{CHECKED_LEN, FEATURE_CLUSTER, MAGIC, RawRecord};
 use super::record::{RecordError, SpaceRecord};
 use super::state::SpaceState;
+use super::uuid::Uuid;
+use core::ops::Range;
 
 /// Bytes that are examined at the start of a device: up to the last well-known signature.
 pub const HEAD_LEN: usize = 72 << 10;
@@ -36,10 +38,21 @@ pub enum DeviceContent {
     Foreign(ForeignData),
     /// A space.
     Space(SpaceRecord),
+    /// A space of a cluster that the reader does not take part in. Only its members write to it.
+    Closed(ClosedSpace),
     /// A space of a newer program. Never touched without an explicit format.
     Newer(RecordError),
     /// A space whose record cannot be trusted. Never touched without an explicit format.
     Damaged(RecordDamage),
+}
+
+/// A space that only the members of a cluster may write to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClosedSpace {
+    /// The cluster.
+    pub cluster: Uuid,
+    /// The space's name.
+    pub space: Uuid,
 }
 
 /// Kind of foreign data.
@@ -105,6 +118,15 @@ const SIGNATURES: &[(usize, &[u8], &str)] = &[
     (510, b"\x55\xaa", "an MBR partition table or boot sector"),
 ];
 
+/// Bytes of a record with the name of a cluster.
+const CLUSTER: Range<usize> = {
+    let start = core::mem::offset_of!(RawRecord, cluster_uuid);
+    start..start + size_of::<Uuid>()
+};
+
+/// Byte of a record with the lowest required features.
+const FEATURES: usize = core::mem::offset_of!(RawRecord, features_required);
+
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 /// Classifies a device of `capacity` bytes that starts with `head` and ends with `tail`.
@@ -154,15 +176,24 @@ fn is_half_formatted(head: &[u8], tail: &[u8; TAIL_LEN]) -> bool {
 }
 
 /// Returns whether a copy holds a part of a FREE record. A FREE record has data only in its first
-/// sector and in the checksum in its last; a torn one has one of the two. A checksum rarely has two
-/// zero bytes, and a disk that ends in one odd byte must not match.
+/// sector, in the checksum in its last, and in a cluster's name; a torn one lacks a sector. A
+/// checksum rarely has two zero bytes, and a disk that ends in one odd byte must not match.
 fn is_torn_free_record(copy: &[u8]) -> bool {
-    let (first, rest) = copy.split_at(512);
-    let (middle, checksum) = rest.split_at(rest.len() - 4);
     let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    let (first, checksum) = (&copy[..512], &copy[CHECKED_LEN..]);
+    let (cluster, rest) = (&copy[CLUSTER], [512..CLUSTER.start, CLUSTER.end..CHECKED_LEN]);
     let is_first = first.starts_with(&MAGIC) && is_free(first) && is_zero(checksum);
     let is_last = is_zero(first) && checksum.iter().filter(|byte| **byte == 0).count() <= 1;
-    is_zero(middle) && (is_first || is_last)
+    let is_middle = is_zero(first) && is_zero(checksum) && is_random_name(cluster);
+    let lacks_name = first.starts_with(&MAGIC) && is_free(first) && is_zero(cluster);
+    let is_without = lacks_name && u64::from(first[FEATURES]) & FEATURE_CLUSTER != 0;
+    rest.into_iter().all(|range| is_zero(&copy[range]))
+        && (is_first || is_last || is_middle || is_without)
+}
+
+/// Returns whether 16 bytes have the form of a name that is made at random.
+fn is_random_name(bytes: &[u8]) -> bool {
+    bytes[6] & 0xf0 == 0x80 && bytes[8] & 0xc0 == 0x80
 }
 
 /// Returns whether the first sector of a record is FREE and clean, with no owner and no contents.
@@ -241,20 +272,26 @@ mod tests {
     }
 
     /// Every subset of the sectors of the first record, on a disk of zeros.
-    #[test]
-    fn a_first_format_that_was_torn_is_blank_or_done() {
-        let whole = record(2).encode();
+    fn every_torn_format(first: &SpaceRecord, data: u32) {
+        let whole = first.encode();
         for landed in 0..256_u32 {
             let mut tail = [0; TAIL_LEN];
             for sector in (0..8).filter(|n| landed & 1 << n != 0) {
                 tail[sector * 512..][..512].copy_from_slice(&whole[sector * 512..][..512]);
             }
             let class = classify(&head(), &tail, CAPACITY);
-            let is_whole = landed & 0x81 == 0x81;
+            let is_whole = landed & data == data;
             let expected =
-                if is_whole { DeviceContent::Space(record(2)) } else { DeviceContent::Blank };
+                if is_whole { DeviceContent::Space(first.clone()) } else { DeviceContent::Blank };
             assert_eq!(class, expected, "{landed:#b}");
         }
+    }
+
+    #[test]
+    fn a_first_format_that_was_torn_is_blank_or_done() {
+        every_torn_format(&record(2), 0x81);
+        let cluster = Some(Uuid::from_entropy(0x1234_5678, 0x9abc_def0));
+        every_torn_format(&SpaceRecord { cluster, ..record(2) }, 0x91);
     }
 
     #[test]

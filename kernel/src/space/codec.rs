@@ -7,8 +7,8 @@ use super::crash::{CrashReason, PartialCause, RecordedCrash};
 use super::layout::{RECORD_SIZE, SpaceLayout, usable};
 use super::missing::{MissingPages, MissingRange};
 use super::raw::{
-    CHECKED_LEN, FEATURE_BASE, FEATURE_EXTENDED, FEATURE_SEALED, FEATURE_SUSPENDED, MAGIC,
-    MAX_RANGES, RawMissing, RawRange, RawRecord,
+    CHECKED_LEN, FEATURE_BASE, FEATURE_CLUSTER, FEATURE_EXTENDED, FEATURE_SEALED,
+    FEATURE_SUSPENDED, MAGIC, MAX_RANGES, RawMissing, RawRange, RawRecord,
 };
 use super::raw::{VERSION, get_text, put_text};
 use super::record::{
@@ -22,7 +22,8 @@ use crate::mm::crc::{Crc32c, crc32c};
 use crate::mm::layout::RamRange;
 
 /// Required feature bits that this code knows.
-const KNOWN_FEATURES: u64 = FEATURE_EXTENDED | FEATURE_SUSPENDED | FEATURE_SEALED | FEATURE_BASE;
+const KNOWN_FEATURES: u64 =
+    FEATURE_EXTENDED | FEATURE_SUSPENDED | FEATURE_SEALED | FEATURE_BASE | FEATURE_CLUSTER;
 /// Those that say that the space holds a partition with its machine.
 const MACHINE_FEATURES: u64 = FEATURE_SUSPENDED | FEATURE_SEALED;
 
@@ -40,6 +41,7 @@ impl SpaceRecord {
         let seal = self.seal.filter(|_| self.state.is_whole_machine());
         seal.iter().for_each(|seal| put_seal(&mut raw, seal, self.state));
         self.base.iter().for_each(|base| put_base(&mut raw, base));
+        self.cluster.iter().for_each(|cluster| put_cluster(&mut raw, *cluster));
         raw.space_uuid = self.space.0;
         raw.sequence.set(self.sequence);
         raw.state.set(self.state as u32);
@@ -91,6 +93,7 @@ impl SpaceRecord {
             crash: get_crash(raw, format, state)?,
             seal: get_seal(raw, state)?,
             base: get_base(raw)?,
+            cluster: get_cluster(raw)?,
         };
         record.check()
     }
@@ -307,6 +310,19 @@ fn get_base(raw: &RawRecord) -> Result<Option<SpaceBase>, RecordError> {
         _ => return Err(RecordError::Field("base_own_pages")),
     };
     Ok(Some(SpaceBase { dump, generation: raw.base_generation.get(), own }))
+}
+
+fn put_cluster(raw: &mut RawRecord, cluster: Uuid) {
+    raw.features_required.set(raw.features_required.get() | FEATURE_CLUSTER);
+    raw.cluster_uuid = cluster.0;
+}
+
+fn get_cluster(raw: &RawRecord) -> Result<Option<Uuid>, RecordError> {
+    match Uuid(raw.cluster_uuid) {
+        _ if raw.features_required.get() & FEATURE_CLUSTER == 0 => Ok(None),
+        Uuid::NIL => Err(RecordError::Field("cluster_uuid")),
+        cluster => Ok(Some(cluster)),
+    }
 }
 
 fn get_seal(raw: &RawRecord, state: SpaceState) -> Result<Option<SuspensionSeal>, RecordError> {

@@ -38,6 +38,7 @@ pub(crate) fn sample() -> SpaceRecord {
         }),
         base: None,
         seal: None,
+        cluster: None,
     }
 }
 
@@ -85,6 +86,67 @@ fn the_record_of_a_child_names_its_base_while_it_depends_on_it() {
         let base = SpaceRecord { state: SpaceState::Sealed, base, ..suspended() };
         assert_eq!(decode(base.encode()), Err(RecordError::Field("base_dump_uuid")));
     }
+}
+
+#[test]
+fn the_record_of_a_clusters_space_names_it_in_every_state_and_format() {
+    let cluster = Uuid::from_entropy(11, 12);
+    let original = decode(original().encode()).unwrap();
+    let free = SpaceRecord::free(CAPACITY, cluster, Residue::Clean);
+    for record in [sample(), suspended(), original, free] {
+        let closed = SpaceRecord { cluster: Some(cluster), ..record.clone() };
+        let (before, bytes) = (record.encode(), closed.encode());
+        assert_eq!(decode(bytes), Ok(closed));
+        assert_eq!((bytes[16], &bytes[2120..2136]), (before[16] | 16, &cluster.0[..]));
+        let mut wrong = bytes;
+        wrong[2120..2136].fill(0);
+        assert_eq!(decode(with_sum(wrong)), Err(RecordError::Field("cluster_uuid")));
+        // Without the bit the field means nothing.
+        wrong = bytes;
+        wrong[16] = before[16];
+        assert_eq!(decode(with_sum(wrong)), Ok(record));
+    }
+    let mut gone = SpaceRecord { cluster: Some(cluster), ..sample() };
+    gone.clear();
+    assert_eq!(gone.cluster, Some(cluster), "a space that becomes free stays the cluster's");
+}
+
+/// The rule of the versions before bit 4, on the bytes of a copy.
+fn is_refused_before_bit_4(bytes: &[u8; 4096]) -> bool {
+    let features = u64::from_le_bytes(bytes[16..24].try_into().unwrap());
+    super::has_checksum(bytes) && bytes[8] == 1 && features & !0xf != 0
+}
+
+/// Copies of records as the version before bit 4 encoded them, by state: runs of bytes that are not
+/// zeros, each with its offset.
+const BEFORE_BIT_4: &str = include_str!("before_clusters.txt");
+
+fn of_runs(line: &str) -> (&str, [u8; 4096]) {
+    let (state, runs) = line.split_once(' ').unwrap();
+    let mut bytes = [0; 4096];
+    for run in runs.split(' ') {
+        let (at, hex) = run.split_once(':').unwrap();
+        let at: usize = at.parse().unwrap();
+        for n in 0..hex.len() / 2 {
+            bytes[at + n] = u8::from_str_radix(&hex[2 * n..2 * n + 2], 16).unwrap();
+        }
+    }
+    (state, bytes)
+}
+
+#[test]
+fn versions_before_and_after_bit_4_read_or_refuse_each_others_records() {
+    let cluster = Uuid::from_entropy(11, 12);
+    for line in BEFORE_BIT_4.lines() {
+        let (state, bytes) = of_runs(line);
+        let record = SpaceRecord::decode(&bytes, CAPACITY).unwrap();
+        assert_eq!((record.state.name(), record.cluster), (state, None));
+        assert_eq!(record.encode(), bytes, "a space in no cluster keeps its format");
+        assert!(!is_refused_before_bit_4(&bytes));
+        let closed = SpaceRecord { cluster: Some(cluster), ..record };
+        assert!(is_refused_before_bit_4(&closed.encode()), "{state}");
+    }
+    assert_eq!(BEFORE_BIT_4.lines().count(), 9);
 }
 
 /// Gives changed bytes a right checksum.
@@ -199,7 +261,7 @@ fn overlapping_ranges_are_refused() {
 #[test]
 fn what_we_do_not_know_is_refused() {
     assert_eq!(decode(forged(|r| r.version.set(2))), Err(RecordError::Version(2)));
-    assert_eq!(decode(forged(|r| r.features_required.set(17))), Err(RecordError::Features(16)));
+    assert_eq!(decode(forged(|r| r.features_required.set(33))), Err(RecordError::Features(32)));
     assert_eq!(decode(forged(|r| r.magic[0] = b'X')), Err(RecordError::Magic));
     let other = SpaceRecord::decode(&sample().encode(), CAPACITY + 4096);
     assert_eq!(other, Err(RecordError::Capacity { recorded: CAPACITY, actual: CAPACITY + 4096 }));

@@ -113,6 +113,11 @@ impl RecordSide {
     }
 }
 
+/// Decodes both copies, each by itself.
+pub fn copies(tail: &[u8; TAIL_LEN], capacity: u64) -> [Result<SpaceRecord, RecordError>; 2] {
+    [RecordSide::A, RecordSide::B].map(|side| side.decode(tail, capacity))
+}
+
 /// Why a device has no usable record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CopiesError {
@@ -236,7 +241,7 @@ pub(super) mod tests {
     #[test]
     fn a_newer_copy_makes_the_one_that_can_be_read_worthless() {
         for (version, features, fault) in
-            [(2, 0, RecordError::Version(2)), (1, 17, RecordError::Features(16))]
+            [(2, 0, RecordError::Version(2)), (1, 33, RecordError::Features(32))]
         {
             for newer in [7, 8] {
                 let mut tail = [0; TAIL_LEN];

@@ -58,7 +58,7 @@ pub mod taking;
 pub mod uuid;
 
 pub use area::SpaceArea;
-pub use classify::{DeviceContent, ForeignData, RecordDamage, classify};
+pub use classify::{ClosedSpace, DeviceContent, ForeignData, RecordDamage, classify};
 pub use copies::RecordSide;
 pub use crash::{CrashReason, CrashText, PartialCause, RecordedCrash};
 pub use layout::{LayoutError, SpaceLayout};

@@ -31,6 +31,9 @@ pub const FEATURE_SEALED: u64 = 1 << 2;
 /// Bit of `features_required`: the fields from byte 2092 on count. Pages without a bit may be those
 /// of the base that is named there.
 pub const FEATURE_BASE: u64 = 1 << 3;
+/// Bit of `features_required`: the space belongs to the cluster that is named at byte 2120; only its
+/// members write to the space.
+pub const FEATURE_CLUSTER: u64 = 1 << 4;
 /// Bytes that the checksum covers: all before it.
 pub const CHECKED_LEN: usize = offset_of!(RawRecord, crc32c);
 
@@ -117,7 +120,9 @@ pub struct RawRecord {
     pub base_dump_uuid: [u8; 16],
     pub base_generation: U64,
     pub base_own_pages: U32,
-    pub reserved: [u8; 1972],
+    // With `FEATURE_CLUSTER` only.
+    pub cluster_uuid: [u8; 16],
+    pub reserved: [u8; 1956],
     pub crc32c: U32,
 }
 
@@ -151,7 +156,8 @@ const _: () = {
     assert!(offset_of!(RawRecord, base_dump_uuid) == 2092);
     assert!(offset_of!(RawRecord, base_generation) == 2108);
     assert!(offset_of!(RawRecord, base_own_pages) == 2116);
-    assert!(offset_of!(RawRecord, reserved) == 2120);
+    assert!(offset_of!(RawRecord, cluster_uuid) == 2120);
+    assert!(offset_of!(RawRecord, reserved) == 2136);
     assert!(offset_of!(RawRecord, crc32c) == 4092);
 };
 

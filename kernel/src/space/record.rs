@@ -155,6 +155,8 @@ pub struct SpaceRecord {
     pub base: Option<SpaceBase>,
     /// In SUSPENDED and SEALED, and only there: the checksums of the parts around the blocks.
     pub seal: Option<SuspensionSeal>,
+    /// The cluster that the space belongs to, whatever it holds: only members write to it.
+    pub cluster: Option<Uuid>,
 }
 
 /// Fault of a record.
@@ -230,6 +232,7 @@ impl SpaceRecord {
             crash: None,
             base: None,
             seal: None,
+            cluster: None,
         }
     }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | blank | format |
 //! | foreign, damaged, a newer program's | leave alone; only an explicit format changes it |
+//! | of a cluster that this node is no member of | leave alone |
 //! | FREE | use |
 //! | ACTIVE | its owner ended with the last run: FREE, blocks stale |
 //! | CRASHED | keep until released: the crash's record is all there is |
@@ -51,9 +52,10 @@ pub enum RecoveryAction {
 pub fn recovery(class: &DeviceContent) -> RecoveryAction {
     let record = match class {
         DeviceContent::Blank => return RecoveryAction::Format,
-        DeviceContent::Foreign(_) | DeviceContent::Damaged(_) | DeviceContent::Newer(_) => {
-            return RecoveryAction::Leave;
-        }
+        DeviceContent::Foreign(_)
+        | DeviceContent::Damaged(_)
+        | DeviceContent::Newer(_)
+        | DeviceContent::Closed(_) => return RecoveryAction::Leave,
         DeviceContent::Space(record) => record,
     };
     match record.state {

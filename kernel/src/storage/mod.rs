@@ -1,5 +1,6 @@
 //! The paging devices and their spaces, while the machine runs.
 
+pub mod cluster_disks;
 pub mod describe;
 pub mod disk;
 pub mod log_desk;

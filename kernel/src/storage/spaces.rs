@@ -17,6 +17,7 @@ mod activate;
 mod beats;
 mod bounds;
 mod claims;
+mod closed;
 mod discover;
 mod drop;
 mod founding;
@@ -28,6 +29,7 @@ mod open;
 mod part;
 mod record_io;
 mod release;
+mod remains;
 mod reserve;
 mod retry;
 mod sealed;
@@ -35,6 +37,7 @@ mod selected;
 mod shared;
 mod suspended;
 
+use super::cluster_disks::ClusterDisks;
 use super::disk::NodeDisk;
 use super::log_desk::LogDesk;
 use crate::addr::PAGE_SIZE;
@@ -61,6 +64,7 @@ use arrayvec::ArrayString;
 pub use claims::sleep;
 pub use discover::{AreaPlace, LocalPlace, PagingDevice, SpaceLocation};
 pub use kept::{DumpReleaseError, KeptDump};
+use remains::SpaceRemains;
 pub use reserve::SpaceTenant;
 use reserve::SpaceTenants;
 pub use shared::{SharedStanding, number_of};
@@ -130,6 +134,8 @@ struct SpaceInner {
     again_ns: Ns,
     /// Of a shared space: the epoch in the log at the last look, and whether it was free then.
     looked: Option<(u64, bool)>,
+    /// What a fenced owner has left.
+    remains: SpaceRemains,
 }
 
 /// One space.
@@ -137,6 +143,8 @@ struct Space {
     place: SpaceLocation,
     /// Name of its GPT partition; nil if it is a whole disk.
     guid: Uuid,
+    /// Its name in the record, once it is known to be a cluster's.
+    name: Once<Uuid>,
     inner: RankedLock<SpaceInner, { rank::SPACE }>,
 }
 
@@ -159,6 +167,8 @@ pub struct Spaces {
     beats: beats::Beats,
     /// The log of the cluster whose disks are among the devices.
     log: Once<&'static LogDesk>,
+    /// The disks of that cluster.
+    cluster: Once<&'static ClusterDisks>,
     /// When to look at the next space: to reopen it, or to check it for late writes.
     mend_due_ns: AtomicNs,
 }
@@ -172,6 +182,8 @@ pub struct SpaceSummary {
     pub state: &'static str,
     /// Its owner's name, and the incarnation.
     pub owner: Option<(ArrayString<64>, u64)>,
+    /// Slot of the fenced member whose writes may still land there.
+    pub waits_for: Option<u16>,
 }
 
 impl Spaces {
@@ -187,6 +199,7 @@ impl Spaces {
         let space = |(place, guid)| Space {
             place,
             guid,
+            name: Once::new(),
             inner: RankedLock::new(SpaceInner {
                 phase: SpacePhase::Unusable,
                 record: None,
@@ -202,6 +215,7 @@ impl Spaces {
                 failures: 0,
                 again_ns: Ns::ZERO,
                 looked: None,
+                remains: SpaceRemains::default(),
             }),
         };
         Self {
@@ -218,6 +232,7 @@ impl Spaces {
             choosing: RankedLock::new(()),
             beats: beats::Beats::new(),
             log: Once::new(),
+            cluster: Once::new(),
             mend_due_ns: AtomicNs::new(Ns::MAX),
         }
     }
@@ -346,6 +361,7 @@ impl Spaces {
     pub fn summaries(&self) -> Vec<SpaceSummary> {
         let summary = |(n, space): (usize, &Space)| {
             let word = shared::word_of(space, self.standing(SpaceId(n)));
+            let waits_for = self.quarantined_of(SpaceId(n));
             let inner = space.inner.lock();
             let record = inner.record.as_ref();
             let state = if inner.phase == SpacePhase::Unusable {
@@ -360,6 +376,7 @@ impl Spaces {
                     .filter(|_| word.is_none())
                     .and_then(|r| r.owner.as_ref())
                     .map(|o| (o.name, o.epoch)),
+                waits_for,
             }
         };
         self.spaces.iter().enumerate().map(summary).collect()
@@ -379,6 +396,7 @@ impl Spaces {
             state: record.state.name(),
             partition,
             epoch,
+            waits_for: None,
         });
     }
 

@@ -185,6 +185,13 @@ fn release(node: &'static Node, choice: DumpChoice<'_>) -> Result<(), String> {
             format!("the dump of {name} is still being written")
         }
         (DumpReleaseError::Draining, _) => "that dump is still being written".into(),
+        (DumpReleaseError::Quarantined(slot), _) => {
+            let name = members::name_of(node, slot);
+            format!(
+                "node {name} has left it, and its writes may still land: `fence confirm {name}` \
+                 when its machine is off"
+            )
+        }
         (DumpReleaseError::None, DumpChoice::All(name)) => match find(node, name) {
             Ok(_) => format!("{name} has no dump"),
             Err(error) => error,
@@ -212,6 +219,7 @@ fn list(node: &Node, audience: Audience) {
     for space in node.host.spaces.summaries() {
         let (partition, epoch) =
             space.owner.as_ref().map_or(("", 0), |(name, epoch)| (name.as_str(), *epoch));
+        let waits_for = space.waits_for.map(|slot| members::name_of(node, slot));
         match audience {
             Audience::Program(_) => {
                 let (disk, number) = (space.place.disk as u8, space.place.number);
@@ -221,8 +229,15 @@ fn list(node: &Node, audience: Audience) {
                     state: space.state,
                     partition,
                     epoch,
+                    waits_for: waits_for.as_deref(),
                 });
             }
+            Audience::People if waits_for.is_some() => print_text(format_args!(
+                "{}  {}, waits for node {}\n",
+                space.place,
+                space.state,
+                waits_for.unwrap_or_default()
+            )),
             Audience::People if partition.is_empty() => {
                 print_text(format_args!("{}  {}\n", space.place, space.state))
             }
@@ -235,7 +250,8 @@ fn list(node: &Node, audience: Audience) {
         }
     }
     let kept = node.host.spaces.kept_dumps();
-    kept.iter().for_each(|dump| show_dump(dump, audience));
+    kept.iter().for_each(|dump| show_dump(node, dump, audience));
+    node.host.spaces.remains().iter().for_each(|dump| show_dump(node, dump, audience));
     let bases = kept.iter().filter(|dump| dump.state == SpaceState::Sealed);
     bases.for_each(|base| show_base(node, base, audience));
     if audience == Audience::People {
@@ -275,10 +291,14 @@ fn show_base(node: &Node, base: &KeptDump, audience: Audience) {
     });
 }
 
-fn show_dump(dump: &KeptDump, audience: Audience) {
+fn show_dump(node: &Node, dump: &KeptDump, audience: Audience) {
     let KeptDump { place, state, owner, crash, cause, .. } = dump;
     let (partition, incarnation) = (&*owner.name, owner.epoch);
+    let waits_for = dump.waits_for.map(|slot| members::name_of(node, slot));
     if audience == Audience::People {
+        if let Some(name) = &waits_for {
+            print_text(format_args!("only read until nothing of node {name} lands any more:\n"));
+        }
         let (time, cause) = (UtcTime(crash.time_ns), cause.map_or("", PartialCause::name));
         let comma = if cause.is_empty() { "" } else { ", " };
         print_text(format_args!(
@@ -304,6 +324,7 @@ fn show_dump(dump: &KeptDump, audience: Audience) {
         text: &crash.text,
         unix_ns: crash.time_ns,
         cause: cause.map(PartialCause::name),
+        waits_for: waits_for.as_deref(),
     });
 }
 

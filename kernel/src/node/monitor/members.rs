@@ -142,6 +142,13 @@ fn show_row(row: &LocalRow, copy_age_ms: u64, program: Option<u64>) {
     }
 }
 
+/// Returns the name of the member in a slot, or the slot's number if its name is not known.
+pub(super) fn name_of(node: &Node, slot: u16) -> String {
+    let rows = node.members.map(Members::rows).unwrap_or_default();
+    let name = rows.iter().find(|row| row.id.slot == slot).map_or("", |row| row.name());
+    if name.is_empty() { format!("{slot}") } else { name.into() }
+}
+
 /// Takes the operator's word that a fenced member's machine is off.
 ///
 /// # Errors

@@ -6,6 +6,7 @@ mod crash;
 mod definitions;
 mod ends;
 mod guest;
+mod heirs;
 mod lease;
 mod operator;
 mod panic;

@@ -188,7 +188,7 @@ impl SimMachine {
             Ok::<_, core::convert::Infallible>(region(len / 4096))
         });
         let Ok(members) = members;
-        members.iter().for_each(|members| spaces.join_log(members.log));
+        members.iter().for_each(|members| spaces.join_log(members.log, members.disks));
         let is_inheriting = AtomicBool::new(false);
         let node = leak(Node { host, members, local, is_inheriting, registry });
         Self { node, disks: Vec::new(), now_ns: crate::arch::time::now_ns(), told: Vec::new() }

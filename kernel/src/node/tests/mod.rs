@@ -18,6 +18,7 @@
 mod area_disk;
 mod beats;
 mod bounds;
+mod closed;
 mod cluster;
 mod cycle;
 mod disk;
@@ -30,6 +31,7 @@ mod local_copy;
 mod machine;
 mod owners;
 mod power_cuts;
+mod remains;
 mod windows;
 
 /// Returns whether the long forms are selected.

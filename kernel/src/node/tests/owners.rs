@@ -10,31 +10,31 @@ use crate::storage::spaces::{SharedStanding, SpaceId, Spaces};
 use arrayvec::ArrayString;
 use std::collections::BTreeMap;
 
-fn ram() -> RamLayout {
+pub(super) fn ram() -> RamLayout {
     RamLayout::new(64 << 12).expect("whole pages")
 }
 
-fn spaces(node: &Member) -> &'static Spaces {
+pub(super) fn spaces(node: &Member) -> &'static Spaces {
     node.machine.node.host.spaces
 }
 
 /// Opens the spaces of a node that is a member.
-fn open(node: &mut Member) {
+pub(super) fn open(node: &mut Member) {
     test_clock::set(node.machine.now_ns);
     node.machine.block_on("open", 30, spaces(node).open());
 }
 
 /// Partitions of a node, with the space that each is to get.
 #[derive(Default)]
-struct Wanted(BTreeMap<String, Option<SpaceId>>);
+pub(super) struct Wanted(pub(super) BTreeMap<String, Option<SpaceId>>);
 
 impl Wanted {
-    fn of(names: &[&str]) -> Self {
+    pub(super) fn of(names: &[&str]) -> Self {
         Self(names.iter().map(|name| ((*name).into(), None)).collect())
     }
 
     /// As a runner does: takes a space, and looks for another one if that fails.
-    fn look(&mut self, spaces: &'static Spaces) {
+    pub(super) fn look(&mut self, spaces: &'static Spaces) {
         for (name, space) in &mut self.0 {
             match space {
                 None => *space = spaces.acquire(name, &ram(), 1),
@@ -45,9 +45,21 @@ impl Wanted {
     }
 
     /// Returns the spaces that are in use.
-    fn ready(&self, spaces: &'static Spaces) -> Vec<SpaceId> {
+    pub(super) fn ready(&self, spaces: &'static Spaces) -> Vec<SpaceId> {
         let found = self.0.values().flatten().copied();
         found.filter(|id| spaces.is_ready(*id) == Some(Ok(()))).collect()
+    }
+}
+
+/// Makes a crash whose dump lies in a space.
+pub(super) fn crash_of(spaces: &Spaces, id: SpaceId) -> RecordedCrash {
+    RecordedCrash {
+        name: spaces.name_dump(id, 1),
+        reason: crate::space::CrashReason(1),
+        detail: 0,
+        time_ns: 1,
+        text: ArrayString::new(),
+        registers: arrayvec::ArrayVec::new(),
     }
 }
 
@@ -184,15 +196,7 @@ fn what_a_quiet_member_has_left_is_adopted_once_and_dumps_are_kept() {
     let dump = first.0["a"].expect("a space");
     // The drain has begun when the member dies.
     let draining = async {
-        let name = here.name_dump(dump, 1);
-        let crash = RecordedCrash {
-            name,
-            reason: crate::space::CrashReason(1),
-            detail: 0,
-            time_ns: 1,
-            text: ArrayString::new(),
-            registers: arrayvec::ArrayVec::new(),
-        };
+        let crash = crash_of(here, dump);
         let changed = here.change(dump, |record| {
             record.state = SpaceState::Draining;
             record.crash = Some(crash);

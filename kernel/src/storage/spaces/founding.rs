@@ -35,13 +35,15 @@ impl Spaces {
             // The space is left alone; `open` reports its class.
             _ => return Ok(true),
         };
+        // A space that was not closed to programs outside the cluster is closed from now on.
+        let cluster = self.cluster_of(id);
         let mut sequence = RecordSequence(record.sequence);
         for _ in 0..2 {
             sequence = sequence.next(epoch);
             self.write_record_in(
                 id,
                 QueueLane::Beat,
-                &SpaceRecord { sequence: sequence.0, ..record.clone() },
+                &SpaceRecord { sequence: sequence.0, cluster, ..record.clone() },
             )
             .await?;
         }
@@ -59,6 +61,7 @@ impl Spaces {
         let name = Uuid::from_entropy(instr::rdtsc().as_u64(), id.0 as u64);
         SpaceRecord {
             sequence: 0,
+            cluster: self.cluster_of(id),
             ..SpaceRecord::free(self.place(id).area.bytes(), name, Residue::Clean)
         }
     }

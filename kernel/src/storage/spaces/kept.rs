@@ -3,7 +3,7 @@
 
 use super::{SpaceId, SpaceLocation, SpacePhase, Spaces};
 use crate::console::command::DumpChoice;
-use crate::space::{PartialCause, RecordedCrash, SpaceOwner, SpaceState};
+use crate::space::{PartialCause, RecordedCrash, SpaceOwner, SpaceRecord, SpaceState};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
@@ -23,6 +23,23 @@ pub struct KeptDump {
     pub crash: RecordedCrash,
     /// Why it is partial.
     pub cause: Option<PartialCause>,
+    /// Slot of the fenced member that has left it: it is only read until nothing of that member
+    /// lands any more.
+    pub waits_for: Option<u16>,
+}
+
+impl KeptDump {
+    /// Describes the dump that a record stands for; `None` if it stands for none.
+    pub(super) fn of(
+        id: SpaceId,
+        place: SpaceLocation,
+        record: &SpaceRecord,
+        waits_for: Option<u16>,
+    ) -> Option<Self> {
+        let (owner, crash) = (record.owner.clone()?, record.crash.clone()?);
+        let cause = (record.state == SpaceState::Partial).then_some(record.partial_cause);
+        Some(Self { id, place, state: record.state, owner, crash, cause, waits_for })
+    }
 }
 
 /// Why dumps cannot be released.
@@ -32,6 +49,8 @@ pub enum DumpReleaseError {
     None,
     /// It is still being written.
     Draining,
+    /// A fenced member, in this slot, has left it, and its writes may still land.
+    Quarantined(u16),
     /// Several dumps have this number, or a name with this prefix; they are listed.
     Ambiguous(String),
 }
@@ -46,16 +65,7 @@ impl Spaces {
                 SpacePhase::Dump | SpacePhase::Suspended | SpacePhase::Sealed
             );
             let record = inner.record.as_ref().filter(|_| is_kept)?;
-            let (owner, crash) = (record.owner.clone()?, record.crash.clone()?);
-            let cause = (record.state == SpaceState::Partial).then_some(record.partial_cause);
-            Some(KeptDump {
-                id: SpaceId(n),
-                place: space.place,
-                state: record.state,
-                owner,
-                crash,
-                cause,
-            })
+            KeptDump::of(SpaceId(n), space.place, record, None)
         };
         self.spaces.iter().enumerate().filter_map(dump).collect()
     }
@@ -79,9 +89,16 @@ impl Spaces {
         }
         match dumps.iter().filter(|dump| self.release(dump.id)).count() {
             0 if self.is_any_draining(choice) => Err(DumpReleaseError::Draining),
-            0 => Err(DumpReleaseError::None),
+            0 => Err(self
+                .left_by(choice)
+                .map_or(DumpReleaseError::None, DumpReleaseError::Quarantined)),
             _ => Ok(()),
         }
+    }
+
+    /// Returns the fenced member that has left a dump which the command selects.
+    fn left_by(&self, choice: DumpChoice<'_>) -> Option<u16> {
+        self.remains().iter().find(|dump| chooses(choice, dump))?.waits_for
     }
 
     /// Returns whether a dump that the command may select is still being written.

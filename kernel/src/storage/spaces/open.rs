@@ -21,14 +21,17 @@ impl Spaces {
         let is_shared = |id: &SpaceId| self.log_of(*id).is_some();
         (0..self.spaces.len()).map(SpaceId).filter(is_shared).for_each(|id| self.share(id));
         let all = || (0..self.spaces.len()).map(SpaceId).filter(|id| !is_shared(id));
-        let mut ours = Vec::new();
+        let (mut ours, mut closed) = (Vec::new(), Vec::new());
         for id in all().filter(|&id| self.disk(id).base().is_none()) {
             match self.class(id).await {
+                Ok(Some(DeviceContent::Closed(space))) => closed.push((id, space)),
                 Ok(class) if may_be_ours(class.as_ref()) => ours.push(id),
                 Ok(_) => {}
                 Err(error) => self.cannot_read(id, error),
             }
         }
+        self.leave_or_join(&closed);
+        ours.retain(|id| !is_shared(id) && !self.is_refused(*id));
         self.claim_all(ours).await;
         for id in all() {
             // A space that could not be read or claimed is tried again later.
@@ -75,7 +78,7 @@ impl Spaces {
         self.read(id, tail, &mut tail_bytes[..]).await?;
         let class = classify(&head, &tail_bytes, bytes);
         if class != DeviceContent::Blank {
-            return Ok(Some(class));
+            return Ok(Some(self.closed_to_us(id, class)));
         }
         let foreign = self.foreign_byte(id).await?;
         Ok(Some(
@@ -123,6 +126,7 @@ impl Spaces {
                 id,
                 &format!("holds {what}; `tidepool volume format` would make a paging space of it"),
             ),
+            DeviceContent::Closed(closed) => self.tell_closed(id, closed),
             DeviceContent::Newer(error) => {
                 self.trouble(
                     id,

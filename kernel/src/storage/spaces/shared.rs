@@ -22,6 +22,7 @@ use crate::console::report;
 use crate::mm::layout::RamLayout;
 use crate::space::{DeviceContent, Residue, SpaceBase, SpaceState, Uuid};
 use crate::storage::DiskLease;
+use crate::storage::cluster_disks::ClusterDisks;
 use crate::storage::log_desk::{LogDesk, OwnError};
 use crate::time::Ns;
 use alloc::format;
@@ -56,8 +57,9 @@ pub fn number_of(name: &str) -> u128 {
 
 impl Spaces {
     /// Has the log say from now on who owns the spaces on its cluster's disks.
-    pub fn join_log(&self, log: &'static LogDesk) {
+    pub fn join_log(&self, log: &'static LogDesk, disks: &'static ClusterDisks) {
         self.log.call_once(|| log);
+        self.cluster.call_once(|| disks);
     }
 
     /// Returns the log if the space is on the disk of a cluster.
@@ -66,8 +68,15 @@ impl Spaces {
         (self.disk(id).lease() != DiskLease::Alone).then_some(log)
     }
 
+    /// Returns the number of a space in the log: its GPT partition's name, which every member reads
+    /// alike also before the space is formatted. A whole disk has only the name in its record.
     fn thing(&self, id: SpaceId) -> u128 {
-        u128::from_be_bytes(self.space(id).guid.0)
+        let space = self.space(id);
+        let name = match space.guid {
+            Uuid::NIL => space.name.get().copied().unwrap_or(Uuid::NIL),
+            guid => guid,
+        };
+        u128::from_be_bytes(name.0)
     }
 
     /// Returns where a space stands in its cluster's log, and its epoch; `None` if it is in none.
@@ -87,11 +96,17 @@ impl Spaces {
         })
     }
 
+    /// Returns the slot of the fenced member for whose proof of quiet a space waits.
+    pub(super) fn quarantined_of(&self, id: SpaceId) -> Option<u16> {
+        match self.standing(id) {
+            Some((SharedStanding::Quarantined(slot), _)) => Some(slot),
+            _ => None,
+        }
+    }
+
     /// Counts the spaces that wait for proof of quiet.
     pub fn quarantined(&self) -> usize {
-        let all = (0..self.spaces.len()).map(SpaceId);
-        let standings = all.filter_map(|id| self.standing(id));
-        standings.filter(|(s, _)| matches!(s, SharedStanding::Quarantined(_))).count()
+        (0..self.spaces.len()).filter_map(|id| self.quarantined_of(SpaceId(id))).count()
     }
 
     /// Returns the slot of another member that owns the partition of this name.
@@ -130,6 +145,10 @@ impl Spaces {
     /// A space of this member was put out of use by an error, and is opened again.
     pub(super) fn follow(&'static self, id: SpaceId) {
         let Some((standing, epoch)) = self.standing(id) else { return };
+        if let SharedStanding::Quarantined(slot) = standing {
+            return self.look_at_remains(id, slot);
+        }
+        self.forget_remains(id);
         let mut inner = self.space(id).inner.lock();
         match standing {
             SharedStanding::Unowned => {}
@@ -153,6 +172,11 @@ impl Spaces {
                 Ok(Some(DeviceContent::Space(record))) => {
                     let is_free = record.state == SpaceState::Free;
                     (Some(record), is_free)
+                }
+                Ok(Some(DeviceContent::Closed(closed))) => {
+                    self.tell_closed(id, &closed);
+                    self.space(id).inner.lock().phase = SpacePhase::Unusable;
+                    return;
                 }
                 Ok(_) => {
                     self.trouble(id, "is no paging space: the cluster leaves it alone");

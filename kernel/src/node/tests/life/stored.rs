@@ -8,7 +8,7 @@ use crate::node::tests::disk::{FaultKind, FaultPlan, LATE_NS};
 use crate::node::tests::{Dice, is_long, seed};
 use GuestStep::*;
 
-const DEFINE: &str = "define d memory=2M store=0 kernel=vmlinuz initrd=initrd";
+pub(super) const DEFINE: &str = "define d memory=2M store=0 kernel=vmlinuz initrd=initrd";
 /// Number of the store's disk: the paging devices come first.
 const STORE: usize = 3;
 
@@ -17,12 +17,12 @@ fn initrd() -> Vec<u8> {
     (0..INITRD_BYTES as u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-fn store() -> Vec<u8> {
+pub(super) fn store() -> Vec<u8> {
     fake_store::store(&[("vmlinuz", &kernel()), ("initrd", &initrd())])
 }
 
 /// A node with a working partition `n`, three paging devices, and this store.
-fn beside(store: &[u8]) -> Life {
+pub(super) fn beside(store: &[u8]) -> Life {
     let n = GuestScript::of(&[&[]]);
     let mut life = Life::beside_stores(3, PLENTY, &[(config("n"), &n)], &[store.to_vec()]);
     life.hear("Entered", &["partition: \"n\""]);
@@ -38,7 +38,7 @@ fn works(life: &mut Life, value: u64) {
 
 /// Gives a command that a task answers; returns its answer.
 #[track_caller]
-fn answer(life: &mut Life, line: &str) -> String {
+pub(super) fn answer(life: &mut Life, line: &str) -> String {
     let at = life.printed.len();
     let now = life.command(line);
     if !now.is_empty() {
@@ -49,7 +49,7 @@ fn answer(life: &mut Life, line: &str) -> String {
     life.until(line, |life| text(life).ends_with('\n').then(|| text(life)))
 }
 
-fn content(life: &Life) -> Vec<u8> {
+pub(super) fn content(life: &Life) -> Vec<u8> {
     life.machine.disks[STORE].state().content.clone()
 }
 
