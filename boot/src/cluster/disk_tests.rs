@@ -177,17 +177,17 @@ fn commands_outside_of_the_cluster_only_read() {
 }
 
 #[test]
-fn what_is_somebodys_work_is_refused_with_place_and_reason() {
+fn unfinished_work_is_refused_with_place_and_reason() {
     for state in SpaceState::ALL {
         let folder = Folder::new();
         put(&folder.path("whole"), |record| used(record, state));
         let (two, before) = (folder.path("two"), fs::read(folder.path("two")).unwrap());
-        let is_nobodys = matches!(
+        let is_at_rest = matches!(
             state,
             SpaceState::Free | SpaceState::Crashed | SpaceState::Complete | SpaceState::Partial
         );
         let result = folder.all().unwrap().add();
-        assert_eq!(result.is_ok(), is_nobodys, "{state:?}");
+        assert_eq!(result.is_ok(), is_at_rest, "{state:?}");
         if let Err(refused) = result {
             let text = format!("whole: is {}: ", state.name());
             assert!(refused.to_string().contains(&text), "{refused}");
