@@ -121,7 +121,7 @@ fn create_all(
         file.write(0, &[bytes, bytes].concat())?;
         file.flush()?;
     }
-    // If the power fails from here on, `add` closes what is left.
+    // If the power fails from here on, `add` closes the rest.
     disks::close(&spaces, cluster, &none).map(|_| ())
 }
 

@@ -214,8 +214,8 @@ impl Dump {
         Ok(SpaceState::Partial)
     }
 
-    /// Checks that the record is the one that was read first: what was read meanwhile is then of
-    /// one state. A dump may be given back while it is read.
+    /// Checks that the record has not changed since it was read: all that was read meanwhile is
+    /// then of one state. A dump may be given back while it is read.
     ///
     /// # Errors
     /// Names the state that it has now.

@@ -21,9 +21,9 @@ const SLOTS: u16 = 8;
 const SPACE: u64 = 4 << 20;
 const PAGE: usize = 4096;
 
-struct Folder(TempDir);
+struct DiskFolder(TempDir);
 
-impl Folder {
+impl DiskFolder {
     /// Makes an area, a disk with two spaces, and a disk that is one space.
     fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
@@ -98,7 +98,7 @@ fn used(record: &mut SpaceRecord, state: SpaceState) {
 
 #[test]
 fn a_new_cluster_closes_the_spaces_beside_its_area() {
-    let folder = Folder::new();
+    let folder = DiskFolder::new();
     let shared = folder.path("shared");
     let area = BlankParts { cluster: Some(2 << 20), store: None };
     volume::create_parts(&shared, 16 << 20, &[SPACE, SPACE], area).unwrap();
@@ -120,7 +120,7 @@ fn a_new_cluster_closes_the_spaces_beside_its_area() {
 
 #[test]
 fn disks_are_closed_and_opened_again() {
-    let folder = Folder::new();
+    let folder = DiskFolder::new();
     let (two, whole) = (folder.path("two"), folder.path("whole"));
     put(&whole, |record| used(record, SpaceState::Complete));
     let before = folder.all().unwrap();
@@ -151,7 +151,7 @@ fn disks_are_closed_and_opened_again() {
 
 #[test]
 fn commands_outside_of_the_cluster_only_read() {
-    let folder = Folder::new();
+    let folder = DiskFolder::new();
     let whole = folder.path("whole");
     put(&whole, |record| used(record, SpaceState::Complete));
     let site = folder.all().unwrap();
@@ -177,17 +177,17 @@ fn commands_outside_of_the_cluster_only_read() {
 }
 
 #[test]
-fn what_is_somebodys_work_is_refused_with_place_and_reason() {
+fn unfinished_work_is_refused_with_place_and_reason() {
     for state in SpaceState::ALL {
-        let folder = Folder::new();
+        let folder = DiskFolder::new();
         put(&folder.path("whole"), |record| used(record, state));
         let (two, before) = (folder.path("two"), fs::read(folder.path("two")).unwrap());
-        let is_nobodys = matches!(
+        let is_at_rest = matches!(
             state,
             SpaceState::Free | SpaceState::Crashed | SpaceState::Complete | SpaceState::Partial
         );
         let result = folder.all().unwrap().add();
-        assert_eq!(result.is_ok(), is_nobodys, "{state:?}");
+        assert_eq!(result.is_ok(), is_at_rest, "{state:?}");
         if let Err(refused) = result {
             let text = format!("whole: is {}: ", state.name());
             assert!(refused.to_string().contains(&text), "{refused}");
@@ -198,7 +198,7 @@ fn what_is_somebodys_work_is_refused_with_place_and_reason() {
 
 #[test]
 fn foreign_torn_and_used_images_are_refused() {
-    let folder = Folder::new();
+    let folder = DiskFolder::new();
     let (whole, other) = (folder.path("whole"), folder.area("other"));
     assert!(error(folder.site(&["whole"])).contains("cluster's areas too"));
     folder.site(&["other", "whole"]).unwrap().add().unwrap();
@@ -244,7 +244,7 @@ fn log(path: &Path, space: u128, ends: &[Decree]) {
 
 #[test]
 fn a_space_that_the_log_gives_to_a_member_stays_where_it_is() {
-    let folder = Folder::new();
+    let folder = DiskFolder::new();
     folder.all().unwrap().add().unwrap();
     let space = SpaceImage::open(&folder.path("whole"), VolumeAccess::Read).unwrap();
     let number = u128::from_be_bytes(space.record().unwrap().space.0);
@@ -264,7 +264,7 @@ fn a_space_that_the_log_gives_to_a_member_stays_where_it_is() {
 #[test]
 fn a_power_cut_leaves_each_space_whole_and_the_command_ends_what_it_began() {
     for state in [SpaceState::Free, SpaceState::Complete] {
-        let folder = Folder::new();
+        let folder = DiskFolder::new();
         let (area, whole) = (folder.path("area"), folder.path("whole"));
         put(&whole, |record| used(record, state));
         let cluster = folder.all().unwrap().cluster();

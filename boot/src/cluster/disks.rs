@@ -8,8 +8,8 @@
 //! whole: as it was, or as it is to be. A program of an earlier version leaves the space alone as
 //! soon as one copy has the cluster's bit.
 //!
-//! All checks come before the first write. A space changes sides only while its content is nobody's
-//! work: free, or a dump. Everything else is work that the side which began it has to end.
+//! All checks come before the first write. A space changes sides only while it is at rest: free, or
+//! a dump. Everything else is work that the side which began it has to end.
 
 use super::{AreaFile, ClusterImages, name_of};
 use crate::volume::{SpaceImage, VolumeAccess, VolumeDisk};
@@ -177,8 +177,7 @@ fn plan<'a>(
             Ok(from) => {
                 let is_so = |copy: &Option<SpaceRecord>| match copy {
                     Some(record) => record.cluster == cluster,
-                    // A copy that was never written opens the space to nobody and closes it to
-                    // nobody.
+                    // A copy that was never written says nothing about a cluster.
                     None => cluster.is_none() && from.cluster.is_none(),
                 };
                 let is_whole = space.image.damaged_copy()?.is_none();

@@ -38,8 +38,8 @@ pub enum ClusterAction {
         #[arg(required = true)]
         images: Vec<PathBuf>,
     },
-    /// Close the paging spaces of disks to all programs but the cluster's nodes, while no node runs.
-    /// A space has to be free or to hold a dump
+    /// Close the paging spaces of disks to programs outside the cluster, while no node runs; each
+    /// has to be free or to hold a dump
     Add {
         /// All images with the cluster's areas, and the disks
         #[arg(required = true)]

@@ -126,8 +126,7 @@ impl VolumeDisk {
         Ok(self.slots()?.into_iter().filter_map(|slot| slot.space.ok()).collect())
     }
 
-    /// Returns the cluster that the disk belongs to: that of its area, or the one that the records
-    /// of its spaces name.
+    /// Returns the disk's cluster: that of its area, or of its spaces' records.
     ///
     /// # Errors
     /// Where the image cannot be read, or has an area that cannot be read.

@@ -3,7 +3,7 @@
 //! ```text
 //!   seen ── heir: at once; another member: after 5 s ──> definition found ──> taken
 //!                                                    └─> none: told by the heir, looked for again
-//!   heir, after 15 s ──> nobody has taken it: the name is free
+//!   heir, after 15 s ──> no member has taken it: the name is free
 //! ```
 //!
 //! Time only decides who tries when. Two members that try at once are told apart by the log: the

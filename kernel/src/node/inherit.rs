@@ -8,7 +8,7 @@
 //!                        └─ no definition ──> told; another member's turn ── none has it ──> free
 //! ```
 //!
-//! * One partition at a time. The heir acts at once. A heir that has no definition is no heir: every
+//! * One partition at a time. The heir acts at once. Without a definition it is no heir: every
 //!   other member tries after [a pause](crate::members::orphans), and the log takes the first.
 //! * The partition starts from nothing, in a space of its own: what the dead member had stays in
 //!   quarantine.

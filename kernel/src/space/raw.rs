@@ -31,8 +31,8 @@ pub const FEATURE_SEALED: u64 = 1 << 2;
 /// Bit of `features_required`: the fields from byte 2092 on count. Pages without a bit may be those
 /// of the base that is named there.
 pub const FEATURE_BASE: u64 = 1 << 3;
-/// Bit of `features_required`: the space belongs to the cluster that is named at byte 2120; only its
-/// members write to the space.
+/// Bit of `features_required`: the space belongs to the cluster that is named at byte 2120; only
+/// its members write to the space.
 pub const FEATURE_CLUSTER: u64 = 1 << 4;
 /// Bytes that the checksum covers: all before it.
 pub const CHECKED_LEN: usize = offset_of!(RawRecord, crc32c);

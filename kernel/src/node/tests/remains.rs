@@ -84,7 +84,7 @@ fn the_heir_lists_what_is_whole_and_leaves_it_where_it_is() {
     bytes.lock().expect("bytes")[at as usize..][..4096].copy_from_slice(&record.encode());
     run(&mut [&mut two], 12, |_| there.remains().len() == 1);
 
-    // With the proof of quiet the heir has what is whole, and the rest is put in order.
+    // With the proof of quiet the heir has the whole states, and puts the rest in order.
     assert_eq!(two.members().confirm(&dead.to_string()), Ok(()));
     run(&mut [&mut two], 60, |_| there.kept_dumps().len() == 2 && there.free_count() == 2);
     assert!(there.remains().is_empty());

@@ -102,7 +102,7 @@ impl Spaces {
         self.remains().iter().find(is_it).map(|dump| dump.owner.name)
     }
 
-    /// Forgets what a fenced member had left: the space is nobody's any more, or another member's.
+    /// Forgets the remains of a fenced member: the space has no owner any more, or another one.
     pub(super) fn forget_remains(&self, id: SpaceId) {
         self.space(id).inner.lock().remains = SpaceRemains::default();
     }
