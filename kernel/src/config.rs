@@ -15,7 +15,7 @@ pub const MAGIC: [u8; 4] = *b"TPCF";
 pub const VERSION: u32 = 3;
 /// Version of a partition's encoding in an image store, which outlives this build: the bytes of
 /// [`PartitionConfig::to_definition`]. It changes with every change of [`PartitionConfig`].
-pub const DEFINITION_VERSION: u32 = 1;
+pub const DEFINITION_VERSION: u32 = 2;
 /// Name of the module in the boot archive.
 pub const MODULE: &str = "config";
 
@@ -96,7 +96,32 @@ pub struct PartitionConfig {
     pub boot_memory_bytes: Option<u64>,
     /// Destination of its console's output besides the first serial line.
     pub console: ConsoleRoute,
+    /// Devices on its PCI bus.
+    pub devices: GuestDevices,
 }
+
+/// Devices on a partition's PCI bus. A partition without any has no bus.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestDevices {
+    /// A virtio entropy device.
+    #[serde(default)]
+    pub rng: DeviceSwitch,
+}
+
+/// Whether a partition has a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceSwitch {
+    /// It has not.
+    #[default]
+    Off,
+    /// It has.
+    On,
+}
+
+/// The encoding of no devices, which definitions of version 1 lack.
+const NO_DEVICES: [u8; 1] = [0];
 
 /// Returns whether a partition may have this name, which is typed at the console and appears in
 /// events and records.
@@ -266,9 +291,15 @@ impl PartitionConfig {
     /// # Errors
     /// [`ConfigError`]: the fault. No field is used before all checks have passed.
     pub fn from_definition(version: u32, bytes: &[u8]) -> Result<Self, ConfigError> {
-        if version != DEFINITION_VERSION {
-            return Err(ConfigError::Version(version));
-        }
+        let older;
+        let bytes = match version {
+            DEFINITION_VERSION => bytes,
+            1 => {
+                older = [bytes, &NO_DEVICES].concat();
+                &older
+            }
+            other => return Err(ConfigError::Version(other)),
+        };
         match postcard::take_from_bytes::<Self>(bytes) {
             Ok((partition, [])) if partition.has_name() => Ok(partition),
             Ok((_, [])) => Err(ConfigError::Name),
@@ -302,23 +333,29 @@ mod tests {
             restart_limit: Some(RestartLimit { restarts: 5, time_ns: 6 }),
             boot_memory_bytes: Some(7),
             console: ConsoleRoute::Programs,
+            devices: GuestDevices { rng: DeviceSwitch::On },
         };
         let bytes = partition.to_definition();
         assert_eq!(
             (DEFINITION_VERSION, bytes.as_slice()),
             (
-                1,
+                2,
                 &b"\x03web\x80\x20\x01k\x01\x01i\x01c\x01\x01\x02\x01\x02\x01\xac\x02\
-                   \x01\x05\x06\x01\x07\x01"[..]
+                   \x01\x05\x06\x01\x07\x01\x01"[..]
             )
         );
-        assert_eq!(PartitionConfig::from_definition(1, &bytes), Ok(partition));
+        assert_eq!(PartitionConfig::from_definition(2, &bytes), Ok(partition.clone()));
         for len in 0..bytes.len() {
-            assert!(PartitionConfig::from_definition(1, &bytes[..len]).is_err(), "{len}");
+            assert!(PartitionConfig::from_definition(2, &bytes[..len]).is_err(), "{len}");
         }
         let longer = [&bytes[..], &[0]].concat();
-        assert_eq!(PartitionConfig::from_definition(1, &longer), Err(ConfigError::Encoding));
-        assert_eq!(PartitionConfig::from_definition(2, &bytes), Err(ConfigError::Version(2)));
+        assert_eq!(PartitionConfig::from_definition(2, &longer), Err(ConfigError::Encoding));
+        assert_eq!(PartitionConfig::from_definition(3, &bytes), Err(ConfigError::Version(3)));
+        let (first, without) = (&bytes[..bytes.len() - 1], GuestDevices::default());
+        let partition = PartitionConfig { devices: without, ..partition };
+        assert_eq!(PartitionConfig::from_definition(1, first), Ok(partition));
+        assert_eq!(PartitionConfig::from_definition(1, &bytes), Err(ConfigError::Encoding));
+        assert!(PartitionConfig::from_definition(1, &first[..first.len() - 1]).is_err());
     }
 
     fn sample() -> Config {
@@ -363,6 +400,7 @@ mod tests {
                 hang_timeout_ns: None,
                 restart_limit: None,
                 console: ConsoleRoute::Screen,
+                devices: GuestDevices::default(),
             };
             Config::from_module(
                 &Config { partitions: names.iter().map(partition).collect(), ..sample() }

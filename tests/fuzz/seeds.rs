@@ -7,8 +7,8 @@
 
 use fuzz::{kernels, seal};
 use kernel::config::{
-    Config, ConsoleRoute, DISK_TIMEOUT_NS, DumpBound, DumpOverflow, DumpPolicy, EndAction,
-    KernelModules, PartitionConfig, RestartLimit, RestartPolicy, SpareRoom, VERSION,
+    Config, ConsoleRoute, DISK_TIMEOUT_NS, DeviceSwitch, DumpBound, DumpOverflow, DumpPolicy, EndAction,
+    GuestDevices, KernelModules, PartitionConfig, RestartLimit, RestartPolicy, SpareRoom, VERSION,
 };
 use kernel::dump::history_note::TYPE;
 use kernel::dump::notes::{VCPU_NOTES_SIZE, vmcoreinfo_note_size, write_vcpu, write_vmcoreinfo};
@@ -186,6 +186,7 @@ fn config() -> Config {
             restart_limit: Some(RestartLimit { restarts: 5, time_ns: 1 << 40 }),
             boot_memory_bytes: Some(1 << 24),
             console: ConsoleRoute::Programs,
+            devices: GuestDevices { rng: DeviceSwitch::On },
         }],
     }
 }

@@ -15,6 +15,7 @@ mod cpu;
 mod cuts;
 mod debian;
 mod definitions;
+mod device;
 mod dumps;
 mod faults;
 mod firmware;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
             console::CASES,
             debian::CASES,
             definitions::CASES,
+            device::CASES,
             clones::CASES,
             moves::CASES,
             dumps::CASES,

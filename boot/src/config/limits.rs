@@ -8,7 +8,7 @@ use super::document::{ConfigError, Section};
 use crate::bed::kind::Bed;
 use crate::size;
 use kernel::arch::{direct_map, percpu};
-use kernel::config::{KernelModules, SELF_TESTS};
+use kernel::config::{DeviceSwitch, GuestDevices, KernelModules, SELF_TESTS};
 use kernel::mm::layout::RamLayout;
 use kernel::mm::object::ObjectTable;
 use kernel::partition::acpi::AcpiTables;
@@ -45,6 +45,12 @@ pub(super) fn command_line<'d>(section: &Section<'d>) -> Result<&'d str, ConfigE
     }
 }
 
+/// Reads the devices on a partition's bus.
+pub(super) fn devices(section: &Section<'_>) -> Result<GuestDevices, ConfigError> {
+    let switches = [("on", DeviceSwitch::On), ("off", DeviceSwitch::Off)];
+    Ok(GuestDevices { rng: section.choice("rng", &switches)?.unwrap_or_default() })
+}
+
 /// Plans the start of a partition as the hypervisor will do it.
 pub(super) fn start(
     section: &Section<'_>,
@@ -77,7 +83,7 @@ pub(super) fn start(
         kernel: &names,
         cmdline: &cmdline,
         layout: &layout,
-        acpi: &AcpiTables::new(),
+        acpi: &AcpiTables::new(devices(section)?.bus()),
     };
     let Err(error) = loaders::plan(&images, &request) else { return Ok(()) };
     Err(match error {

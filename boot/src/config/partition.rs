@@ -27,6 +27,7 @@ const KEYS: &[&str] = &[
     "boot_memory",
     "hang_timeout",
     "restart_limit",
+    "rng",
 ];
 
 /// Range of `hang_timeout`. A shorter time would fire within a guest's own long critical sections;
@@ -182,6 +183,7 @@ fn one(
         hang_timeout_ns: section.duration("hang_timeout", HANG_TIMEOUT)?,
         restart_limit: bounds::restart_limit(section)?,
         console: ConsoleRoute::Screen,
+        devices: limits::devices(section)?,
     })
 }
 

@@ -1,6 +1,8 @@
 use super::image::KernelFormat;
 use super::*;
-use kernel::config::{DumpBound, DumpOverflow, DumpPolicy, RestartLimit, RestartPolicy};
+use kernel::config::{
+    DeviceSwitch, DumpBound, DumpOverflow, DumpPolicy, RestartLimit, RestartPolicy,
+};
 use std::fs;
 use tempfile::TempDir;
 
@@ -621,6 +623,21 @@ fn what_the_hypervisor_has_no_room_for_names_file_line_and_key() {
     folder.read(&format!("{pool}{}{}", memory_devices(16), partitions(16))).unwrap();
     folder.read(&GOOD.replace("console=ttyS0", &"x".repeat(1970))).unwrap();
     folder.read(&format!("{pool}[machine]\ncpus = 7\n")).unwrap();
+}
+
+#[test]
+fn a_partition_has_the_devices_that_its_section_names() {
+    let folder = ConfigFolder::new();
+    let read = |line: &str| {
+        folder.read(&format!("{GOOD}{line}\n")).map(|plan| plan.config.partitions[0].devices.rng)
+    };
+    assert_eq!(read(""), Ok(DeviceSwitch::Off));
+    assert_eq!(read("rng = \"off\""), Ok(DeviceSwitch::Off));
+    assert_eq!(read("rng = \"on\""), Ok(DeviceSwitch::On));
+    for value in ["true", "\"yes\"", "1"] {
+        let error = read(&format!("rng = {value}")).unwrap_err();
+        assert!(error.starts_with("demo.toml:") && error.contains("partition.rng"), "{error}");
+    }
 }
 
 #[test]

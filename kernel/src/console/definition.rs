@@ -10,8 +10,8 @@
 use super::command_error::CommandError;
 use super::json_text::JsonText;
 use crate::config::{
-    ConsoleRoute, DumpBound, DumpPolicy, KernelModules, PartitionConfig, RestartLimit,
-    RestartPolicy,
+    ConsoleRoute, DeviceSwitch, DumpBound, DumpPolicy, GuestDevices, KernelModules,
+    PartitionConfig, RestartLimit, RestartPolicy,
 };
 use crate::time::Ns;
 use serde::Deserialize;
@@ -42,6 +42,8 @@ pub struct Definition<'a> {
     pub boot_memory_bytes: Option<u64>,
     #[serde(default)]
     pub console: ConsoleRoute,
+    #[serde(default)]
+    pub devices: GuestDevices,
     /// The image store that has the kernel; without it, the boot archive has it.
     #[serde(default)]
     pub store: Option<&'a str>,
@@ -144,6 +146,7 @@ impl Definition<'_> {
             restart_limit: self.restart_limit,
             boot_memory_bytes: self.boot_memory_bytes,
             console: self.console,
+            devices: self.devices,
         }
     }
 }
@@ -220,6 +223,15 @@ pub(super) fn restart(word: &str) -> Option<RestartPolicy> {
     }
 }
 
+/// Reads the word of a device that a partition has or has not.
+fn switch(word: &str) -> Option<DeviceSwitch> {
+    match word {
+        "on" => Some(DeviceSwitch::On),
+        "off" => Some(DeviceSwitch::Off),
+        _ => None,
+    }
+}
+
 /// Reads the word of a scope.
 pub(super) fn scope(word: &str) -> Option<DefinitionScope> {
     match word {
@@ -257,6 +269,7 @@ pub(super) fn definition(text: &str) -> Result<Definition<'_>, CommandError<'_>>
         restart_limit: None,
         boot_memory_bytes: None,
         console: ConsoleRoute::Screen,
+        devices: GuestDevices::default(),
         store: None,
         scope: DefinitionScope::Store,
     };
@@ -272,6 +285,7 @@ pub(super) fn definition(text: &str) -> Result<Definition<'_>, CommandError<'_>>
             ("cmdline", value) => definition.cmdline = JsonText::plain(value),
             ("dump", value) => definition.dump = dump(value).ok_or(wrong)?,
             ("restart", value) => definition.restart = restart(value).ok_or(wrong)?,
+            ("rng", value) => definition.devices.rng = switch(value).ok_or(wrong)?,
             _ => return Err(wrong),
         }
     }
@@ -338,6 +352,9 @@ mod tests {
         let short = definition("db memory=\"8 MiB\" kernel=k").unwrap().to_config();
         assert_eq!((short.memory_bytes, short.dump), (8 << 20, DumpPolicy::Aided));
         assert_eq!((&*short.cmdline, short.restart), ("", RestartPolicy::Threshold));
+        let rng = |text| definition(text).unwrap().to_config().devices.rng;
+        assert_eq!(rng("db memory=8M kernel=k"), DeviceSwitch::Off);
+        assert_eq!(rng("db memory=8M kernel=k rng=on"), DeviceSwitch::On);
     }
 
     #[test]
@@ -368,6 +385,7 @@ mod tests {
             "colour=red",
             "dump=maybe",
             "restart=later",
+            "rng=yes",
             "cmdline=\"a",
             "cmdline=a\"b\"",
             "cmdline=\"a b",

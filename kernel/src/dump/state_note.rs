@@ -75,6 +75,7 @@ pub enum StatePart {
     Erst = 24,
     TestPort = 25,
     Generation = 26,
+    PciBus = 27,
     Backend = 32,
     Cpuid = 33,
     TableSums = 48,
@@ -83,7 +84,7 @@ pub enum StatePart {
 
 impl StatePart {
     /// All parts.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Registers,
         Self::Events,
         Self::Extended,
@@ -99,6 +100,7 @@ impl StatePart {
         Self::Erst,
         Self::TestPort,
         Self::Generation,
+        Self::PciBus,
         Self::Backend,
         Self::Cpuid,
         Self::TableSums,
@@ -123,6 +125,7 @@ impl StatePart {
             Self::Erst => "error record store",
             Self::TestPort => "test port",
             Self::Generation => "generation ID",
+            Self::PciBus => "PCI bus",
             Self::Backend => "back end",
             Self::Cpuid => "CPUID",
             Self::TableSums => "checksums of the tables",
@@ -146,6 +149,8 @@ pub enum StateError {
     Missing(&'static str),
     /// The note of vCPU 0 is not the only one.
     Vcpus(u32),
+    /// The partition is defined with other devices.
+    Devices,
 }
 
 impl fmt::Display for StateError {
@@ -162,6 +167,9 @@ impl fmt::Display for StateError {
                 write!(f, "its notes have version {version}; this hypervisor knows {VERSION}")
             }
             Self::Missing(what) => write!(f, "the saved {what} is missing"),
+            Self::Devices => {
+                f.write_str("it was suspended with other devices than it is defined with")
+            }
             Self::Vcpus(count) => write!(f, "it has {count} vCPUs; this hypervisor gives it 1"),
         }
     }
@@ -410,6 +418,18 @@ impl<'a> StateNote<'a> {
             rest = next;
         }
         Err(StateError::Field("note"))
+    }
+
+    /// Returns whether the note has a part.
+    pub fn has(&self, wanted: StatePart) -> bool {
+        let mut rest = self.parts;
+        while let Ok((part, next)) = split_part(rest) {
+            if part.kind == wanted as u16 {
+                return true;
+            }
+            rest = next;
+        }
+        false
     }
 
     /// Reads a part with `read`, which takes all of its content.

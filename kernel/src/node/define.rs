@@ -245,7 +245,8 @@ pub fn runner(
     let rate = TscRate::new(time::tsc_hz());
     let clock = GuestClock { rate, start: instr::rdtsc(), unix_ns_at_start: host.unix_ns() };
     vcpu.offer_cr4(cpuid::offered_cr4(&cpuid::host));
-    let machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
+    let mut machine = VirtualMachine::new(vcpu, &layout, clock, &cpuid::host);
+    machine.platform.plug(shared.config.devices);
     let tag = host.tags.lock().allocate();
     let needs_space = host.spaces.has_devices();
     Box::new(Runner::new(shared.clone(), layout, machine, tag, needs_space))

@@ -133,7 +133,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
     /// A page that maps them already and faults again gets its own frame. So a CPU that reports a
     /// write as a read does not fault forever.
     #[inline(always)]
-    fn show_zeros(&self, page: Page<'_>, access: PageAccess) -> bool {
+    pub(super) fn show_zeros(&self, page: Page<'_>, access: PageAccess) -> bool {
         let is_shown = access == PageAccess::Read && page.show_zeros(self.env.zeros).is_ok();
         if is_shown {
             bump(&self.counters.zeros_shown, 1);
@@ -184,7 +184,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
         }
     }
 
-    fn rescue(&self, page: Page<'_>) -> Option<AccessOutcome> {
+    pub(super) fn rescue(&self, page: Page<'_>) -> Option<AccessOutcome> {
         page.rescue().ok()?;
         bump(&self.counters.rescues, 1);
         Some(AccessOutcome::Resolved)

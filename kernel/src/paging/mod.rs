@@ -44,6 +44,7 @@ pub mod blocks;
 mod clean;
 mod copies;
 pub mod counters;
+mod device;
 pub mod drain;
 mod drain_state;
 mod fault;
@@ -93,6 +94,7 @@ use turns::PollTurns;
 
 pub use bad_pages::BadPages;
 pub use counters::LockUse;
+pub use device::DeviceAccess;
 pub use drain::{DrainProgress, ImageDrain, PageFinal};
 pub use fault::AccessOutcome;
 pub use hot::{HOT_WINDOW, PrefetchState, WindowUse};

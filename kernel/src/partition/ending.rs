@@ -62,7 +62,7 @@ pub const fn answer(request: PartitionRequest, view: LifecycleView) -> RequestTi
         | (PartitionRequest::Resume, View::Suspended | View::Stopped)
         | (PartitionRequest::Leave, View::Suspended | View::Sealed)
         | (PartitionRequest::Start | PartitionRequest::Leave, View::Stopped)
-        | (PartitionRequest::ShareLine, _) => RequestTiming::Now,
+        | (PartitionRequest::ShareLine | PartitionRequest::BusNews, _) => RequestTiming::Now,
         // Its memory must be gone first.
         (PartitionRequest::Start | PartitionRequest::Leave, View::Stopping) => RequestTiming::Later,
         // It is about to run, or to have stopped.

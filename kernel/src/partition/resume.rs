@@ -20,6 +20,7 @@ use super::saved::{ResumeHost, SavedMachine, SavedMachineError};
 use crate::arch::heap::{self, HeapError};
 use crate::arch::{fpu, instr, time};
 use crate::block::DiskError;
+use crate::config::GuestDevices;
 use crate::dump::hot_list::HotList;
 use crate::dump::state_note::{StateError, StateNote, StateNoteKind, StatePart};
 use crate::dump::table_sums::TableSums;
@@ -128,14 +129,14 @@ impl ResumeProgress {
 pub(super) fn begin(
     host: &'static Host,
     name: &str,
-    layout: RamLayout,
+    (layout, devices): (RamLayout, GuestDevices),
     terms: PoolTerms,
     space: SpaceId,
 ) -> Arc<ResumeProgress> {
     let result = RankedLock::new(None);
     let progress = Arc::new(ResumeProgress { space, since_ns: time::now_ns(), result });
     let name = ArrayString::from(name).unwrap_or_default();
-    let job = ResumeJob { host, name, layout, terms, space };
+    let job = ResumeJob { host, name, layout, devices, terms, space };
     let told = progress.clone();
     host.tasks.start(async move {
         let result = job.run().await;
@@ -151,6 +152,7 @@ struct ResumeJob {
     host: &'static Host,
     name: ArrayString<64>,
     layout: RamLayout,
+    devices: GuestDevices,
     terms: PoolTerms,
     space: SpaceId,
 }
@@ -243,6 +245,7 @@ impl ResumeJob {
             backend: self.host.backend,
             cpuid: &cpuid::host,
             xcr0: fpu::offered_xcr0(),
+            devices: self.devices,
             at,
         };
         SavedMachine::read(notes, &self.layout, &host).map_err(ResumeError::Machine)

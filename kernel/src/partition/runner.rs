@@ -21,10 +21,11 @@
 //! before. The runner does no I/O itself: it requests spaces and dumps, and polls them. It gives a
 //! space back only when the memory that was paged to it is gone.
 //!
-//! Modules: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (the
+//! Modules: `bus` (devices on the PCI bus), `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (the
 //! evaluation of its stays), `lease` (a cluster's disk), `end` (crash, reset, stop), `stop` (an end
 //! in order), `suspend`.
 
+mod bus;
 mod cloned;
 mod end;
 mod guest;
@@ -255,6 +256,9 @@ impl Runner {
             // Its unfinished line has no name before it.
             output::print(b"\r\n");
             self.share_console();
+        }
+        if self.shared.take(PartitionRequest::BusNews) {
+            self.machine.platform.deliver_bus();
         }
         let shared = self.shared.clone();
         let is_taken =

@@ -39,6 +39,8 @@ pub enum PartitionRequest {
     Suspend = 1 << 7,
     /// Go on from its suspended state.
     Resume = 1 << 8,
+    /// Deliver the interrupts that devices on its bus have signalled.
+    BusNews = 1 << 9,
 }
 
 /// What a crash leads to: the operator may change it while the partition runs.
@@ -342,6 +344,7 @@ mod tests {
             hang_timeout_ns: None,
             restart_limit: None,
             console: config::ConsoleRoute::Screen,
+            devices: config::GuestDevices::default(),
         };
         SharedPartition::new(config)
     }

@@ -13,28 +13,30 @@ pub const SCHEDULER: u8 = 2;
 pub const REGISTRY: u8 = 3;
 /// A vCPU and its partition's devices: held by the CPU that runs the vCPU, never contended.
 pub const PARTITION: u8 = 4;
+/// A device on a partition's bus: held by its exits, and by whatever CPU serves the device.
+pub const DEVICE: u8 = 5;
 /// The pager's transfers and batches.
-pub const PAGER: u8 = 5;
+pub const PAGER: u8 = 6;
 /// The table of all memory objects, by number, and the choice of a free paging space. A memory
 /// object itself needs no lock.
-pub const OBJECT: u8 = 6;
+pub const OBJECT: u8 = 7;
 /// A paging space's record and bitmaps, a paging device's buffers, tasks' requests on a disk.
-pub const SPACE: u8 = 7;
+pub const SPACE: u8 = 8;
 /// The free list of frames, control frames, tags of cached translations.
-pub const FRAMES: u8 = 8;
+pub const FRAMES: u8 = 9;
 /// A disk's queue, and its writes in flight.
-pub const DISK: u8 = 9;
+pub const DISK: u8 = 10;
 /// PCI configuration space.
-pub const PCI: u8 = 10;
+pub const PCI: u8 = 11;
 /// The run queue: a vCPU may have to be woken while any lower lock is held.
-pub const RUN_QUEUE: u8 = 11;
+pub const RUN_QUEUE: u8 = 12;
 /// What may be added to under almost any lock: events for COM2, keys for a guest, inboxes of tasks.
-pub const EVENTS: u8 = 12;
+pub const EVENTS: u8 = 13;
 /// A serial line: a message may be logged while any other lock is held.
-pub const SERIAL: u8 = 13;
+pub const SERIAL: u8 = 14;
 
 /// One more than the highest rank.
-pub const COUNT: usize = 14;
+pub const COUNT: usize = 15;
 
 /// The number of locks of each rank that a CPU holds.
 pub(super) mod held {

@@ -3,12 +3,13 @@
 
 use fuzz::{GuestRam, Input};
 use kernel::addr::Gpa;
+use kernel::config::{DeviceSwitch, GuestDevices};
 use kernel::mm::layout::RamLayout;
 use kernel::partition::cpuid::Vendor;
 use kernel::partition::devices::Platform;
 use kernel::partition::devices::clock::{GuestClock, TscRate};
 use kernel::partition::devices::lapic::ApicMode;
-use kernel::partition::devices::map::{ERST_BASE, IOAPIC_BASE, LAPIC_BASE, port};
+use kernel::partition::devices::map::{ECAM_BASE, ERST_BASE, IOAPIC_BASE, LAPIC_BASE, PCI_WINDOW_BASE, port};
 use kernel::partition::msr::{CpuMsrs, MsrWrite, Msrs};
 use kernel::time::Ticks;
 use kernel::virt::{AccessWidth, InjectedEvent};
@@ -40,7 +41,7 @@ impl CpuMsrs for AnyCpu {
 const WIDTHS: [AccessWidth; 4] =
     [AccessWidth::Byte, AccessWidth::Word, AccessWidth::Dword, AccessWidth::Qword];
 /// Ports where devices begin.
-const PORTS: [u16; 16] = [
+const PORTS: [u16; 17] = [
     port::PIT,
     port::PORT_B,
     port::KEYBOARD_COMMAND,
@@ -55,12 +56,44 @@ const PORTS: [u16; 16] = [
     port::PM_TIMER,
     port::RESET_CONTROL,
     port::DEBUG_EXIT,
-    0xcf8,
+    port::PCI_ADDRESS,
+    port::PCI_DATA,
     u16::MAX - 2,
+];
+/// Pages of devices; the BAR of the first device on the bus is at the window's second page once it
+/// was placed there.
+const BASES: [u64; 9] = [
+    ERST_BASE,
+    IOAPIC_BASE,
+    LAPIC_BASE,
+    ECAM_BASE,
+    ECAM_BASE + 0x8000,
+    PCI_WINDOW_BASE + 0x4000,
+    PCI_WINDOW_BASE + 0x5000,
+    PCI_WINDOW_BASE + 0x6000,
+    PCI_WINDOW_BASE + 0x7000,
 ];
 /// Registers where kinds of registers begin.
 const MSRS: [u32; 12] =
     [0x10, 0x1b, 0x3b, 0xfe, 0x1a0, 0x200, 0x277, 0x6e0, 0x800, 0x830, 0x4b56_4d00, 0xc000_0080];
+
+/// Places the BAR of the first device, and switches it on.
+fn place_bar(platform: &mut Platform) {
+    let memory = GuestRam::new(&[]);
+    let place = PCI_WINDOW_BASE + 0x4000;
+    for (at, width, value) in [(0x10, AccessWidth::Dword, place), (4, AccessWidth::Word, 6)] {
+        let gpa = Gpa::new(ECAM_BASE + 0x8000 + at);
+        let _ = platform.mmio_write(gpa, width, value, Ticks::ZERO, &memory);
+    }
+}
+
+/// Lets the devices work on the memory.
+fn work(platform: &mut Platform, memory: &GuestRam) {
+    for device in platform.bus_devices() {
+        let _ = device.serve(device.epoch(), memory, &mut || Some(0x5a));
+    }
+    platform.deliver_bus();
+}
 
 fuzz_target!(|bytes: &[u8]| {
     let input = &mut Input::new(bytes);
@@ -70,6 +103,7 @@ fuzz_target!(|bytes: &[u8]| {
     let mode = input.one_of(&[ApicMode::XApic, ApicMode::X2Apic]);
     let layout = RamLayout::new(fuzz::RAM_BYTES as u64).expect("whole pages");
     let mut platform = Platform::new(clock, &layout, mode);
+    platform.plug(GuestDevices { rng: DeviceSwitch::On });
     let mut msrs = Msrs::new(input.one_of(&[Vendor::Amd, Vendor::Intel]), 40);
     let (mut cpu, mut now) = (AnyCpu::default(), 0_u64);
     let mut memory = GuestRam::new(&[]);
@@ -85,7 +119,7 @@ fuzz_target!(|bytes: &[u8]| {
                 let _ = platform.pio_write(port, narrow, value, &memory, &|| Ticks::new(now));
             }
             n @ (2 | 3) => {
-                let base = input.one_of(&[ERST_BASE, IOAPIC_BASE, LAPIC_BASE, 0xc000_0000]);
+                let base = input.one_of(&BASES);
                 let gpa = Gpa::new(base + place);
                 if n == 2 {
                     platform.mmio_read(gpa, width, Ticks::new(now));
@@ -118,6 +152,10 @@ fuzz_target!(|bytes: &[u8]| {
                 platform.console_taken();
             }
             _ => memory.absent = input.u16(),
+        }
+        if step & 0x40 != 0 {
+            place_bar(&mut platform);
+            work(&mut platform, &memory);
         }
         if let Some(vector) = platform.interrupt().filter(|_| step >= 0x80) {
             platform.acknowledge(vector);

@@ -8,13 +8,14 @@ use kernel::config::KernelModules;
 use kernel::mm::guest::{GuestMemory, GuestMemoryError};
 use kernel::mm::layout::RamLayout;
 use kernel::partition::acpi::AcpiTables;
+use kernel::partition::devices::map::BusPresence;
 use kernel::partition::loaders::{
     ImageSource, LoadJob, LoadProgress, LoadRequest, memory_map, plan,
 };
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
 
-static ACPI: LazyLock<AcpiTables> = LazyLock::new(AcpiTables::new);
+static ACPI: LazyLock<AcpiTables> = LazyLock::new(|| AcpiTables::new(BusPresence::Present));
 
 struct Images<'a> {
     kernel: &'a [u8],
@@ -69,7 +70,7 @@ fuzz_target!(|bytes: &[u8]| {
     for pair in ranges.windows(2) {
         assert!(pair[0].1 <= pair[1].0, "copies overlap: {ranges:x?}");
     }
-    let map = memory_map::entries(&layout);
+    let map = memory_map::entries(&layout, BusPresence::Present);
     assert!(map.windows(2).all(|pair| pair[0].base + pair[0].bytes <= pair[1].base));
     let mut job = LoadJob::new(plan, &kernel);
     let mut steps = 0;

@@ -4,6 +4,7 @@
 #![no_main]
 
 use fuzz::Input;
+use kernel::config::{DeviceSwitch, GuestDevices};
 use kernel::dump::hot_list::HotList;
 use kernel::dump::state_note::{StateNote, StateNoteKind, StatePart, StateWriter};
 use kernel::dump::table_sums::{DumpTable, TableSums};
@@ -21,6 +22,8 @@ use libfuzzer_sys::fuzz_target;
 
 const NOW: Ticks = Ticks::new(1 << 40);
 const RAM: u64 = 1 << 20;
+/// Devices on the bus.
+const DEVICES: GuestDevices = GuestDevices { rng: DeviceSwitch::On };
 /// Pages of the memory whose tables have sums.
 const PAGES: u32 = 600;
 
@@ -32,7 +35,9 @@ fn moment() -> ResumeMoment {
 fn devices() -> Vec<u8> {
     let clock = GuestClock { rate: moment().rate, start: NOW, unix_ns_at_start: 1 << 60 };
     let layout = RamLayout::new(RAM).expect("whole pages");
-    saved(&Platform::new(clock, &layout, ApicMode::XApic))
+    let mut platform = Platform::new(clock, &layout, ApicMode::XApic);
+    platform.plug(DEVICES);
+    saved(&platform)
 }
 
 fn saved(platform: &Platform) -> Vec<u8> {
@@ -76,11 +81,11 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let layout = RamLayout::new(RAM).expect("whole pages");
     if let Some(descriptor) = StateNote::all(&notes, StateNoteKind::Devices).next()
-        && let Ok((mut platform, _)) = Platform::restored(descriptor, &layout, moment())
+        && let Ok((mut platform, _)) = Platform::restored(descriptor, &layout, DEVICES, moment())
     {
         let again = saved(&platform);
         let descriptor = StateNote::all(&again, StateNoteKind::Devices).next().expect("a note");
-        let (same, _) = Platform::restored(descriptor, &layout, moment()).expect("its own notes");
+        let (same, _) = Platform::restored(descriptor, &layout, DEVICES, moment()).expect("its own notes");
         assert_eq!(saved(&same), again);
         for _ in 0..16 {
             platform.advance(NOW + Ticks::new(u64::from(input.u32()) << 8));
@@ -90,7 +95,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     let backend = input.one_of(&[Backend::Vmx, Backend::Svm]);
     let host =
-        ResumeHost { backend, cpuid: &|_, _| CpuidLeaf::new(0, 0, 0, 0), xcr0: 7, at: moment() };
+        ResumeHost { backend, cpuid: &|_, _| CpuidLeaf::new(0, 0, 0, 0), xcr0: 7, devices: DEVICES, at: moment() };
     notes.extend(others(input));
     let _ = SavedMachine::read(&notes, &layout, &host);
     let rest = input.rest();

@@ -37,6 +37,8 @@ pub mod report;
 pub mod tasks;
 #[cfg(target_os = "none")]
 pub mod trap;
+#[cfg(target_os = "none")]
+pub mod virtio;
 
 #[cfg(target_os = "none")]
 pub use machine::{Machine, RamRange};

@@ -24,7 +24,7 @@ pub(super) fn plan(
         kernel: &config.kernel,
         cmdline: &command_line::with_added(&config.cmdline, Added::LONGEST),
         layout,
-        acpi: &AcpiTables::new(),
+        acpi: &AcpiTables::new(config.devices.bus()),
     };
     loaders::plan(source, &request).map(|_| ())
 }

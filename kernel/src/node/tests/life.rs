@@ -24,7 +24,9 @@ use crate::arch::percpu::CpuId;
 use crate::arch::time;
 use crate::archive::BootArchive;
 use crate::archive::fake::tar;
-use crate::config::{ConsoleRoute, DumpPolicy, KernelModules, PartitionConfig, RestartPolicy};
+use crate::config::{
+    ConsoleRoute, DumpPolicy, GuestDevices, KernelModules, PartitionConfig, RestartPolicy,
+};
 use crate::console::fake as events;
 use crate::host::Host;
 use crate::mm::layout::RamLayout;
@@ -104,6 +106,7 @@ fn config(name: &str) -> PartitionConfig {
         restart_limit: None,
         boot_memory_bytes: None,
         console: ConsoleRoute::Screen,
+        devices: GuestDevices::default(),
     }
 }
 

@@ -13,9 +13,9 @@ use acpi_tables::aml::{
 };
 use acpi_tables::sdt::Sdt;
 
-use super::{OEM, OEM_REVISION, OEM_TABLE, rendered};
+use super::{OEM, OEM_REVISION, OEM_TABLE, pci, rendered};
 use crate::partition::devices::map::{
-    COM1_PIN, GENERATION_ID, GENERATION_PIN, POWER_BUTTON_PIN, SLEEP_TYPE_OFF, port,
+    BusPresence, COM1_PIN, GENERATION_ID, GENERATION_PIN, POWER_BUTTON_PIN, SLEEP_TYPE_OFF, port,
 };
 
 /// Bytes of an empty table.
@@ -30,7 +30,7 @@ const GENERATION: &str = "VGEN";
 const POWER_BUTTON: &str = "PWRB";
 
 /// Makes the DSDT.
-pub(super) fn table() -> Vec<u8> {
+pub(super) fn table(bus: BusPresence) -> Vec<u8> {
     let com1_irq = Interrupt::new(true, true, false, false, COM1_PIN.into());
     let com1 = device(
         "COM1",
@@ -47,7 +47,10 @@ pub(super) fn table() -> Vec<u8> {
     let fw_cfg = device("FWCF", &"QEMU0002", &[&IO::new(port::FW_CFG, port::FW_CFG, 1, 12)]);
 
     let button = device(POWER_BUTTON, &EISAName::new("PNP0C0C"), &[]);
-    let devices = [com1, rtc, pvpanic, fw_cfg, button, generation(), event_device()];
+    let mut devices = vec![com1, rtc, pvpanic, fw_cfg, button, generation(), event_device()];
+    if bus == BusPresence::Present {
+        devices.push(pci::host_bridge());
+    }
     let mut aml = Scope::raw("_SB_".into(), devices.concat());
     let s5 = Package::new(vec![&SLEEP_TYPE_OFF, &ZERO, &ZERO, &ZERO]);
     Name::new("_S5_".into(), &s5).to_aml_bytes(&mut aml);

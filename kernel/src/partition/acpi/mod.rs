@@ -3,7 +3,8 @@
 //! ```text
 //!   RSDP ──> XSDT ──> FADT ──> DSDT: COM1, RTC, pvpanic, fw_cfg, power button, generation ID
 //!                 ├─> MADT: one local APIC, one I/O APIC
-//!                 └─> ERST: how to drive `devices::erst`
+//!                 ├─> ERST: how to drive `devices::erst`
+//!                 └─> MCFG: the PCI bus, only of a partition that has one
 //! ```
 //!
 //! Hardware-reduced ACPI: no PIC and no SCI, hence no FACS. All tables lie in one piece in the
@@ -13,6 +14,7 @@
 mod dsdt;
 mod erst;
 mod fixed;
+mod pci;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +25,7 @@ use acpi_tables::Aml;
 use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 
-use super::devices::map::ACPI_BASE;
+use super::devices::map::{ACPI_BASE, BusPresence};
 use crate::addr::Gpa;
 
 const OEM: [u8; 6] = *b"TIDEPL";
@@ -44,26 +46,25 @@ pub struct AcpiTables {
     pub rsdp: Gpa,
     /// The bytes from `at` on.
     pub bytes: Vec<u8>,
+    /// Whether they describe a PCI bus.
+    pub bus: BusPresence,
 }
 
 impl AcpiTables {
-    /// Makes the tables. They are the same for every partition.
-    pub fn new() -> Self {
+    /// Makes the tables. They are the same for every partition with a bus, and for every one
+    /// without.
+    pub fn new(bus: BusPresence) -> Self {
         let mut area = AcpiArea { bytes: vec![0; RSDP_BYTES] };
-        let dsdt = area.add(&dsdt::table());
+        let dsdt = area.add(&dsdt::table(bus));
         let fadt = area.add(&fixed::fadt(dsdt));
         let madt = area.add(&fixed::madt());
         let erst = area.add(&erst::table());
-        let xsdt = area.add(&xsdt(&[fadt, madt, erst]));
+        let mcfg = (bus == BusPresence::Present).then(|| area.add(&pci::mcfg()));
+        let tables: Vec<u64> = [fadt, madt, erst].into_iter().chain(mcfg).collect();
+        let xsdt = area.add(&xsdt(&tables));
         let rsdp = rendered(&Rsdp::new(OEM, xsdt));
         area.bytes[..rsdp.len()].copy_from_slice(&rsdp);
-        Self { at: Gpa::new(ACPI_BASE), rsdp: Gpa::new(ACPI_BASE), bytes: area.bytes }
-    }
-}
-
-impl Default for AcpiTables {
-    fn default() -> Self {
-        Self::new()
+        Self { at: Gpa::new(ACPI_BASE), rsdp: Gpa::new(ACPI_BASE), bytes: area.bytes, bus }
     }
 }
 

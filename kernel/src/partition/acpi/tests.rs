@@ -1,5 +1,5 @@
 use super::*;
-use crate::partition::devices::map::{COM1_PIN, GENERATION_PIN, POWER_BUTTON_PIN};
+use crate::partition::devices::map::{BusPresence, COM1_PIN, GENERATION_PIN, POWER_BUTTON_PIN};
 
 struct AcpiWalk {
     tables: AcpiTables,
@@ -7,7 +7,7 @@ struct AcpiWalk {
 
 impl AcpiWalk {
     fn new() -> Self {
-        Self { tables: AcpiTables::new() }
+        Self { tables: AcpiTables::new(BusPresence::Present) }
     }
     fn at(&self, gpa: u64) -> &[u8] {
         &self.tables.bytes[(gpa - self.tables.at.as_u64()) as usize..]
@@ -43,7 +43,7 @@ fn a_kernel_finds_every_table_with_a_right_sum() {
     let rsdp = walk.at(walk.tables.rsdp.as_u64());
     assert!(rsdp.starts_with(b"RSD PTR ") && walk.tables.rsdp.as_u64().is_multiple_of(16));
     assert_eq!((sum(&rsdp[..20]), sum(&rsdp[..36])), (0, 0));
-    for signature in [b"FACP", b"APIC", b"ERST", b"DSDT"] {
+    for signature in [b"FACP", b"APIC", b"ERST", b"MCFG", b"DSDT"] {
         walk.table(signature);
     }
     assert!(walk.tables.bytes.len() < 0x1_0000);
@@ -154,7 +154,50 @@ fn the_dsdt_is_well_formed_and_names_the_devices() {
     {
         assert_eq!(found.iter().filter(|n| *n == name).count(), 1, "{name} in {found:?}");
     }
-    assert_eq!(found.iter().filter(|n| *n == "_CRS").count(), 5);
+    assert_eq!(found.iter().filter(|n| *n == "_CRS").count(), 6);
+    for name in ["PCI0", "_BBN", "_SEG", "_CID", "_CCA", "_OSC"] {
+        assert!(found.iter().any(|n| n == name), "{name} in {found:?}");
+    }
+    assert!(!found.iter().any(|n| n == "_PRT"), "no device has a wired interrupt");
+}
+
+#[test]
+fn without_a_bus_nothing_speaks_of_one() {
+    let with = AcpiWalk::new();
+    let without = AcpiWalk { tables: AcpiTables::new(BusPresence::Absent) };
+    let has = |walk: &AcpiWalk, bytes: &[u8]| {
+        walk.tables.bytes.windows(bytes.len()).any(|found| found == bytes)
+    };
+    for word in [b"MCFG", b"PCI0", b"_OSC"] {
+        assert_eq!((has(&with, word), has(&without, word)), (true, false), "{word:?}");
+    }
+}
+
+/// PCI Firmware Specification 3.2, table 4-2 and 4-3.
+#[test]
+fn the_mcfg_names_bus_0_alone() {
+    let walk = AcpiWalk::new();
+    let (at, mcfg) = walk.table(b"MCFG");
+    assert_eq!((mcfg.len(), walk.u64(at + 36), walk.u64(at + 44)), (60, 0, 0xe000_0000));
+    assert_eq!(mcfg[52..], [0; 8], "segment, first and last bus");
+}
+
+/// By the grammar in ACPI 6.5 "AML Byte Stream Byte Values" and "Address Space Resource
+/// Descriptors".
+#[test]
+fn the_host_bridge_has_bus_0_a_window_and_grants_nothing() {
+    const FIXED: u8 = 0b1100;
+    let buses = [0x88, 13, 0, 2, FIXED, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    assert!(dsdt_has(&[&buses]));
+    let mut window = vec![0x87, 23, 0, 0, FIXED, 1];
+    for word in [0_u32, 0xc000_0000, 0xdfff_ffff, 0, 0x2000_0000] {
+        window.extend(word.to_le_bytes());
+    }
+    assert!(dsdt_has(&[&window, &[0x79, 0]]));
+    // CreateDWordField (Arg3, 8, CDW3), CDW3 = 0, Return (Arg3)
+    assert!(dsdt_has(&[b"\x8a\x6b\x0a\x08CDW3\x70\0CDW3\xa4\x6b"]));
+    // CDW1 |= 4, Return (Arg3)
+    assert!(dsdt_has(&[b"\x7dCDW1\x0a\x04CDW1\xa4\x6b"]));
 }
 
 /// Returns whether the DSDT has these bytes.
@@ -194,7 +237,7 @@ fn the_only_power_button_is_that_of_the_dsdt() {
 fn tables_can_be_written_out_for_a_disassembler() {
     let Ok(folder) = std::env::var("TIDEPOOL_ACPI_OUT") else { return };
     let walk = AcpiWalk::new();
-    for signature in [b"FACP", b"APIC", b"ERST", b"DSDT"] {
+    for signature in [b"FACP", b"APIC", b"ERST", b"MCFG", b"DSDT"] {
         let name = format!("{folder}/{}.aml", String::from_utf8_lossy(signature));
         std::fs::write(name, walk.table(signature).1).unwrap();
     }

@@ -31,6 +31,8 @@ pub enum DeviceEffect {
     /// The guest has stored the log of a panic in the error record store, and the operation has
     /// ended.
     PanicRecorded,
+    /// Devices on the bus may have work.
+    BusWork,
 }
 
 /// The event that the guest reported through pvpanic.

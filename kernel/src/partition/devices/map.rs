@@ -13,16 +13,18 @@
 //!  0x0010_0000  RAM                            0x0f4        debug exit (test kernels)
 //!  low end-8K   ERST exchange buffer           0x3f8-0x3ff  COM1, IRQ 4
 //!  0xc000_0000  device hole:                   0x505        pvpanic
-//!    0xfeb0_0000  ERST registers               0x510-0x51b  fw_cfg
-//!    0xfec0_0000  IOAPIC                       0x5e0-0x5e3  test port
-//!    0xfee0_0000  local APIC                   0x600-0x602  sleep control, sleep status, reset
-//!                                              0x608-0x60b  power management timer
+//!    0xc000_0000  window of the PCI bus        0x510-0x51b  fw_cfg
+//!    0xe000_0000  ECAM of the PCI bus          0x5e0-0x5e3  test port
+//!    0xfeb0_0000  ERST registers               0x600-0x602  sleep control, sleep status, reset
+//!    0xfec0_0000  IOAPIC                       0x608-0x60b  power management timer
+//!    0xfee0_0000  local APIC                   0xcf8, 0xcfc PCI configuration
 //!  0x1_0000_0000  RAM                          0xcf9        reset control
 //! ```
 //!
 //! Addresses and ports without a device read all ones and ignore writes, as on a PC.
 
 use crate::addr::{Gpa, PAGE_SIZE};
+use crate::config::{DeviceSwitch, GuestDevices};
 use crate::mm::layout::{HOLE_BASE, RamLayout};
 
 /// First byte that belongs to firmware below 1 MiB.
@@ -39,6 +41,15 @@ pub const GENERATION_ID: u64 = 0xf_fe00;
 pub const RESET_ENTRY: u64 = 0xf_fff0;
 /// End of the first MiB.
 pub const FIRST_MIB: u64 = 0x10_0000;
+
+/// First byte of the window in which the guest places the BARs of its PCI bus.
+pub const PCI_WINDOW_BASE: u64 = HOLE_BASE;
+/// End of that window.
+pub const PCI_WINDOW_END: u64 = 0xe000_0000;
+/// Configuration spaces of the PCI bus, 4 KiB each.
+pub const ECAM_BASE: u64 = PCI_WINDOW_END;
+/// Bytes of that: bus 0 alone.
+pub const ECAM_BYTES: u64 = 1 << 20;
 
 /// Registers of the error record serialization device, one page.
 pub const ERST_BASE: u64 = 0xfeb0_0000;
@@ -102,6 +113,10 @@ pub mod port {
     pub const RESET: u16 = 0x602;
     /// ACPI power management timer, a dword.
     pub const PM_TIMER: u16 = 0x608;
+    /// PCI configuration address, a dword.
+    pub const PCI_ADDRESS: u16 = 0xcf8;
+    /// PCI configuration data, four ports.
+    pub const PCI_DATA: u16 = 0xcfc;
     /// The chipset's reset control register.
     pub const RESET_CONTROL: u16 = 0xcf9;
 }
@@ -110,6 +125,32 @@ pub mod port {
 pub const RESET_VALUE: u8 = 0x01;
 /// SLP_TYP of S5, as in the DSDT's `\_S5`.
 pub const SLEEP_TYPE_OFF: u8 = 5;
+
+/// Whether a partition has a PCI bus: only one with devices on it has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BusPresence {
+    /// It has none.
+    Absent,
+    /// It has.
+    Present,
+}
+
+impl GuestDevices {
+    /// Returns whether a partition with these devices has a bus.
+    pub const fn bus(self) -> BusPresence {
+        match self.rng {
+            DeviceSwitch::On => BusPresence::Present,
+            DeviceSwitch::Off => BusPresence::Absent,
+        }
+    }
+}
+
+/// Returns whether a page belongs to a device other than the local APIC.
+pub const fn is_at_device(page: u64) -> bool {
+    page == IOAPIC_BASE
+        || page == ERST_BASE
+        || PCI_WINDOW_BASE <= page && page < ECAM_BASE + ECAM_BYTES
+}
 
 /// Returns the address of the ERST exchange buffer: the last pages of the RAM below the hole.
 ///

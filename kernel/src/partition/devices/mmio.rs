@@ -1,6 +1,7 @@
 //! Accesses to the device hole.
 
 use super::map::{ERST_BASE, IOAPIC_BASE};
+use super::pci::PciBus;
 use super::{DeviceEffect, Platform};
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
@@ -17,7 +18,7 @@ impl Platform {
             }
             IOAPIC_BASE => dword_part(self.ioapic.read(dword_offset(offset)), offset),
             ERST_BASE => self.erst.read(offset & !7) >> ((offset & 7) * 8),
-            _ => u64::MAX,
+            _ => self.read_bus(gpa, width),
         };
         value & width.mask()
     }
@@ -34,8 +35,8 @@ impl Platform {
         now: Ticks,
         memory: &dyn GuestMemory,
     ) -> Result<DeviceEffect, GuestMemoryError> {
-        match self.mmio_write_alone(gpa, value, now) {
-            Some(()) => Ok(DeviceEffect::None),
+        match self.mmio_write_alone(gpa, width, value, now) {
+            Some(effect) => Ok(effect),
             None => self.erst_write(gpa.page_offset(), width, value, memory),
         }
     }
@@ -43,7 +44,13 @@ impl Platform {
     /// Writes device memory as [`Self::mmio_write`] does, unless the device needs guest memory for
     /// it. Then it returns `None` and nothing has happened.
     #[inline]
-    pub fn mmio_write_alone(&mut self, gpa: Gpa, value: u64, now: Ticks) -> Option<()> {
+    pub fn mmio_write_alone(
+        &mut self,
+        gpa: Gpa,
+        width: AccessWidth,
+        value: u64,
+        now: Ticks,
+    ) -> Option<DeviceEffect> {
         let offset = dword_offset(gpa.page_offset());
         match gpa.page_base().as_u64() {
             page if page == self.lapic.base() => {
@@ -62,9 +69,22 @@ impl Platform {
                 }
             }
             ERST_BASE => return None,
-            _ => {}
+            _ => return Some(self.write_bus(gpa, width, value)),
         }
-        Some(())
+        Some(DeviceEffect::None)
+    }
+
+    #[inline(never)]
+    fn read_bus(&mut self, gpa: Gpa, width: AccessWidth) -> u64 {
+        let read = |bus: &mut PciBus| bus.read_memory(gpa.as_u64(), width);
+        self.bus.as_mut().and_then(read).unwrap_or(u64::MAX)
+    }
+
+    #[inline(never)]
+    fn write_bus(&mut self, gpa: Gpa, width: AccessWidth, value: u64) -> DeviceEffect {
+        let Some(bus) = &mut self.bus else { return DeviceEffect::None };
+        let news = bus.write_memory(gpa.as_u64(), width, value);
+        self.finish_bus_access(news)
     }
 
     fn erst_write(

@@ -5,7 +5,7 @@
 //!                  │                       │                      │
 //!   Platform ──────┼───────────┬───────────┼──────┬───────────────┤
 //!     Uart   Rtc   FwCfg  Power  TestPort  Erst   IoApic ──> LocalApic ──> interrupt()
-//!                                                   ↑
+//!                                          PciBus ──│───────────^
 //!                                     operator ── PowerButton
 //! ```
 //!
@@ -27,6 +27,7 @@ pub mod ioapic;
 pub mod lapic;
 pub mod map;
 pub mod panic_line;
+pub mod pci;
 pub mod pit;
 pub mod pm_timer;
 pub mod power;
@@ -35,6 +36,7 @@ pub mod rtc;
 pub mod saved;
 pub mod test_port;
 pub mod uart;
+pub mod virtio;
 
 mod mmio;
 mod ports;
@@ -44,10 +46,13 @@ pub mod state;
 mod tests;
 
 use crate::addr::Gpa;
+use crate::config::{DeviceSwitch, GuestDevices};
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::mm::layout::RamLayout;
 use crate::space::CrashText;
 use crate::time::Ticks;
+use alloc::sync::Arc;
+use arrayvec::ArrayVec;
 use button::PowerButton;
 use clock::GuestClock;
 pub use effect::{DeviceEffect, PanicKind};
@@ -56,12 +61,16 @@ use fw_cfg::{FwCfg, VmcoreinfoNote};
 use generation::GenerationNotice;
 use ioapic::{IoApic, RoutedMessage};
 use lapic::{ApicAccessError, ApicMode, ApicOutcome, DeliveryMode, LocalApic};
+use pci::PciBus;
+use pci::function::FunctionNews;
+use pci::vectors::MOST_VECTORS;
 use pit::Pit;
 use power::PowerRegisters;
 use queue::ByteQueue;
 use rtc::Rtc;
 use test_port::TestPort;
 use uart::GuestUart;
+use virtio::device::VirtioDevice;
 
 /// All devices of a partition.
 #[derive(Debug)]
@@ -78,6 +87,8 @@ pub struct Platform {
     pit: Pit,
     erst: Erst,
     test_port: TestPort,
+    /// Only of a partition with devices on it.
+    bus: Option<PciBus>,
 }
 
 impl Platform {
@@ -97,7 +108,14 @@ impl Platform {
             pit: Pit::new(clock.rate),
             erst: Erst::new(map::erst_buffer(layout)),
             test_port: TestPort::default(),
+            bus: None,
         }
+    }
+
+    /// Gives the partition a bus with these devices; none without any.
+    pub fn plug(&mut self, devices: GuestDevices) {
+        let random = (devices.rng == DeviceSwitch::On).then(|| Arc::new(VirtioDevice::random()));
+        self.bus = random.is_some().then(|| PciBus::new(random));
     }
 
     /// Resets the devices for the next incarnation. Error records and unread console output stay.
@@ -113,6 +131,7 @@ impl Platform {
         self.pit = Pit::new(clock.rate);
         self.uart.reset();
         self.erst.reset();
+        self.bus.iter_mut().for_each(PciBus::reset);
     }
 
     /// Returns the clock of the incarnation.
@@ -161,6 +180,25 @@ impl Platform {
             || self.lapic.awaits_timer()
             || would_arrive(map::COM1_PIN)
             || would_arrive(map::POWER_BUTTON_PIN)
+            || self.bus.as_ref().is_some_and(PciBus::can_interrupt)
+    }
+
+    /// Returns the devices on the bus.
+    pub fn bus_devices(&self) -> impl Iterator<Item = &Arc<VirtioDevice>> {
+        self.bus.iter().flat_map(PciBus::devices)
+    }
+
+    /// Delivers the interrupts that devices on the bus have signalled.
+    pub fn deliver_bus(&mut self) {
+        let released: ArrayVec<_, { 2 * MOST_VECTORS }> =
+            self.bus.iter_mut().flat_map(PciBus::deliver).flatten().collect();
+        released.into_iter().for_each(|message| self.route(Some(message)));
+    }
+
+    /// Delivers the interrupts that an access to the bus has released; returns its effect.
+    fn finish_bus_access(&mut self, news: FunctionNews) -> DeviceEffect {
+        news.messages.into_iter().for_each(|message| self.route(Some(message)));
+        if news.has_work { DeviceEffect::BusWork } else { DeviceEffect::None }
     }
 
     /// Notes that the vCPU takes `vector`, the answer of [`Platform::interrupt`].
@@ -242,7 +280,7 @@ impl Platform {
         let moves = base != self.lapic.base();
         let is_ram =
             || !matches!(memory.read(Gpa::new(base), &mut [0]), Err(GuestMemoryError::NotRam(_)));
-        if moves && (base == map::IOAPIC_BASE || base == map::ERST_BASE || is_ram()) {
+        if moves && (map::is_at_device(base) || is_ram()) {
             return Err(ApicAccessError);
         }
         self.lapic.set_base_msr(value)

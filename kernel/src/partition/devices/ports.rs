@@ -5,6 +5,7 @@
 
 use super::fw_cfg::DmaHalf;
 use super::map::port::*;
+use super::pci::PciBus;
 use super::power::{PORT_B_GATE_2, PORT_B_OUTPUT_2};
 use super::{DeviceEffect, PanicKind, Platform, pm_timer};
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
@@ -17,9 +18,7 @@ const FW_CFG_DMA_LOW: u16 = FW_CFG + 8;
 const COM1_LAST: u16 = COM1 + 7;
 const PIT_LAST: u16 = PIT + 3;
 const PM_TIMER_LAST: u16 = PM_TIMER + 3;
-/// A dword access here is a PCI configuration address and does not reach [`RESET_CONTROL`]; there
-/// is no PCI.
-const PCI_ADDRESS: u16 = RESET_CONTROL - 1;
+const PCI_DATA_LAST: u16 = PCI_DATA + 3;
 
 const PANICKED: u8 = 1 << 0;
 const CRASH_KERNEL: u8 = 1 << 1;
@@ -43,7 +42,11 @@ impl Platform {
         match (port, width) {
             (FW_CFG_DMA_HIGH, AccessWidth::Dword) => self.fw_cfg.read_dma(DmaHalf::High),
             (FW_CFG_DMA_LOW, AccessWidth::Dword) => self.fw_cfg.read_dma(DmaHalf::Low),
-            (PCI_ADDRESS, AccessWidth::Dword) => u32::MAX,
+            // It does not reach RESET_CONTROL.
+            (PCI_ADDRESS, AccessWidth::Dword) => {
+                self.bus.as_ref().map_or(u32::MAX, PciBus::address)
+            }
+            (PCI_DATA..=PCI_DATA_LAST, _) => self.read_bus_port(port, width),
             (PM_TIMER, AccessWidth::Dword) => {
                 pm_timer::read(self.clock.elapsed(now), self.clock.rate)
             }
@@ -100,7 +103,11 @@ impl Platform {
         let value = value & width.mask() as u32;
         Some(match (port, width) {
             (FW_CFG_DMA_HIGH | FW_CFG_DMA_LOW, AccessWidth::Dword) => return None,
-            (PCI_ADDRESS, AccessWidth::Dword) => DeviceEffect::None,
+            (PCI_ADDRESS, AccessWidth::Dword) => {
+                self.bus.iter_mut().for_each(|bus| bus.set_address(value));
+                DeviceEffect::None
+            }
+            (PCI_DATA..=PCI_DATA_LAST, _) => self.write_bus_port(port, width, value),
             (FW_CFG, AccessWidth::Word) => {
                 self.fw_cfg.select(value as u16);
                 DeviceEffect::None
@@ -110,6 +117,16 @@ impl Platform {
             (DEBUG_EXIT, _) => DeviceEffect::ExitCode(value),
             _ => self.write_bytes(port, width, value, now),
         })
+    }
+
+    fn read_bus_port(&mut self, port: u16, width: AccessWidth) -> u32 {
+        self.bus.as_mut().map_or(u32::MAX, |bus| bus.read_data(port - PCI_DATA, width))
+    }
+
+    fn write_bus_port(&mut self, port: u16, width: AccessWidth, value: u32) -> DeviceEffect {
+        let Some(bus) = &mut self.bus else { return DeviceEffect::None };
+        let news = bus.write_data(port - PCI_DATA, width, value);
+        self.finish_bus_access(news)
     }
 
     /// Writes byte by byte; the first byte's effect other than none is returned.
@@ -144,6 +161,7 @@ impl Platform {
                     | if self.pit.output(now) { PORT_B_OUTPUT_2 } else { 0 }
             }
             PVPANIC => PANICKED | CRASH_KERNEL,
+            PCI_DATA..=PCI_DATA_LAST => self.read_bus_port(port, AccessWidth::Byte) as u8,
             FW_CFG_DATA => self.fw_cfg.read_data(),
             TEST_PRESENT => TEST_PRESENT_VALUE,
             _ => self.power.read(port).unwrap_or(0xff),
@@ -182,6 +200,7 @@ impl Platform {
                 DeviceEffect::None
             }
             PVPANIC => panic_effect(value),
+            PCI_DATA..=PCI_DATA_LAST => self.write_bus_port(port, AccessWidth::Byte, value.into()),
             TEST_LOG => self.test_port.log(value),
             TEST_FAIL => DeviceEffect::TestFailed(value.into()),
             TEST_PASS => DeviceEffect::TestPassed,

@@ -5,7 +5,8 @@ use super::lapic::ApicMode;
 use super::saved::SavedDevice;
 use super::{Platform, map};
 use crate::addr::Gpa;
-use crate::dump::state_note::{StateError, StateNote, StateNoteKind, StateWriter};
+use crate::config::GuestDevices;
+use crate::dump::state_note::{StateError, StateNote, StateNoteKind, StatePart, StateWriter};
 use crate::mm::layout::RamLayout;
 use crate::time::Ticks;
 
@@ -38,17 +39,19 @@ impl Platform {
             self.erst.save_to(note, now);
             self.test_port.save_to(note, now);
             self.generation.save_to(note, now);
+            self.bus.iter().for_each(|bus| bus.save_to(note, now));
         });
     }
 
-    /// Makes the devices of a partition with this RAM from their note. Also returns the clock that
-    /// the guest had.
+    /// Makes the devices of a partition with this RAM, and these devices on its bus, from their
+    /// note. Also returns the clock that the guest had.
     ///
     /// # Errors
     /// [`StateError`].
     pub fn restored(
         descriptor: &[u8],
         layout: &RamLayout,
+        devices: GuestDevices,
         at: ResumeMoment,
     ) -> Result<(Self, SavedClock), StateError> {
         let note = StateNote::read(descriptor)?;
@@ -68,12 +71,28 @@ impl Platform {
         made.erst.restore_from(&note, at.now)?;
         made.test_port.restore_from(&note, at.now)?;
         made.generation.restore_from(&note, at.now)?;
+        made.restore_bus(&note, devices, at.now)?;
         // As the guest's own write of the register is checked.
         let base = made.lapic.base();
         let is_ram = layout.index_of(Gpa::new(base).number()).is_some();
-        if is_ram || base == map::IOAPIC_BASE || base == map::ERST_BASE {
+        if is_ram || map::is_at_device(base) {
             return Err(StateError::Field("local APIC"));
         }
         Ok((made, saved))
+    }
+
+    /// Restores the bus: with the devices that the definition has now, no more and no fewer.
+    fn restore_bus(
+        &mut self,
+        note: &StateNote<'_>,
+        devices: GuestDevices,
+        now: Ticks,
+    ) -> Result<(), StateError> {
+        self.plug(devices);
+        match &mut self.bus {
+            Some(bus) => bus.restore_from(note, now),
+            None if note.has(StatePart::PciBus) => Err(StateError::Devices),
+            None => Ok(()),
+        }
     }
 }

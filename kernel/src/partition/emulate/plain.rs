@@ -4,7 +4,7 @@
 use crate::addr::Gpa;
 use crate::partition::decode::SourceOperand;
 use crate::partition::decode::plain::{MoveDirection, PlainMove};
-use crate::partition::devices::Platform;
+use crate::partition::devices::{DeviceEffect, Platform};
 use crate::time::Ticks;
 use crate::virt::VcpuRegisters;
 
@@ -17,19 +17,19 @@ pub fn plain_mmio(
     platform: &mut Platform,
     gpa: Gpa,
     now: Ticks,
-) -> Option<()> {
+) -> Option<DeviceEffect> {
     match plain.direction {
         MoveDirection::Store(source) => {
             let value = match source {
                 SourceOperand::Register(register) => vcpu.regs().get(register.gpr),
                 SourceOperand::Immediate(value) => value,
             };
-            platform.mmio_write_alone(gpa, value & plain.width.mask(), now)
+            platform.mmio_write_alone(gpa, plain.width, value & plain.width.mask(), now)
         }
         MoveDirection::Load(register) => {
             let value = platform.mmio_read(gpa, plain.width, now);
             vcpu.set(register.gpr, plain.width.merge(vcpu.regs().get(register.gpr), value));
-            Some(())
+            Some(DeviceEffect::None)
         }
     }
 }
@@ -40,7 +40,6 @@ mod tests {
     use crate::mm::layout::RamLayout;
     use crate::partition::decode::plain::plain_move;
     use crate::partition::decode::{CodeSize, decode};
-    use crate::partition::devices::DeviceEffect;
     use crate::partition::devices::clock::{GuestClock, TscRate};
     use crate::partition::devices::lapic::ApicMode;
     use crate::partition::devices::map::{ERST_BASE, IOAPIC_BASE, LAPIC_BASE};
@@ -62,7 +61,7 @@ mod tests {
         for (gpa, value) in
             [(IOAPIC_BASE, 0x12), (IOAPIC_BASE + 0x10, 0x1_0045), (LAPIC_BASE + 0xf0, 0x1ff)]
         {
-            platform.mmio_write_alone(Gpa::new(gpa), value, NOW).unwrap();
+            let _ = platform.mmio_write_alone(Gpa::new(gpa), AccessWidth::Dword, value, NOW);
         }
         platform
     }
@@ -79,10 +78,11 @@ mod tests {
     fn told(platform: &mut Platform) -> (String, u64, [u64; 4]) {
         let select = platform.mmio_read(Gpa::new(IOAPIC_BASE), AccessWidth::Dword, NOW);
         let entries = [0x0, 0x12, 0x13, 0x20].map(|index| {
-            platform.mmio_write_alone(Gpa::new(IOAPIC_BASE), index, NOW).unwrap();
+            let _ =
+                platform.mmio_write_alone(Gpa::new(IOAPIC_BASE), AccessWidth::Dword, index, NOW);
             platform.mmio_read(Gpa::new(IOAPIC_BASE + 0x10), AccessWidth::Dword, NOW)
         });
-        platform.mmio_write_alone(Gpa::new(IOAPIC_BASE), select, NOW).unwrap();
+        let _ = platform.mmio_write_alone(Gpa::new(IOAPIC_BASE), AccessWidth::Dword, select, NOW);
         (format!("{:?}", platform.lapic()), select, entries)
     }
 
@@ -117,7 +117,8 @@ mod tests {
             {
                 let gpa = Gpa::new(gpa);
                 let (mut ours, mut short) = (platform(), vcpu());
-                plain_mmio(&plain, &mut short, &mut ours, gpa, NOW).unwrap();
+                let effect = plain_mmio(&plain, &mut short, &mut ours, gpa, NOW);
+                assert_eq!(effect, Some(DeviceEffect::None));
                 let (mut theirs, mut regs) = (platform(), *vcpu().regs());
                 let (state, memory) = (CpuState::default(), FakeGuestMemory::new(0));
                 let platform = &mut theirs;

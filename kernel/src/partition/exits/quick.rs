@@ -171,14 +171,14 @@ impl Answers<'_> {
         }
         // The time is unused: of the devices that need no guest memory, only the local APIC reads
         // it.
-        if plain_mmio(&plain, vcpu, self.platform, gpa, Ticks::ZERO).is_none() {
+        let Some(effect) = plain_mmio(&plain, vcpu, self.platform, gpa, Ticks::ZERO) else {
             return Some(QuickExit::Exit);
-        }
+        };
         vcpu.advance_to(next);
         if self.platform.lapic().has_news() {
             offer_events(self.platform, vcpu);
         }
-        None
+        (effect != DeviceEffect::None).then_some(QuickExit::Effect(effect))
     }
 
     /// Carries out a move at a register of the local APIC. The APIC holds the task priority during

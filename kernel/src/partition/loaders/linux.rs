@@ -223,7 +223,7 @@ fn boot_params(
     put(at::RAMDISK_SIZE, &(bytes as u32).to_le_bytes());
     put(at::EXT_RAMDISK_SIZE, &((bytes >> 32) as u32).to_le_bytes());
 
-    let map = memory_map::entries(request.layout);
+    let map = memory_map::entries(request.layout, request.acpi.bus);
     put(at::E820_ENTRIES, &[map.len() as u8]);
     for (i, entry) in map.iter().enumerate() {
         let entry_at = at::E820_TABLE + i * E820_ENTRY_BYTES;

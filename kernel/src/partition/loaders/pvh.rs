@@ -174,7 +174,7 @@ fn share(one: &LoadCopy, other: &LoadCopy) -> bool {
 
 /// Makes `start_info`, the module list and the memory map, one behind the other.
 fn start_info(initrd: Option<(u64, u64)>, request: &LoadRequest<'_>) -> Vec<u8> {
-    let map = memory_map::entries(request.layout);
+    let map = memory_map::entries(request.layout, request.acpi.bus);
     let mut bytes = Vec::new();
     let modules = u32::from(initrd.is_some());
     [START_MAGIC, 1, 0, modules].iter().for_each(|word| bytes.extend(word.to_le_bytes()));

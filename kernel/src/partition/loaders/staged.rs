@@ -74,6 +74,7 @@ mod tests {
     use crate::config::KernelModules;
     use crate::mm::layout::RamLayout;
     use crate::partition::acpi::AcpiTables;
+    use crate::partition::devices::map::BusPresence;
     use crate::partition::fake::FakeGuestMemory;
 
     const KERNEL: ImageDigest = ImageDigest([1; 32]);
@@ -85,7 +86,7 @@ mod tests {
         let text = |image: ImageDigest| image.text().to_string();
         let modules = KernelModules { image: text(KERNEL), initrd: Some(text(INITRD)) };
         let layout = RamLayout::new(4 << 20).unwrap();
-        let acpi = AcpiTables::new();
+        let acpi = AcpiTables::new(BusPresence::Absent);
         let request = LoadRequest { kernel: &modules, cmdline: "", layout: &layout, acpi: &acpi };
         let mut staged = StagedImages::default();
         staged.add(KERNEL, kernel.len() as u64);

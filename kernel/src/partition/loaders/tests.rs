@@ -3,6 +3,7 @@ use super::*;
 use crate::addr::Gpa;
 use crate::mm::guest::{GuestMemory, GuestMemoryError};
 use crate::partition::devices::lapic::ApicMode;
+use crate::partition::devices::map::BusPresence;
 use crate::partition::fake::FakeGuestMemory;
 use crate::virt::Gpr;
 
@@ -50,7 +51,12 @@ fn make(
     let kernel = kernel(initrd.map(|_| "initrd"));
     plan(
         &Images(&images),
-        &LoadRequest { kernel: &kernel, cmdline, layout: &layout, acpi: &AcpiTables::new() },
+        &LoadRequest {
+            kernel: &kernel,
+            cmdline,
+            layout: &layout,
+            acpi: &AcpiTables::new(BusPresence::Absent),
+        },
     )
 }
 
@@ -196,8 +202,12 @@ fn what_is_wrong_is_named() {
     let layout = RamLayout::new(64 * MIB).unwrap();
     let missing = |image: &str, initrd: Option<&str>| {
         let kernel = KernelModules { image: image.into(), initrd: initrd.map(Into::into) };
-        let request =
-            LoadRequest { kernel: &kernel, cmdline: "", layout: &layout, acpi: &AcpiTables::new() };
+        let request = LoadRequest {
+            kernel: &kernel,
+            cmdline: "",
+            layout: &layout,
+            acpi: &AcpiTables::new(BusPresence::Absent),
+        };
         plan(&Images(&images), &request).map(|_| ())
     };
     assert_eq!(missing("kernle", None), Err(LoadError::Missing(ImageRole::Kernel)));

@@ -103,6 +103,7 @@ impl Runner {
             backend: host.backend,
             cpuid: &cpuid::host,
             xcr0: fpu::offered_xcr0(),
+            devices: self.shared.config.devices,
             at,
         };
         SavedMachine::read(&base.notes, &self.layout, &on).map_err(|error| format!("{error}"))

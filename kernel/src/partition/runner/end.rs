@@ -45,6 +45,7 @@ impl Runner {
     /// restart gate begin.
     pub(super) fn crash(&mut self, host: &'static Host, reason: CrashCause) -> StepOutcome {
         let at_ns = time::now_ns();
+        self.cut_off_bus();
         let Some(object) = self.object.take() else {
             return self.stop(host, "crashed without memory", 0);
         };
@@ -229,6 +230,7 @@ impl Runner {
 
     /// Has the memory taken apart. The partition keeps the space until that is over.
     pub(super) fn retire(&mut self, host: &'static Host, then: AfterTeardown) -> StepOutcome {
+        self.cut_off_bus();
         match self.object.take() {
             Some(object) => {
                 self.record(HistoryKind::TeardownBegun, 0, object.id().as_u16().into());

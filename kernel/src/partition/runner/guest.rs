@@ -217,6 +217,7 @@ impl Runner {
             | DeviceEffect::Console
             | DeviceEffect::TestLine
             | DeviceEffect::Panicked(PanicKind::Shutdown) => {}
+            DeviceEffect::BusWork => self.serve_bus(host),
             DeviceEffect::TestPassed => self.tell("pass", ""),
             DeviceEffect::TestFailed(code) => self.tell("fail", &format!("{code:#x}")),
             DeviceEffect::ExitCode(code) => {

@@ -4,7 +4,7 @@
 use super::{Runner, StepOutcome, VcpuResidence, WaitEvent};
 use crate::addr::Gpa;
 use crate::arch::{fpu, instr};
-use crate::config::RestartPolicy;
+use crate::config::{DeviceSwitch, RestartPolicy};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::crash::record::CrashCause;
@@ -144,6 +144,10 @@ impl Runner {
 
     /// Begins an incarnation: empty memory, and the images of its kernel.
     pub(super) fn begin(&mut self, host: &'static Host) -> StepOutcome {
+        let wants_numbers = self.shared.config.devices.rng == DeviceSwitch::On;
+        if wants_numbers && instr::random().is_none() {
+            return self.fail(host, "rng: this machine's CPU has no random numbers");
+        }
         let object = match host.objects.create(self.layout) {
             Ok(object) => object,
             // Tables are freed when memory that is being taken apart or drained is gone.
@@ -236,7 +240,7 @@ impl Runner {
     fn plan(&self, host: &Host, source: &dyn ImageSource) -> Result<LoadPlan, LoadError> {
         let added = Added { incarnation: self.incarnation, tsc_khz: self.machine.rate.khz() };
         let cmdline = command_line::with_added(&self.shared.config.cmdline, added);
-        let acpi = AcpiTables::new();
+        let acpi = AcpiTables::new(self.shared.config.devices.bus());
         let request = LoadRequest {
             kernel: &self.shared.config.kernel,
             cmdline: &cmdline,
@@ -299,6 +303,7 @@ impl Runner {
         }
         self.reset_fpu();
         self.watch_lease(host);
+        self.attach_bus(host);
         self.set_state(Lifecycle::Running(ParkReason::No));
         StepOutcome::Onward
     }

@@ -96,10 +96,12 @@ impl Runner {
             _ => GuestActivity::Runs,
         };
         self.move_out(on);
-        let machine = self
-            .machine
-            .save(host.backend, &self.fpu, activity, instr::rdtsc())
-            .map_err(|_| "the hypervisor's heap is too full")?;
+        self.cut_off_bus();
+        let saved = self.machine.save(host.backend, &self.fpu, activity, instr::rdtsc());
+        let machine = saved.map_err(|_| {
+            self.attach_bus(host);
+            "the hypervisor's heap is too full"
+        })?;
         let order = SuspensionOrder {
             id: self.id,
             name: ArrayString::from(self.shared.name()).unwrap_or_default(),
@@ -138,6 +140,7 @@ impl Runner {
             let parked =
                 if matches!(parked, ParkReason::Page(_)) { ParkReason::No } else { parked };
             self.halted_ns = time::now_ns();
+            self.attach_bus(host);
             self.set_state(Lifecycle::Running(parked));
         }
         if job.end() == SuspensionEnd::Unknown {
@@ -216,7 +219,8 @@ impl Runner {
             return;
         };
         let terms = PoolTerms::of_partition(self.id);
-        let job = resume::begin(host, self.shared.name(), self.layout, terms, space);
+        let fits = (self.layout, self.shared.config.devices);
+        let job = resume::begin(host, self.shared.name(), fits, terms, space);
         self.set_state(Lifecycle::Resuming(job));
     }
 
@@ -262,7 +266,7 @@ impl Runner {
     /// Puts a saved machine on this memory, and lets the guest of this incarnation run.
     pub(super) fn put_back(
         &mut self,
-        host: &Host,
+        host: &'static Host,
         on: &HostCpu<'_>,
         object: Arc<MemoryObject>,
         machine: SavedMachine,
@@ -278,6 +282,7 @@ impl Runner {
         self.hang = self.shared.config.hang_timeout_ns.map(|ns| HangWatch::new(Ns::new(ns)));
         self.stall = StallWatch::new();
         self.watch_lease(host);
+        self.attach_bus(host);
         (self.entered, self.was_away, self.halted_ns) = (false, true, time::now_ns());
         // A guest that has filled its console waits for room again.
         let parked = match activity {

@@ -24,6 +24,7 @@ use super::machine::VirtualMachine;
 use super::msr::Msrs;
 use crate::arch::fpu::GuestFpu;
 use crate::arch::heap::HeapError;
+use crate::config::GuestDevices;
 use crate::dump::state_note::{StateError, StateNote, StateNoteKind, StateWriter};
 use crate::mm::layout::RamLayout;
 use crate::time::Ticks;
@@ -50,6 +51,8 @@ pub struct ResumeHost<'a> {
     pub cpuid: &'a dyn Fn(u32, u32) -> CpuidLeaf,
     /// Components of the extended state that it offers.
     pub xcr0: u64,
+    /// Devices on the bus of the partition, as it is defined.
+    pub devices: GuestDevices,
     /// The moment.
     pub at: ResumeMoment,
 }
@@ -136,8 +139,8 @@ impl SavedMachine {
         let only = |kind, what| StateNote::all(notes, kind).next().ok_or(StateError::Missing(what));
         let promised = StateNote::read(only(StateNoteKind::Promised, "promise")?)?;
         let promise = Promise::read(&promised)?;
-        let (platform, clock) =
-            Platform::restored(only(StateNoteKind::Devices, "device state")?, layout, host.at)?;
+        let devices = only(StateNoteKind::Devices, "device state")?;
+        let (platform, clock) = Platform::restored(devices, layout, host.devices, host.at)?;
         let vcpus = StateNote::all(notes, StateNoteKind::Vcpu).count();
         if vcpus != 1 {
             return Err(StateError::Vcpus(vcpus as u32).into());

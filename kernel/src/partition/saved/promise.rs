@@ -200,6 +200,7 @@ fn is_near(then: u64, now: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::GuestDevices;
     use crate::dump::state_note::StateNoteKind;
     use crate::partition::devices::state::ResumeMoment;
     use crate::time::{Ns, Ticks};
@@ -222,7 +223,7 @@ mod tests {
         rate: TscRate,
     ) -> ResumeHost<'_> {
         let at = ResumeMoment { now: Ticks::ZERO, rate, unix_ns: 0 };
-        ResumeHost { backend, cpuid, xcr0: 7, at }
+        ResumeHost { backend, cpuid, xcr0: 7, devices: GuestDevices::default(), at }
     }
 
     fn read_back(promise: Promise) -> Promise {

@@ -1,6 +1,7 @@
 //! Machines that go to notes and come back: every field, every cut, every changed bit.
 
 use super::*;
+use crate::config::GuestDevices;
 use crate::mm::layout::RamLayout;
 use crate::partition::devices::clock::{GuestClock, TscRate};
 use crate::partition::devices::erst::{command, register};
@@ -48,7 +49,13 @@ fn moment() -> ResumeMoment {
 }
 
 fn read(notes: &[u8]) -> Result<SavedMachine, SavedMachineError> {
-    let host = ResumeHost { backend: Backend::Svm, cpuid: &host, xcr0: 7, at: moment() };
+    let host = ResumeHost {
+        backend: Backend::Svm,
+        cpuid: &host,
+        xcr0: 7,
+        devices: GuestDevices::default(),
+        at: moment(),
+    };
     SavedMachine::read(notes, &layout(), &host)
 }
 
@@ -255,7 +262,13 @@ fn a_machine_with_another_number_of_vcpus_is_refused() {
 #[test]
 fn the_other_back_end_is_refused_with_both_names() {
     let (saved, _) = notes(GuestActivity::Runs);
-    let host = ResumeHost { backend: Backend::Vmx, cpuid: &host, xcr0: 7, at: moment() };
+    let host = ResumeHost {
+        backend: Backend::Vmx,
+        cpuid: &host,
+        xcr0: 7,
+        devices: GuestDevices::default(),
+        at: moment(),
+    };
     let error = SavedMachine::read(&saved, &layout(), &host).err().expect("it is refused");
     assert_eq!(
         error.to_string(),
