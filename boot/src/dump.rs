@@ -9,11 +9,13 @@
 mod choice;
 pub mod gdb;
 pub mod history;
+mod holders;
 pub mod notes;
 mod select;
 mod windows;
 
 pub use choice::DumpChoice;
+pub use holders::refuse_while_held;
 pub use select::{BootLoader, deselect, select};
 
 use crate::volume::{SpaceImage, VolumeAccess};
@@ -25,7 +27,7 @@ use kernel::mm::crc::crc32c;
 use kernel::space::content::{alike_bits, content_of_bit, has_bit};
 use kernel::space::layout::Extent;
 use kernel::space::record::SpaceContents;
-use kernel::space::{SpaceRecord, SpaceState};
+use kernel::space::{OwnPages, SpaceRecord, SpaceState};
 use std::path::Path;
 use windows::Window;
 
@@ -203,6 +205,13 @@ impl Dump {
         if !self.record.state.describes_pages() {
             return Ok(self.record.state);
         }
+        let base = self.record.base.filter(|base| base.own == OwnPages::Written);
+        ensure!(
+            base.is_none() || self.record.state != SpaceState::Draining,
+            "{}: a part of its pages is still its base's: the next start of the hypervisor \
+             completes it",
+            self.name()
+        );
         // The record is written last, and only when all tables behind the header could be read.
         self.describe(|_, _| Ok(()))?;
         self.describe(|at, piece| self.image.write(at, piece))?;
@@ -266,6 +275,8 @@ impl Dump {
         self.image.put_record(&SpaceRecord {
             sequence: self.record.sequence + 1,
             state,
+            // Only a space whose dump is not sealed depends on a base.
+            base: self.record.base.filter(|_| state == self.record.state),
             ..self.record.clone()
         })
     }

@@ -5,7 +5,7 @@ mod report;
 
 use crate::dump::{self, BootLoader, Dump, DumpChoice};
 use crate::volume::{VolumeAccess, VolumeDisk};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -72,13 +72,17 @@ pub enum DumpAction {
         #[arg(last = true)]
         gdb: Vec<String>,
     },
-    /// Give a dump back; the space is scrubbed at the hypervisor's next start
+    /// Give a dump back; the space is scrubbed at the hypervisor's next start. The base of clones
+    /// is refused while one of them needs it
     Release {
         /// The image
         file: PathBuf,
         /// The dump's name, or its first eight digits, or the number of its space; may be left out
         /// where there is one space
         dump: Option<DumpChoice>,
+        /// Other images with spaces of clones, if the dump is the base of clones
+        #[arg(long, value_name = "IMAGE", num_args = 1..)]
+        clones: Vec<PathBuf>,
     },
 }
 
@@ -102,7 +106,7 @@ pub fn run(action: &DumpAction) -> Result<ExitCode> {
         DumpAction::Gdb { file, dump, symbols, gdb, .. } => {
             dump::gdb::start(&open(file, *dump, VolumeAccess::Read)?, symbols.as_deref(), gdb)?;
         }
-        DumpAction::Release { file, dump } => release(file, *dump)?,
+        DumpAction::Release { file, dump, clones } => release(file, *dump, clones)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -123,12 +127,16 @@ fn select(file: &Path, choice: DumpChoice, force: bool) -> Result<()> {
     Ok(())
 }
 
-fn release(file: &Path, choice: Option<DumpChoice>) -> Result<()> {
+fn release(file: &Path, choice: Option<DumpChoice>, clones: &[PathBuf]) -> Result<()> {
     let disk = VolumeDisk::open(file, VolumeAccess::Write)?;
     disk.check_alone()?;
     let image = DumpChoice::find(choice, &disk)?;
     let number = image.number();
     let released = Dump::of(image)?;
+    let others = clones.iter().map(|file| VolumeDisk::open(file, VolumeAccess::Read));
+    let others = others.collect::<Result<Vec<_>>>()?;
+    let all: Vec<_> = core::iter::once(&disk).chain(&others).collect();
+    dump::refuse_while_held(released.record(), &all).with_context(|| released.name())?;
     // Deselect first: no tool may mistake blocks that are about to be scrubbed for a dump.
     dump::deselect(&disk, number)?;
     released.release()?;

@@ -3,7 +3,8 @@ use crate::volume::VolumeDisk;
 use kernel::mm::layout::RamLayout;
 use kernel::space::content::mark_block;
 use kernel::space::{
-    CrashReason, DrainRecord, RecordFormat, RecordedCrash, Residue, SpaceOwner, Uuid,
+    CrashReason, DrainRecord, OwnPages, RecordFormat, RecordedCrash, Residue, SpaceBase,
+    SpaceOwner, SuspensionSeal, Uuid,
 };
 use tempfile::NamedTempFile;
 
@@ -42,6 +43,8 @@ impl SampleDump {
             epoch: 3,
         };
         let drain = DrainRecord { progress, program_headers: 1, notes_len: 336 };
+        let none = crc32c(&[]);
+        let seal = SuspensionSeal { bitmap: none, checksums: none, notes: none };
         let free = SpaceRecord::free(CAPACITY, Uuid::from_name("space"), Residue::Clean);
         let crash = Some(crash_of(name));
         let record = SpaceRecord {
@@ -49,6 +52,7 @@ impl SampleDump {
             state,
             owner: Some(owner),
             contents: Some(contents),
+            seal: (state == SpaceState::Sealed).then_some(seal),
             drain,
             residue: Residue::Stale,
             sequence: 8,
@@ -129,6 +133,44 @@ fn a_damaged_header_of_a_whole_dump_is_made_anew() {
     assert!(!sample.open().verify().unwrap().header_current);
     assert_eq!(sample.open().finish().unwrap(), SpaceState::Complete);
     assert!(sample.open().verify().unwrap().header_current);
+}
+
+/// Makes the sample's record that of a child of `base`.
+fn adopt(child: &SampleDump, base: &SampleDump, own: OwnPages) {
+    let dump = child.open();
+    let of = base.open().record().crash.as_ref().unwrap().name;
+    let base = Some(SpaceBase { dump: of, generation: 3, own });
+    let sequence = dump.record().sequence + 1;
+    let record = SpaceRecord { base, sequence, ..dump.record().clone() };
+    dump.image.put_record(&record).unwrap();
+}
+
+#[test]
+fn a_base_is_held_by_the_spaces_that_name_it_and_are_not_sealed() {
+    let base = SampleDump::new("base", SpaceState::Sealed, PAGES);
+    let child = SampleDump::new("child", SpaceState::Draining, 10);
+    let other = SampleDump::new("other", SpaceState::Sealed, PAGES);
+    adopt(&child, &base, OwnPages::Open);
+    let disk = VolumeDisk::open(child.0.path(), VolumeAccess::Read).unwrap();
+    let refused = |of: &SampleDump| {
+        let base = of.open().record().clone();
+        refuse_while_held(&base, &[&disk]).map_err(|error| error.to_string())
+    };
+    let error = refused(&base).unwrap_err();
+    assert!(error.contains("test (") && error.contains("draining"), "{error}");
+    assert!(refused(&other).is_ok(), "the child is not its child");
+    child.open().finish().unwrap();
+    assert_eq!(refused(&base), Ok(()), "a dump that is sealed needs no base");
+}
+
+#[test]
+fn a_dump_that_waits_for_its_base_is_left_to_the_hypervisor() {
+    let base = SampleDump::new("base", SpaceState::Sealed, PAGES);
+    let child = SampleDump::new("child", SpaceState::Draining, 10);
+    adopt(&child, &base, OwnPages::Written);
+    let error = child.open().finish().unwrap_err().to_string();
+    assert!(error.contains("the next start"), "{error}");
+    assert_eq!(child.open().record().state, SpaceState::Draining);
 }
 
 #[test]

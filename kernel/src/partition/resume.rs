@@ -27,7 +27,7 @@ use crate::dump::table_sums::TableSums;
 use crate::host::Host;
 use crate::host::prefetch;
 use crate::host::regions::RegionReader;
-use crate::mm::crc::crc32c;
+use crate::mm::crc::{Crc32c, crc32c};
 use crate::mm::layout::RamLayout;
 use crate::mm::object::MemoryObject;
 use crate::mm::table::TableReserve;
@@ -44,7 +44,7 @@ use arrayvec::ArrayString;
 use core::fmt;
 
 /// Bytes of the heap for devices and their buffers.
-pub(super) const DEVICES_HEAP: usize = 160 << 10;
+const DEVICES_HEAP: usize = 160 << 10;
 
 /// Why a suspended partition is not resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -162,8 +162,9 @@ impl ResumeJob {
         let spaces = self.host.spaces;
         let record = spaces.record(self.space).ok_or(ResumeError::Gone)?;
         let (contents, seal) = self.check_record(&record)?;
-        let notes = self.notes(&record, &contents, seal).await?;
-        let machine = self.machine(&notes)?;
+        let sealed = (record.drain.notes_len, seal.notes);
+        let notes = read_notes(self.host, self.space, &contents.layout, sealed).await?;
+        let machine = saved_machine(self.host, &notes, (&self.layout, self.devices))?;
         let (sums, hot) = memory_note(&notes, &contents.layout)?;
         let paged = sums.blocks();
         // The tables themselves are made as the guest needs them.
@@ -215,42 +216,6 @@ impl ResumeJob {
         Ok((contents, seal))
     }
 
-    async fn notes(
-        &self,
-        record: &SpaceRecord,
-        contents: &SpaceContents,
-        seal: SuspensionSeal,
-    ) -> Result<Vec<u8>, ResumeError> {
-        let len = record.drain.notes_len as usize;
-        let mut notes = heap::zeroed(len.next_multiple_of(512))?;
-        let mut at = contents.layout.notes().start;
-        for piece in notes.chunks_mut(BUFFER / 512 * 512) {
-            self.host.spaces.read(self.space, at, piece).await?;
-            at += piece.len() as u64;
-        }
-        notes.truncate(len);
-        if crc32c(&notes) != seal.notes {
-            return Err(ResumeError::Damaged("notes"));
-        }
-        Ok(notes)
-    }
-
-    fn machine(&self, notes: &[u8]) -> Result<SavedMachine, ResumeError> {
-        if !heap::has_piece(DEVICES_HEAP) {
-            return Err(ResumeError::NoHeap);
-        }
-        let rate = TscRate::new(time::tsc_hz());
-        let at = ResumeMoment { now: instr::rdtsc(), rate, unix_ns: self.host.unix_ns() };
-        let host = ResumeHost {
-            backend: self.host.backend,
-            cpuid: &cpuid::host,
-            xcr0: fpu::offered_xcr0(),
-            devices: self.devices,
-            at,
-        };
-        SavedMachine::read(notes, &self.layout, &host).map_err(ResumeError::Machine)
-    }
-
     /// Attaches the empty memory to the pager, and makes the reader of its tables.
     fn make(
         &self,
@@ -265,6 +230,46 @@ impl ResumeJob {
         attached.map_err(|_| ResumeError::Disk(DiskError::Unsupported))?;
         Ok(reader)
     }
+}
+
+/// Reads the notes of a suspended or sealed partition, `len` bytes with this checksum.
+///
+/// # Errors
+/// [`ResumeError`]: they are damaged or cannot be read, or there is no memory for them.
+pub(super) async fn read_notes(
+    host: &Host,
+    space: SpaceId,
+    layout: &SpaceLayout,
+    (len, sum): (u32, Crc32c),
+) -> Result<Vec<u8>, ResumeError> {
+    let mut notes = heap::zeroed((len as usize).next_multiple_of(512))?;
+    let mut at = layout.notes().start;
+    for piece in notes.chunks_mut(BUFFER / 512 * 512) {
+        host.spaces.read(space, at, piece).await?;
+        at += piece.len() as u64;
+    }
+    notes.truncate(len as usize);
+    if crc32c(&notes) == sum { Ok(notes) } else { Err(ResumeError::Damaged("notes")) }
+}
+
+/// Makes the machine in the notes fit this one, as of now.
+///
+/// # Errors
+/// [`ResumeError`]: it does not fit, or there is no heap for its devices.
+pub(super) fn saved_machine(
+    host: &Host,
+    notes: &[u8],
+    (layout, devices): (&RamLayout, GuestDevices),
+) -> Result<SavedMachine, ResumeError> {
+    if !heap::has_piece(DEVICES_HEAP) {
+        return Err(ResumeError::NoHeap);
+    }
+    let rate = TscRate::new(time::tsc_hz());
+    let at = ResumeMoment { now: instr::rdtsc(), rate, unix_ns: host.unix_ns() };
+    let backend = host.backend;
+    let xcr0 = fpu::offered_xcr0();
+    let on = ResumeHost { backend, cpuid: &cpuid::host, xcr0, devices, at };
+    SavedMachine::read(notes, layout, &on).map_err(ResumeError::Machine)
 }
 
 /// Reads the checksums of the tables, and the list of the pages that were used last.

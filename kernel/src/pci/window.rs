@@ -10,6 +10,9 @@ use core::ptr::NonNull;
 use volatile::VolatilePtr;
 use zerocopy::{FromBytes, IntoBytes};
 
+/// Bytes that are copied with one check.
+const PIECE: usize = 64;
+
 /// A range of device memory.
 #[derive(Debug)]
 pub struct DeviceWindow {
@@ -82,14 +85,31 @@ impl DeviceWindow {
         self.at(offset).read()
     }
 
-    /// Copies bytes out.
+    /// Copies bytes out, in pieces of words where they are aligned: whole buffers go through here.
     pub fn copy_out(&self, offset: usize, buf: &mut [u8]) {
-        buf.iter_mut().enumerate().for_each(|(n, byte)| *byte = self.read(offset + n));
+        let words = if self.is_aligned(offset) { buf.len() / PIECE * PIECE } else { 0 };
+        let (whole, rest) = buf.split_at_mut(words);
+        for (n, piece) in whole.as_chunks_mut::<PIECE>().0.iter_mut().enumerate() {
+            let words: [u64; PIECE / 8] = self.read(offset + n * PIECE);
+            piece.copy_from_slice(words.as_bytes());
+        }
+        rest.iter_mut().enumerate().for_each(|(n, byte)| *byte = self.read(offset + words + n));
     }
 
-    /// Copies bytes in.
+    /// Copies bytes in, likewise.
     pub fn copy_in(&self, offset: usize, bytes: &[u8]) {
-        bytes.iter().enumerate().for_each(|(n, byte)| self.write(offset + n, *byte));
+        let words = if self.is_aligned(offset) { bytes.len() / PIECE * PIECE } else { 0 };
+        let (whole, rest) = bytes.split_at(words);
+        for (n, piece) in whole.as_chunks::<PIECE>().0.iter().enumerate() {
+            let mut words = [0_u64; PIECE / 8];
+            words.as_mut_bytes().copy_from_slice(piece);
+            self.write(offset + n * PIECE, words);
+        }
+        rest.iter().enumerate().for_each(|(n, byte)| self.write(offset + words + n, *byte));
+    }
+
+    fn is_aligned(&self, offset: usize) -> bool {
+        self.address().wrapping_add(offset).is_multiple_of(size_of::<u64>())
     }
 
     /// Writes one value.
@@ -121,6 +141,26 @@ mod tests {
             (w.read::<u64>(0), w.read::<u16>(6), w.read::<u8>(4)),
             (0x1122_3344 << 32, 0x1122, 0x44)
         );
+    }
+
+    #[test]
+    fn bytes_of_any_number_and_place_are_copied_whole() {
+        let memory: &'static mut [u64] = Box::leak(vec![0u64; 32].into_boxed_slice());
+        // SAFETY: leaked memory without another reference.
+        let w = unsafe { DeviceWindow::new(NonNull::from(memory).cast(), 256) };
+        let bytes: Vec<u8> = (1..=200).collect();
+        for (offset, len) in [(0, 200), (8, 64), (16, 130), (3, 90), (40, 7)] {
+            w.copy_in(0, &[0; 256]);
+            w.copy_in(offset, &bytes[..len]);
+            let mut all = [0; 256];
+            w.copy_out(0, &mut all);
+            let mut expected = [0; 256];
+            expected[offset..offset + len].copy_from_slice(&bytes[..len]);
+            assert_eq!(all, expected, "{len} bytes at {offset}");
+            let mut part = vec![0; len];
+            w.copy_out(offset, &mut part);
+            assert_eq!(part, bytes[..len]);
+        }
     }
 
     #[test]

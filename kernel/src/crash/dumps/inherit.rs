@@ -10,25 +10,35 @@
 //! From the record on, a page without a bit is the base's page. So zeros of the child's own need a
 //! block where the base has something else.
 
+mod span;
+
 use super::writer::DumpWriter;
 use super::{DumpJob, MARK_BUDGET, PAGES_PER_SECTOR, PROGRESS_NS};
 use crate::addr::{PAGE_SIZE, PageIndex};
 use crate::arch::{heap, time};
 use crate::block::DiskError;
-use crate::mm::crc::{Crc32c, crc32c};
+use crate::mm::crc::crc32c;
 use crate::mm::object::MemoryObject;
 use crate::space::{PartialCause, SpaceLayout};
 use crate::storage::spaces::{BUFFER, SpaceId};
 use crate::task;
-use arrayvec::ArrayVec;
+use alloc::vec::Vec;
+use span::InheritedSpan;
 
 /// Most pages that are copied at a time.
-const RUN: usize = BUFFER / PAGE_SIZE as usize;
+const SPAN: usize = BUFFER / PAGE_SIZE as usize;
 
 /// The place of a base's blocks.
 struct BaseBlocks {
     space: SpaceId,
     layout: SpaceLayout,
+}
+
+/// Memory for a span's blocks: the base's, and the image's own ones between them. Without memory
+/// for these, each run of inherited pages is a write.
+struct SpanBuffers {
+    base: Vec<u8>,
+    own: Option<Vec<u8>>,
 }
 
 impl DumpJob {
@@ -87,27 +97,30 @@ impl DumpJob {
         from: &BaseBlocks,
     ) -> Result<PartialCause, DiskError> {
         let (image, pager) = (self.drain.image(), &self.host.pager);
-        let mut buffer = heap::zeroed(RUN * PAGE_SIZE as usize)?;
+        let mut buffers = SpanBuffers {
+            base: heap::zeroed(SPAN * PAGE_SIZE as usize)?,
+            own: heap::zeroed(SPAN * PAGE_SIZE as usize).ok(),
+        };
         let (all, mut next, mut looks) = (image.layout().pages(), 0, 0);
         let (mut cause, mut recorded_ns) = (PartialCause::NONE, time::now_ns());
         while next < all {
-            let sums: ArrayVec<Crc32c, RUN> = (next..all.min(next + RUN as u32))
-                .map_while(|index| pager.inherited(image, PageIndex(index)))
-                .collect();
-            looks += 1;
-            if sums.is_empty() {
-                next += 1;
-                if looks % MARK_BUDGET == 0 {
+            let end = all.min(next + SPAN as u32);
+            let span = InheritedSpan {
+                first: PageIndex(next),
+                sums: (next..end).map(|n| pager.inherited(image, PageIndex(n))).collect(),
+            };
+            next = end;
+            looks += SPAN;
+            let Some(span) = span.trimmed() else {
+                if looks >= MARK_BUDGET as usize {
+                    looks = 0;
                     task::yield_now().await;
                 }
                 continue;
-            }
-            let first = PageIndex(next);
-            let bytes = &mut buffer[..sums.len() * PAGE_SIZE as usize];
-            if !self.copy(from, first, &sums, bytes).await? {
+            };
+            if !self.copy(from, &span, &mut buffers).await? {
                 cause = PartialCause::BAD_BLOCKS;
             }
-            next += sums.len() as u32;
             self.drain.note_copied(PageIndex(next));
             let whole = next / PAGES_PER_SECTOR * PAGES_PER_SECTOR;
             if whole > writer.recorded() && time::now_ns() >= recorded_ns + PROGRESS_NS {
@@ -121,34 +134,65 @@ impl DumpJob {
         Ok(cause)
     }
 
-    /// Copies a run of blocks. Returns false if one of the base's is unreadable or wrong: it is
+    /// Copies a span's blocks. Returns false if one of the base's is unreadable or wrong: it is
     /// among the dump's suspects then, and will be missing.
     async fn copy(
         &self,
         from: &BaseBlocks,
-        first: PageIndex,
-        sums: &[Crc32c],
-        bytes: &mut [u8],
+        span: &InheritedSpan,
+        buffers: &mut SpanBuffers,
     ) -> Result<bool, DiskError> {
-        let own = self.host.spaces.layout(self.space).ok_or(DiskError::Dead)?;
-        let source = block(&from.layout, first, sums.len() as u32)?;
+        let pages = &mut buffers.base[..span.sums.len() * PAGE_SIZE as usize];
+        self.read_base(from, span.first, pages).await?;
         let mut all_right = true;
-        let is_read = self.host.spaces.read_once(from.space, source, bytes).await.is_ok();
-        for (n, page) in (0..).zip(bytes.chunks_mut(PAGE_SIZE as usize)) {
-            let index = PageIndex(first.0 + n);
-            if !is_read {
-                let source = block(&from.layout, index, 1)?;
-                if self.host.spaces.read(from.space, source, page).await.is_err() {
-                    page.fill(0);
-                }
-            }
-            if crc32c(page) != sums[n as usize] {
+        for (index, sum, page) in span.inherited(pages) {
+            if crc32c(page) != sum {
                 self.drain.note_bad(&self.host.pager, index);
                 all_right = false;
             }
         }
-        self.host.spaces.write(self.space, block(&own, first, sums.len() as u32)?, bytes).await?;
+        let own = self.host.spaces.layout(self.space).ok_or(DiskError::Dead)?;
+        if let Some(bytes) = &mut buffers.own
+            && span.has_own()
+        {
+            // The image's own blocks are final by now: they are written once more as they are, so
+            // that a span is one write.
+            let (at, mine) = (block(&own, span.first, span.len())?, &mut bytes[..pages.len()]);
+            if self.host.spaces.read_once(self.space, at, mine).await.is_ok() {
+                span.put_own(mine, pages);
+                self.host.spaces.write(self.space, at, pages).await?;
+                return Ok(all_right);
+            }
+        }
+        for run in span.runs() {
+            let at = block(&own, PageIndex(span.first.0 + run.start), run.len() as u32)?;
+            let bytes =
+                run.start as usize * PAGE_SIZE as usize..run.end as usize * PAGE_SIZE as usize;
+            self.host.spaces.write(self.space, at, &pages[bytes]).await?;
+        }
         Ok(all_right)
+    }
+
+    /// Reads a run of the base's blocks; one that is unreadable becomes zeros, which its checksum
+    /// tells apart.
+    async fn read_base(
+        &self,
+        from: &BaseBlocks,
+        first: PageIndex,
+        bytes: &mut [u8],
+    ) -> Result<(), DiskError> {
+        let pages = bytes.len() / PAGE_SIZE as usize;
+        let source = block(&from.layout, first, pages as u32)?;
+        if self.host.spaces.read_once(from.space, source, bytes).await.is_ok() {
+            return Ok(());
+        }
+        for (n, page) in (0..).zip(bytes.chunks_mut(PAGE_SIZE as usize)) {
+            let source = block(&from.layout, PageIndex(first.0 + n), 1)?;
+            if self.host.spaces.read(from.space, source, page).await.is_err() {
+                page.fill(0);
+            }
+        }
+        Ok(())
     }
 }
 

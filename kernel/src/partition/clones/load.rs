@@ -7,17 +7,16 @@ use crate::block::DiskError;
 use crate::dump::window::BitmapWindow;
 use crate::host::Host;
 use crate::host::bases::Base;
-use crate::mm::crc::{Crc32c, crc32c, crc32c_on};
+use crate::mm::crc::{Crc32c, crc32c_on};
 use crate::mm::layout::RamLayout;
 use crate::mm::object::MemoryObject;
-use crate::partition::resume::ResumeError;
+use crate::partition::resume::{ResumeError, read_notes};
 use crate::pool::PoolTerms;
 use crate::space::record::SpaceContents;
 use crate::space::{OwnPages, SpaceBase, SuspensionSeal};
 use crate::storage::spaces::{BUFFER, SpaceId};
 use crate::task::yield_now;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 
 /// Loads the base in a space, for children with this RAM. Its frames belong to the account of
 /// `terms`.
@@ -42,7 +41,8 @@ pub async fn load(
         let (then, now) = (contents.layout.pages(), layout.pages());
         return Err(ResumeError::Memory(bytes(then), bytes(now)));
     }
-    let notes = notes(host, space, &contents, (record.drain.notes_len, seal.notes)).await?;
+    let sealed = (record.drain.notes_len, seal.notes);
+    let notes = read_notes(host, space, &contents.layout, sealed).await?;
     let object = host.objects.create(*layout).map_err(|_| ResumeError::NoTables)?;
     let made = async {
         adopt_all(host, space, &object, (&contents, seal)).await?;
@@ -57,22 +57,6 @@ pub async fn load(
     }
     let sealed = SpaceBase { dump: crash.name, generation: owner.epoch, own: OwnPages::Open };
     Ok(Base { name: owner.name, sealed, space, object, notes })
-}
-
-async fn notes(
-    host: &'static Host,
-    space: SpaceId,
-    contents: &SpaceContents,
-    (len, sum): (u32, Crc32c),
-) -> Result<Vec<u8>, ResumeError> {
-    let mut notes = heap::zeroed((len as usize).next_multiple_of(512))?;
-    let mut at = contents.layout.notes().start;
-    for piece in notes.chunks_mut(BUFFER / 512 * 512) {
-        host.spaces.read(space, at, piece).await?;
-        at += piece.len() as u64;
-    }
-    notes.truncate(len as usize);
-    if crc32c(&notes) == sum { Ok(notes) } else { Err(ResumeError::Damaged("notes")) }
 }
 
 /// Makes every page of the object what bitmap and checksums say.

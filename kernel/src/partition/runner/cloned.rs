@@ -2,21 +2,16 @@
 //! inherited. Its space is made ready meanwhile, so no I/O lies before the first instruction.
 
 use super::{HostCpu, Runner, StepOutcome};
-use crate::arch::{fpu, heap, instr, time};
+use crate::arch::time;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::host::Host;
-use crate::host::bases::Base;
 use crate::log::history::HistoryKind;
 use crate::mm::object::ObjectError;
 use crate::partition::clones::CloneRestart;
-use crate::partition::cpuid;
-use crate::partition::devices::clock::TscRate;
-use crate::partition::devices::state::ResumeMoment;
 use crate::partition::identity::new_generation;
 use crate::partition::lifecycle::BackingState;
-use crate::partition::resume::DEVICES_HEAP;
-use crate::partition::saved::{ResumeHost, SavedMachine};
+use crate::partition::resume::saved_machine;
 use crate::pool::PoolTerms;
 use crate::space::SpaceBase;
 use alloc::format;
@@ -49,9 +44,10 @@ impl Runner {
         let Some(base) = origin.and_then(|origin| host.bases.get(&origin.base)) else {
             return self.fail_clone(host, "its base is gone");
         };
-        let machine = match self.machine_of(host, &base) {
+        let fits = (&self.layout, self.shared.config.devices);
+        let machine = match saved_machine(host, &base.notes, fits) {
             Ok(machine) => machine,
-            Err(message) => return self.fail_clone(host, &message),
+            Err(error) => return self.fail_clone(host, &format!("{error}")),
         };
         let object = match host.objects.create_child(&base.object) {
             Ok(object) => object,
@@ -91,22 +87,6 @@ impl Runner {
             Some(space) if host.spaces.is_ready(space).is_none() => StepOutcome::look_again(),
             _ => self.fail(host, message),
         }
-    }
-
-    fn machine_of(&self, host: &Host, base: &Base) -> Result<SavedMachine, alloc::string::String> {
-        if !heap::has_piece(DEVICES_HEAP) {
-            return Err("the hypervisor's heap is too full".into());
-        }
-        let rate = TscRate::new(time::tsc_hz());
-        let at = ResumeMoment { now: instr::rdtsc(), rate, unix_ns: host.unix_ns() };
-        let on = ResumeHost {
-            backend: host.backend,
-            cpuid: &cpuid::host,
-            xcr0: fpu::offered_xcr0(),
-            devices: self.shared.config.devices,
-            at,
-        };
-        SavedMachine::read(&base.notes, &self.layout, &on).map_err(|error| format!("{error}"))
     }
 
     /// Gives a base's memory back when its space no longer holds it.

@@ -215,7 +215,7 @@ fn read(
 ) -> Result<(), BlockingError> {
     let at: Hpa = buffer.hpa(0);
     disk.read(sector * SECTOR_SIZE, at, bytes.len() as u32)?;
-    bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
+    buffer.window().copy_out(0, bytes);
     Ok(())
 }
 

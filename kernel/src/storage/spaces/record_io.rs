@@ -118,7 +118,7 @@ impl Spaces {
         let sectors =
             self.place(id).area.locate(offset, bytes.len() as u64).ok_or(DiskError::Unsupported)?;
         let buffer = self.take_buffer(id, lane).await?;
-        bytes.iter().enumerate().for_each(|(n, byte)| buffer.write(n, *byte));
+        buffer.window().copy_in(0, bytes);
         let (result, buffer) =
             self.io.transfer(self.disk(id), lane, DiskOperation::Write, sectors, buffer).await;
         self.give_buffer(id, lane, buffer);
@@ -142,7 +142,7 @@ impl Spaces {
         let (result, buffer) =
             self.io.transfer(self.disk(id), lane, DiskOperation::Read, sectors, buffer).await;
         if let (Ok(()), Some(buffer)) = (result, &buffer) {
-            bytes.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
+            buffer.window().copy_out(0, bytes);
         }
         self.give_buffer(id, lane, buffer);
         result

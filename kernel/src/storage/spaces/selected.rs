@@ -44,7 +44,7 @@ impl Spaces {
             .await;
         let mut code = [0; BOOT_CODE_LEN];
         if let Some(buffer) = &buffer {
-            code.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
+            buffer.window().copy_out(0, &mut code);
         }
         self.give_buffer(id, QueueLane::Common, buffer);
         result.map(|()| BootCode::of(&code).selects(place.area))
@@ -68,7 +68,7 @@ impl Spaces {
             }
         };
         let mut code = [0; BOOT_CODE_LEN];
-        code.iter_mut().enumerate().for_each(|(n, byte)| *byte = buffer.read(n));
+        buffer.window().copy_out(0, &mut code);
         if !BootCode::of(&code).selects(place.area) {
             self.give_buffer(id, QueueLane::Common, Some(buffer));
             return Ok(());
