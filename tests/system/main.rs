@@ -27,6 +27,7 @@ mod interrupt;
 mod lacking;
 mod leave;
 mod moves;
+mod moves_between;
 mod nested;
 mod partition;
 mod prefixes;
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
             definitions::CASES,
             clones::CASES,
             moves::CASES,
+            moves_between::CASES,
             dumps::CASES,
             readers::CASES,
             spaces::CASES,

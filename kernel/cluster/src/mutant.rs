@@ -53,6 +53,12 @@ pub(crate) enum Mutant {
     JoinerRecovers,
     /// A space is given away before its record has completed.
     LateRecord,
+    /// A message is read although it was read before.
+    DeliverTwice,
+    /// A message for which there is no room is acknowledged.
+    AckUnread,
+    /// An earlier version of a block of mail is believed.
+    OldBlock,
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@
 //!           ── side     what this member is
 //!           ── roll     the members with their last beats
 //!           ── local    what this node knew last, on a disk of its own
+//!           ── desk     the members and their mail, for tasks
+//!           ── letters  what members write to each other
 //!           ── tell     events, and the leases of the areas' disks
 //! ```
 //!
@@ -16,8 +18,10 @@
 //! the node runs on with its other disks.
 
 mod area;
+mod desk;
 mod driver;
 mod find;
+pub mod letters;
 mod local;
 mod roll;
 mod side;
@@ -47,8 +51,11 @@ use cluster::beat::BeatDetails;
 use cluster::id::Incarnation;
 use cluster::local::LocalCopy;
 use cluster::node::ClusterNode;
+use cluster::post::{MailError, ReadMail};
 use cluster::watch::Sighting;
+pub use desk::MailDesk;
 use driver::{DriverParts, MemberDriver};
+use letters::LetterKind;
 use roll::MemberRoll;
 use side::{AreaLane, MemberSide};
 
@@ -115,6 +122,27 @@ pub enum ConfirmError {
     Busy,
 }
 
+/// Why a member cannot be written to, or get a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TargetError {
+    /// No member has this name or slot.
+    NoMember,
+    /// Several have.
+    Several,
+    /// It does not take part.
+    NotUp(RollStatus),
+}
+
+impl core::fmt::Display for TargetError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NoMember => write!(f, "{}", ConfirmError::NoMember),
+            Self::Several => write!(f, "{}", ConfirmError::Several),
+            Self::NotUp(status) => write!(f, "it is {}", status.as_str()),
+        }
+    }
+}
+
 impl core::fmt::Display for ConfirmError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
@@ -135,6 +163,8 @@ pub struct Members {
     local: Option<&'static LocalDevice>,
     /// The log, as the node's tasks see it.
     pub log: &'static LogDesk,
+    /// The members, and mail to them, likewise.
+    pub desk: MailDesk,
     driver: RankedLock<Box<MemberDriver>, { rank::SCHEDULER }>,
 }
 
@@ -198,7 +228,7 @@ impl Members {
             log,
             areas: superblock.areas,
             io,
-            out: vec![0; limit],
+            out: vec![0; layout.longest_write()],
             entropy: entropy.rotate_left(32),
         });
         let mut name = [0; 32];
@@ -207,7 +237,15 @@ impl Members {
         let shares_disks = places.iter().any(|place| place.has_spaces);
         let driver = RankedLock::new(Box::new(driver));
         let local = local.filter(|_| known.is_some());
-        Ok(Some(Box::leak(Box::new(Self { io, name, shares_disks, local, log, driver }))))
+        Ok(Some(Box::leak(Box::new(Self {
+            io,
+            name,
+            shares_disks,
+            local,
+            log,
+            desk: MailDesk::default(),
+            driver,
+        }))))
     }
 
     /// Goes on; called at every turn. `unix_ns` is the time of day. Returns whether there is more
@@ -228,6 +266,8 @@ impl Members {
                     name: self.name,
                 }
             });
+            let MemberSide { node, roll, .. } = &mut driver.side;
+            self.desk.visit(node, roll, now_ns);
             self.keep(&driver, now_ns, unix_ns);
             let side = &driver.side;
             let is_member =
@@ -321,6 +361,47 @@ impl Members {
         let mut rows = self.driver().side.roll.rows().to_vec();
         rows.sort_by_key(|row| row.id.slot);
         rows
+    }
+
+    /// Sends a message to the member in a slot; returns its number.
+    ///
+    /// # Errors
+    /// [`MailError`]; then nothing is sent.
+    pub fn send(&self, slot: u16, kind: LetterKind, text: &[u8]) -> Result<u64, MailError> {
+        let mut driver = self.driver();
+        driver.side.node.send(slot, kind as u16, text, time::now_ns().as_u64())
+    }
+
+    /// Takes the oldest message that was read.
+    pub fn take_mail(&self) -> Option<ReadMail> {
+        self.driver.try_lock()?.side.node.take_mail()
+    }
+
+    /// Checks whether the member in a slot reads mail.
+    ///
+    /// # Errors
+    /// [`MailError`].
+    pub fn check_mail(&self, slot: u16) -> Result<(), MailError> {
+        self.driver().side.node.check_mail(slot).map(drop)
+    }
+
+    /// Returns the member that takes part and has this name or slot.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn target(&self, node: &str) -> Result<RollRow, TargetError> {
+        let slot: Option<u16> = node.parse().ok();
+        let is_it = |row: &&RollRow| row.name() == node || slot == Some(row.id.slot);
+        let rows = self.rows();
+        let all: Vec<&RollRow> = rows.iter().filter(is_it).collect();
+        let mut up = all.iter().filter(|row| row.status == RollStatus::Up);
+        match (up.next(), up.next()) {
+            (Some(_), Some(_)) => Err(TargetError::Several),
+            (Some(row), None) => Ok(**row),
+            (None, _) => {
+                Err(all.first().map_or(TargetError::NoMember, |row| TargetError::NotUp(row.status)))
+            }
+        }
     }
 
     /// Takes the operator's word that a fenced member's machine is off.

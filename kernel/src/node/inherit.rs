@@ -1,15 +1,18 @@
 //! The partitions of a fenced member: its heir starts them again from their definitions.
 //!
 //! ```text
-//!   fenced member owns P ── a slot of this node has P ──> free; its runner takes it
+//!   fenced member owns P ── suspended, whole ──> in place: this member's, or nobody's (`moves`)
+//!                        ├─ a slot of this node has P ──> free; its runner takes it
 //!                        ├─ a store has its definition ──> this member's ── start ─┬─> runs
 //!                        └─ no definition ──> free, and told                       └─> free, told
 //! ```
 //!
 //! * One partition at a time. Every member looks at each change of the log; only the heir acts, or
 //!   another member if the heir has ended.
-//! * The partition starts from nothing, in a space of its own: what the dead member had stays in
-//!   quarantine.
+//! * What was suspended in the log's epoch goes on in its space: nothing of the dead member is
+//!   written there without a decree. If it was on its way to another node, it goes on here.
+//! * Every other partition starts from nothing, in a space of its own: what the dead member had
+//!   stays in quarantine.
 //! * A partition that is not to restart after a crash is not started here either.
 
 use super::Node;
@@ -18,9 +21,11 @@ use crate::config::{PartitionConfig, RestartPolicy};
 use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::images::find;
+use crate::partition::shared::{MoveMark, SharedPartition};
 use crate::space::Uuid;
 use crate::storage::log_desk::LogDesk;
-use crate::storage::spaces::number_of;
+use crate::storage::spaces::{LeftSuspension, number_of};
+use crate::task::until;
 use alloc::format;
 use alloc::string::String;
 use cluster::decree::Owner;
@@ -53,6 +58,15 @@ fn orphan(me: u16, state: &ClusterState) -> Option<(u128, Owner)> {
 }
 
 async fn settle(node: &'static Node, log: &'static LogDesk, number: u128, from: Owner) {
+    // A partition that was given to the dead member is being forgotten here.
+    let leaves = |shared: &SharedPartition| {
+        shared.move_mark() != MoveMark::None && number_of(shared.name()) == number
+    };
+    let is_leaving = || node.partitions().any(|(_, shared)| leaves(&shared));
+    until(|| (!is_leaving()).then_some(())).await;
+    if let Some(left) = node.host.spaces.left_suspended(number, from).await {
+        return inherit_in_place(node, log, (number, from), &left).await;
+    }
     // What belongs to no partition, a member owns under its own number.
     let is_members =
         |_, state: &ClusterState| state.members().iter().any(|row| row.id.incarnation.0 == number);
@@ -85,6 +99,29 @@ async fn settle(node: &'static Node, log: &'static LogDesk, number: u128, from: 
         let reason = format!("{error}");
         report(&ConsoleEvent::NotInherited { partition: &name, reason: &reason });
         let _ = log.own(number, None, Some(Owner::Unowned)).await;
+    }
+}
+
+/// Takes over what a fenced member has left suspended.
+async fn inherit_in_place(
+    node: &'static Node,
+    log: &'static LogDesk,
+    (number, from): (u128, Owner),
+    left: &LeftSuspension,
+) {
+    let (Owner::Slot(slot), Some(me)) = (from, log.with_state(|me, _| me)) else { return };
+    let goes_on = left.is_to_go_on && !node.moves.is_draining();
+    let to = if goes_on { Owner::Slot(me) } else { Owner::Unowned };
+    // Another member may have been first.
+    if log.hand_over((number, left.space), (from, to), left.sealed).await.is_err() {
+        return;
+    }
+    match to {
+        Owner::Slot(_) => report(&ConsoleEvent::Inherited { partition: &left.name, slot }),
+        Owner::Unowned => {
+            let (partition, incarnation) = (&*left.name, left.incarnation);
+            report(&ConsoleEvent::Cold { partition, incarnation });
+        }
     }
 }
 

@@ -34,6 +34,7 @@ use crate::pool::PoolTerms;
 use crate::size::ReadableSize;
 use crate::space::record::SpaceContents;
 use crate::space::{SpaceLayout, SpaceRecord, SpaceState, SuspensionSeal};
+use crate::storage::log_desk::OwnError;
 use crate::storage::spaces::{BUFFER, SpaceId};
 use crate::sync::{RankedLock, rank};
 use crate::time::Ns;
@@ -62,6 +63,8 @@ pub enum ResumeError {
     NoTables,
     /// The disk's.
     Disk(DiskError),
+    /// The cluster's log does not give it to this node.
+    Owner(OwnError),
 }
 
 impl fmt::Display for ResumeError {
@@ -83,6 +86,9 @@ impl fmt::Display for ResumeError {
                 "no memory for its second-level tables: try again when others have stopped",
             ),
             Self::Disk(error) => write!(f, "{error}"),
+            Self::Owner(error) => {
+                write!(f, "the cluster's log does not give it to this node: {error}")
+            }
         }
     }
 }
@@ -172,8 +178,8 @@ impl ResumeJob {
         let object = self.host.objects.create(self.layout).map_err(|_| ResumeError::NoTables)?;
         let made = match self.make(&object, &contents, sums) {
             Ok(reader) => {
-                let active = spaces.activate_suspended(self.space, &self.name).await;
-                active.map(|()| reader).map_err(Into::into)
+                let active = self.activate().await;
+                active.map(|()| reader)
             }
             Err(error) => Err(error),
         };
@@ -194,6 +200,14 @@ impl ResumeJob {
             incarnation: record.owner.map_or(1, |owner| owner.epoch),
             suspended_unix_ns: record.crash.map_or(0, |crash| crash.time_ns),
         })
+    }
+
+    /// Says on the disk that the partition runs again; in a cluster the log says so before, so that
+    /// no heir goes on from the suspended state from then on.
+    async fn activate(&self) -> Result<(), ResumeError> {
+        let spaces = self.host.spaces;
+        spaces.own_again(self.space).await.map_err(ResumeError::Owner)?;
+        Ok(spaces.activate_suspended(self.space, &self.name).await?)
     }
 
     fn check_record(
@@ -237,15 +251,8 @@ impl ResumeJob {
         if !heap::has_piece(DEVICES_HEAP) {
             return Err(ResumeError::NoHeap);
         }
-        let rate = TscRate::new(time::tsc_hz());
-        let at = ResumeMoment { now: instr::rdtsc(), rate, unix_ns: self.host.unix_ns() };
-        let host = ResumeHost {
-            backend: self.host.backend,
-            cpuid: &cpuid::host,
-            xcr0: fpu::offered_xcr0(),
-            at,
-        };
-        SavedMachine::read(notes, &self.layout, &host).map_err(ResumeError::Machine)
+        SavedMachine::read(notes, &self.layout, &machine_here(self.host))
+            .map_err(ResumeError::Machine)
     }
 
     /// Attaches the empty memory to the pager, and makes the reader of its tables.
@@ -262,6 +269,14 @@ impl ResumeJob {
         attached.map_err(|_| ResumeError::Disk(DiskError::Unsupported))?;
         Ok(reader)
     }
+}
+
+/// Describes this machine for guests that are to go on here.
+pub fn machine_here(host: &Host) -> ResumeHost<'static> {
+    let rate = TscRate::new(time::tsc_hz());
+    let at = ResumeMoment { now: instr::rdtsc(), rate, unix_ns: host.unix_ns() };
+    let (backend, xcr0) = (host.backend, fpu::offered_xcr0());
+    ResumeHost { backend, cpuid: &cpuid::host, xcr0, at }
 }
 
 /// Reads the checksums of the tables, and the list of the pages that were used last.

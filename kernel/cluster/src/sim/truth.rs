@@ -1,5 +1,6 @@
 //! The truth beside the nodes' beliefs, and the properties that must hold.
 
+use super::mail::MailTruth;
 use crate::crc::crc32c;
 use crate::decree::{Decree, Owner};
 use crate::id::{Incarnation, MemberId};
@@ -20,6 +21,7 @@ pub(super) struct Truth {
     pub(super) leases: BTreeMap<u16, u64>,
     /// Writes of a start that may still land, from the check of the lease on.
     pub(super) flying: BTreeMap<Incarnation, usize>,
+    pub(super) mail: MailTruth,
 }
 
 fn digest(state: &ClusterState) -> u32 {
@@ -40,6 +42,7 @@ impl Truth {
             open_fences: Vec::new(),
             leases: BTreeMap::new(),
             flying: BTreeMap::new(),
+            mail: MailTruth::default(),
         }
     }
 
@@ -111,6 +114,12 @@ impl Truth {
     pub(super) fn learned(&self, number: u64, after: &ClusterState) {
         let known = self.digests.get(number as usize);
         assert_eq!(known, Some(&digest(after)), "another state after decree {number}");
+    }
+
+    /// A sender was told that its message was read.
+    pub(super) fn mail_told(&mut self, key: (Incarnation, u64), reader: Option<MemberId>) {
+        let reader = reader.expect("a member").incarnation;
+        self.mail.told(key, reader);
     }
 
     /// A write reaches a space.

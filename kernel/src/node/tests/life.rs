@@ -7,6 +7,7 @@ mod definitions;
 mod ends;
 mod guest;
 mod lease;
+mod moves;
 mod operator;
 mod panic;
 mod precopy;

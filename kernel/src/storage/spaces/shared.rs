@@ -66,7 +66,7 @@ impl Spaces {
         (self.disk(id).lease() != DiskLease::Alone).then_some(log)
     }
 
-    fn thing(&self, id: SpaceId) -> u128 {
+    pub(super) fn thing(&self, id: SpaceId) -> u128 {
         u128::from_be_bytes(self.space(id).guid.0)
     }
 
@@ -161,7 +161,8 @@ impl Spaces {
                 }
                 Err(error) => return self.set_aside(id, error),
             };
-            let is_known = record.is_some();
+            // A suspended partition that is nobody's waits for the member that resumes it.
+            let is_known = record.is_some() && !self.is_cold(id);
             {
                 let mut inner = self.space(id).inner.lock();
                 (inner.record, inner.looked) = (record, Some((epoch, is_free)));
@@ -213,7 +214,7 @@ impl Spaces {
 
     /// Returns the number under which this member owns what belongs to no partition of its own: its
     /// incarnation's.
-    fn node_as_partition(&self) -> Option<u128> {
+    pub(super) fn node_as_partition(&self) -> Option<u128> {
         let name = |me, state: &ClusterState| Some(state.member(me)?.id.incarnation.0);
         self.log.get()?.with_state(name)?
     }
