@@ -25,7 +25,7 @@ pub use sweep::SweepOutcome;
 use crate::volume::{VolumeAccess, random_bytes};
 use ::cluster::layout::{AreaLayout, Extent, MAX_STATE};
 use ::cluster::state::ClusterState;
-use ::cluster::superblock::Superblock;
+use ::cluster::superblock::{FEATURE_MAIL, Superblock};
 use ::cluster::timing::ClusterTiming;
 use anyhow::{Context, Result, bail, ensure};
 use kernel::space::Uuid;
@@ -65,9 +65,10 @@ pub fn create(paths: &[PathBuf], slots: u16, timing: ClusterTiming) -> Result<Su
         timing.beat_ms
     );
     let layout = AreaLayout::new(slots, MAX_STATE).context("slots: must be 2 to 1024")?;
+    let layout = layout.with_mail();
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let superblock = Superblock {
-        features_optional: 0,
+        features_optional: FEATURE_MAIL,
         cluster: new_name()?,
         slots,
         areas: paths.len() as u8,

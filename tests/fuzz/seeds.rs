@@ -31,7 +31,7 @@ fn main() {
     put("claim", "beats", &claims());
     put("classify", "space", &[0, 4, 1, 3, 4]);
     put("classify", "torn", &[0, 4, 2, 0, 16, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
-    for (kind, name) in (0..).zip(["beat", "log", "state", "local", "superblock"]) {
+    for (kind, name) in (0..).zip(["beat", "log", "state", "local", "superblock", "mail"]) {
         put("cluster_area", name, &[kind, 1]);
     }
     put("command_line", "arguments", b"console=ttyS0 tsc_early_khz=1 \"a -- b\" -- alpha");

@@ -29,6 +29,7 @@ mod interrupt;
 mod lacking;
 mod leave;
 mod moves;
+mod moves_between;
 mod nested;
 mod partition;
 mod prefixes;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
             device::CASES,
             clones::CASES,
             moves::CASES,
+            moves_between::CASES,
             dumps::CASES,
             readers::CASES,
             spaces::CASES,

@@ -22,9 +22,9 @@ pub(crate) const CASES: &[Case] = &[Case {
 
 const ANSWER: Duration = Duration::from_secs(240);
 /// Turns between two lines of the kernel's log.
-const REPORT: u64 = 2_000;
+pub(crate) const REPORT: u64 = 2_000;
 /// Pages that the kernel writes and checks.
-const PAGES: u64 = 600;
+pub(crate) const PAGES: u64 = 600;
 
 /// Two spaces, and a pool into which not all of the guest fits.
 fn configuration(bed: Bed) -> Result<String> {
@@ -68,7 +68,7 @@ fn suspend_and_resume(bed: Bed) -> Result<()> {
 }
 
 /// Returns the turn that an event reports.
-fn turn_of(event: &Event) -> Option<u64> {
+pub(crate) fn turn_of(event: &Event) -> Option<u64> {
     let is_log = event.name() == "guest" && event.0["kind"] == "log";
     let text = event.0["text"].as_str().filter(|_| is_log)?;
     text.strip_prefix("turn ")?.split(' ').next()?.parse().ok()

@@ -8,6 +8,7 @@ use ::cluster::beat::{Beat, BeatMode};
 use ::cluster::block::LogBlock;
 use ::cluster::id::MemberId;
 use ::cluster::layout::Extent;
+use ::cluster::mail::{MAIL_BLOCK, MailBlock};
 use ::cluster::sector::{FieldReader, SectorError, SectorKind};
 use ::cluster::state::{ClusterState, MemberStatus};
 use ::cluster::superblock::{Superblock, SuperblockError};
@@ -161,6 +162,9 @@ impl Look<'_> {
             };
             self.copies("state", slot, ClusterState::halves(both).map(writer));
         }
+        for (slot, block) in (0..).zip(self.read(layout.mails())?.chunks(MAIL_BLOCK)) {
+            self.mail(slot, block);
+        }
         Ok(())
     }
 
@@ -198,6 +202,16 @@ impl Look<'_> {
                 self.fault(&place, "torn or foreign: no member gets a lease until it is fenced");
             }
             Err(SectorError::Torn) => self.note(&place, "torn; its member is fenced"),
+            Err(SectorError::Newer(version)) => self.fault(&place, &newer(version)),
+        }
+    }
+
+    fn mail(&mut self, slot: u16, bytes: &[u8]) {
+        let place = format!("slot {slot}, mail");
+        match MailBlock::decode(bytes) {
+            Err(SectorError::Empty) => {}
+            Ok(block) => self.owner(&place, slot, block.member),
+            Err(SectorError::Torn) => self.note(&place, "torn; its member writes it again"),
             Err(SectorError::Newer(version)) => self.fault(&place, &newer(version)),
         }
     }

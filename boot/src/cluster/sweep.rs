@@ -103,6 +103,7 @@ impl ClusterImages {
                 area.clear(self.layout.log(slot, Half::A))?;
                 area.clear(self.layout.log(slot, Half::B))?;
                 area.clear(self.layout.both_states(slot))?;
+                self.layout.mail(slot).map_or(Ok(()), |mail| area.clear(mail))?;
                 area.clear(self.layout.join(slot, Half::A))?;
             }
             self.flush_all()?;

@@ -70,7 +70,7 @@ fn fill(paths: &[PathBuf], layout: &AreaLayout, members: u16) {
 }
 
 fn layout() -> AreaLayout {
-    AreaLayout::new(SLOTS, MAX_STATE).unwrap()
+    AreaLayout::new(SLOTS, MAX_STATE).unwrap().with_mail()
 }
 
 fn report(paths: &[PathBuf]) -> AreaReport {

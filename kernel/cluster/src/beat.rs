@@ -11,6 +11,7 @@
 //! | 76 | 8 | bit n: reaches the cluster's device n |
 //! | 84 | 4, 4 | free frames, in MiB; free spaces |
 //! | 92 | 32 | name, UTF-8, zero-padded |
+//! | 124 | 8 | mail: 1 + the version of the member's block; 0: it reads no mail (an older program) |
 
 use crate::id::{Incarnation, MemberId};
 use crate::sector::{FieldReader, FieldWriter, SECTOR, SectorError, SectorKind};
@@ -52,6 +53,8 @@ pub struct Beat {
     pub suspicion: Option<Suspicion>,
     /// What it says about the member beside that.
     pub details: BeatDetails,
+    /// 1 + the version of its block of mail; 0 if it reads none.
+    pub mail: u64,
 }
 
 /// What a beat says about its member for people and for placement. No rule depends on it.
@@ -91,6 +94,7 @@ impl Beat {
             is_tainted: false,
             suspicion: None,
             details: BeatDetails::NONE,
+            mail: 0,
         }
     }
 
@@ -113,6 +117,7 @@ impl Beat {
         out.u32(self.details.free_mib);
         out.u32(self.details.free_spaces);
         out.raw(&self.details.name);
+        out.u64(self.mail);
         out.seal();
         bytes
     }
@@ -145,6 +150,7 @@ impl Beat {
                 free_spaces: fields.u32(),
                 name: fields.raw(),
             },
+            mail: fields.u64(),
         })
     }
 }

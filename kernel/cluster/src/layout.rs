@@ -6,10 +6,12 @@
 //!          beats   slot 0 | slot 1 | ...                    N x 512    one writer a slot
 //!          log     slot 0: A, B | ...                       N x 1024   one writer a slot
 //!          states  slot 0: A, B | ...                       N x 2 x state_bytes
+//!          mail    slot 0 | slot 1 | ...                    N x 4096  one writer a slot; not in older areas
 //! ```
 //!
 //! Parts of one kind lie together, so that one request reads them of all slots.
 
+use crate::mail::MAIL_BLOCK;
 use crate::sector::SECTOR;
 
 /// Bytes of a superblock.
@@ -60,6 +62,7 @@ impl Half {
 pub struct AreaLayout {
     slots: u16,
     state_bytes: u32,
+    has_mail: bool,
 }
 
 impl AreaLayout {
@@ -70,7 +73,13 @@ impl AreaLayout {
             && state_bytes >= MIN_STATE
             && state_bytes <= MAX_STATE
             && (state_bytes as usize).is_multiple_of(SECTOR);
-        if is_possible { Some(Self { slots, state_bytes }) } else { None }
+        if is_possible { Some(Self { slots, state_bytes, has_mail: false }) } else { None }
+    }
+
+    /// The same with a block of mail for each slot, behind everything else.
+    #[must_use]
+    pub const fn with_mail(self) -> Self {
+        Self { has_mail: true, ..self }
     }
 
     /// Returns the number of slots.
@@ -137,9 +146,29 @@ impl AreaLayout {
         Self::one(self.states(), slot, 2 * part, part, half)
     }
 
+    /// Returns all blocks of mail; empty if the area has none.
+    pub const fn mails(&self) -> Extent {
+        let each = if self.has_mail { MAIL_BLOCK as u64 } else { 0 };
+        self.all(Self::after(self.states()), each)
+    }
+
+    /// Returns the block of mail of a slot, if the area has mail.
+    pub const fn mail(&self, slot: u16) -> Option<Extent> {
+        match self.has_mail {
+            true => Some(Self::one(self.mails(), slot, MAIL_BLOCK, MAIL_BLOCK, Half::A)),
+            false => None,
+        }
+    }
+
+    /// Returns the bytes of the longest write: a copy of the state, or a block of mail.
+    pub const fn longest_write(&self) -> usize {
+        let mail = if self.has_mail { MAIL_BLOCK } else { 0 };
+        if mail > self.state_bytes as usize { mail } else { self.state_bytes as usize }
+    }
+
     /// Returns the bytes of the area.
     pub const fn len(&self) -> u64 {
-        Self::after(self.states())
+        Self::after(self.mails())
     }
 
     /// Returns false: an area has a superblock.
@@ -154,9 +183,10 @@ mod tests {
 
     #[test]
     fn parts_follow_each_other_without_overlap() {
-        let layout = AreaLayout::new(8, 2048).unwrap();
+        let layout = AreaLayout::new(8, 2048).unwrap().with_mail();
         let mut parts = Vec::new();
         for slot in 0..8 {
+            parts.extend(layout.mail(slot));
             parts.push(layout.beat(slot));
             for half in [Half::A, Half::B] {
                 parts.push(layout.join(slot, half));
@@ -177,7 +207,11 @@ mod tests {
     #[test]
     fn an_area_of_1024_slots_has_34_mib() {
         let layout = AreaLayout::new(1024, 16384).unwrap();
-        assert_eq!(layout.len(), 8192 + 1024 * (1024 + 512 + 1024 + 32768));
+        assert_eq!(
+            (layout.len(), layout.mail(0)),
+            (8192 + 1024 * (1024 + 512 + 1024 + 32768), None)
+        );
+        assert_eq!(layout.with_mail().len(), layout.len() + 1024 * 4096);
         for (slots, bytes) in [(1, 16384), (1025, 16384), (8, 512), (8, 16896), (8, 2000)] {
             assert_eq!(AreaLayout::new(slots, bytes), None, "{slots} {bytes}");
         }

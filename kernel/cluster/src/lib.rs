@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!   node ──> join, watch, proposal, duty ──> state, inherit ──> beat, block, decree ──> sector, layout
-//!     └────> round                  sweep ──────┘               superblock ──> timing
+//!     └────> round, post ──> mail   sweep ──────┘               superblock ──> timing
 //! ```
 #![cfg_attr(not(test), no_std)]
 #![warn(missing_docs)]
@@ -34,7 +34,9 @@ pub mod layout;
 pub mod local;
 #[cfg(test)]
 mod local_tests;
+pub mod mail;
 pub mod node;
+pub mod post;
 pub mod proposal;
 pub mod round;
 #[cfg(test)]

@@ -83,6 +83,12 @@ pub(crate) enum Mutant {
     JoinsOld,
     /// Local copy: what was announced is forgotten when a node registers anew.
     ForgetsAnnounced,
+    /// A message is read although it was read before.
+    DeliverTwice,
+    /// A message for which there is no room is acknowledged.
+    AckUnread,
+    /// An earlier version of a block of mail is believed.
+    OldBlock,
 }
 
 #[cfg(test)]

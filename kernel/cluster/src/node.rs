@@ -21,12 +21,15 @@ use crate::decree::Decree;
 use crate::id::{Incarnation, MemberId};
 use crate::join::{JoinStep, Splitter};
 use crate::layout::{AreaLayout, Extent, Half};
+use crate::mail::MAIL_BLOCK;
+use crate::post::MemberMail;
 use crate::proposal::{PhaseVerdict, Proposer};
 use crate::sector::{SECTOR, SectorError};
 use crate::state::{ClusterState, VoidError};
 use crate::timing::ClusterTiming;
 use crate::watch::{Sighting, TurnTimes, Watch};
 
+mod letters;
 #[cfg(test)]
 pub(crate) mod restored;
 mod turn;
@@ -40,6 +43,10 @@ enum NodePhase {
     Second(Decree),
     Copy,
     Turn,
+    /// Writes its block of mail.
+    Post,
+    /// Reads the block of mail of a slot.
+    Mail(u16),
     Idle(u64),
     Drain,
     Leave,
@@ -98,6 +105,22 @@ pub enum ClusterEvent {
     Proposes(MemberId, u64),
     /// The log has fenced this member.
     Fenced,
+    /// The member in this slot has read a message.
+    MailRead {
+        /// Its slot.
+        slot: u16,
+        /// Number of the message.
+        number: u64,
+        /// Time from the sending to the acknowledgement.
+        took_ns: u64,
+    },
+    /// The member in this slot is not up any more, and has not acknowledged the message.
+    MailLost {
+        /// Its slot.
+        slot: u16,
+        /// Number of the message.
+        number: u64,
+    },
     /// The area or this machine is a copy.
     Foreign,
     /// The area has forgotten decrees that this node knew: it is an old image.
@@ -153,6 +176,10 @@ pub struct ClusterNode<S> {
     looked: u16,
     /// The last decree that a beat of this incarnation has announced.
     announced: u64,
+    mail: MemberMail,
+    /// When the last turn began, and until when turns follow each other sooner.
+    turn_ns: u64,
+    hurry_ns: u64,
 }
 
 impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
@@ -192,6 +219,9 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
             expected: 0,
             looked: 0,
             announced: 0,
+            mail: MemberMail::new(),
+            turn_ns: 0,
+            hurry_ns: 0,
         }
     }
 
@@ -223,6 +253,8 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
         let known = if mutant!(ForgetsAnnounced) { 0 } else { self.announced };
         (self.expected, self.announced) = (self.expected.max(known), 0);
         (self.details, self.random) = (BeatDetails::NONE, entropy);
+        self.mail.clear();
+        (self.turn_ns, self.hurry_ns) = (0, 0);
     }
 
     /// Returns slot and incarnation; the slot counts once it is won.
@@ -282,14 +314,16 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
         (self.random >> 33) % n.max(1)
     }
 
-    /// Returns the next thing to do; a write's bytes go to the start of `out`, which holds a copy
-    /// of the state.
+    /// Returns the next thing to do; a write's bytes go to the start of `out`, which has
+    /// [`AreaLayout::longest_write`] bytes.
     pub fn ask(&mut self, now_ns: u64, out: &mut [u8]) -> NodeAsk {
         if let NodePhase::Idle(until) = self.phase {
             if self.wants_to_leave {
                 self.stop();
-            } else if now_ns < until {
-                return NodeAsk::Wait(until);
+            } else if self.has_to_post() {
+                self.phase = NodePhase::Post;
+            } else if now_ns < self.sooner(until, now_ns) {
+                return NodeAsk::Wait(self.sooner(until, now_ns));
             } else if self.is_member {
                 self.phase = NodePhase::Turn;
             } else {
@@ -321,9 +355,12 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
                 self.step(Some(at), None)
             }
             NodePhase::Turn => {
+                self.turn_ns = now_ns;
                 self.next_turn_ns = now_ns.saturating_add(self.timing.beat_ns());
                 self.write_beat(out, Some(self.layout.beats()))
             }
+            NodePhase::Post => self.write_mail(out),
+            NodePhase::Mail(slot) => self.step(None, self.layout.mail(slot)),
             NodePhase::Leave => {
                 // A suspicion stays: its fence may be decided by others yet.
                 self.beat.mode = BeatMode::Leaving;
@@ -349,6 +386,7 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
         self.beat.nonce = self.below(u64::MAX);
         self.beat.known = self.state.number();
         self.beat.details = self.details;
+        self.beat.mail = self.announced_mail();
         fill(out, &self.beat.encode());
         self.step(Some(self.layout.beat(self.me().slot)), read)
     }
@@ -376,6 +414,11 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
                 (self.is_member, self.phase) = (true, NodePhase::Turn);
             }
             NodePhase::Turn => self.turned(done, note),
+            NodePhase::Post => {
+                self.mail.posted();
+                self.phase = NodePhase::Turn;
+            }
+            NodePhase::Mail(slot) => self.read_mail(slot, done, note),
             NodePhase::Leave => self.phase = NodePhase::Gone,
             NodePhase::Idle(_) | NodePhase::Drain | NodePhase::Gone => {}
         }

@@ -32,6 +32,8 @@ pub enum SectorKind {
     State,
     /// A node's local copy.
     Local,
+    /// A member's mail.
+    Mail,
 }
 
 impl SectorKind {
@@ -42,6 +44,7 @@ impl SectorKind {
             Self::Log => *b"TCLG",
             Self::State => *b"TCST",
             Self::Local => *b"TCLC",
+            Self::Mail => *b"TCML",
         }
     }
 }

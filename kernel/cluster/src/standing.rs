@@ -37,6 +37,16 @@ impl ClusterState {
                     other => other,
                 }
             }
+            // Taken back: the owner is the same, the epoch is the next one.
+            Decree::HandOver { space, from, to, sealed, .. } if from == to => {
+                let row = self.row(Thing::Space(space));
+                match (row.owner == to, row.epoch == sealed) {
+                    (true, true) => DecreeStanding::Open,
+                    (true, false) if row.before == sealed => DecreeStanding::Done(row.epoch),
+                    (true, false) => DecreeStanding::Void(VoidError::OldRecord),
+                    (false, _) => DecreeStanding::Void(VoidError::OtherOwner),
+                }
+            }
             Decree::HandOver { partition, space, from, to, .. } => {
                 self.given(Thing::Space(space), from, to, Some(partition))
             }
@@ -139,6 +149,35 @@ mod tests {
             let effect = state.apply(&decree);
             assert_eq!(effect.is_ok(), standing == DecreeStanding::Open, "{decree:?} {standing:?}");
         }
+    }
+
+    #[test]
+    fn a_hand_over_stands_until_the_state_is_as_it_wants_and_a_take_back_ends_too() {
+        let mut state = two();
+        for decree in [
+            Decree::Own { partition: 5, from: Owner::Unowned, to: ME },
+            Decree::Take { partition: 5, space: 9, by: 0 },
+        ] {
+            state.apply(&decree).expect("it has an effect");
+        }
+        let taken = state.number();
+        let hand_over =
+            |from, to, sealed| Decree::HandOver { partition: 5, space: 9, from, to, sealed };
+        let back = hand_over(ME, ME, taken);
+        assert_eq!(state.standing(&back), DecreeStanding::Open);
+        state.apply(&back).expect("it has an effect");
+        assert_eq!(state.standing(&back), DecreeStanding::Done(taken + 1));
+        // What was proposed before the take-back has no effect any more.
+        let late = hand_over(ME, OTHER, taken);
+        assert_eq!(state.clone().apply(&late), Err(VoidError::OldRecord));
+        state.apply(&hand_over(ME, Owner::Unowned, taken + 1)).expect("it has an effect");
+        assert_eq!(state.standing(&back), DecreeStanding::Void(VoidError::OtherOwner));
+        // A cold space has the record of its last owner, whoever resumes it.
+        let cold = hand_over(Owner::Unowned, OTHER, taken + 1);
+        assert_eq!(state.standing(&cold), DecreeStanding::Open);
+        state.apply(&cold).expect("it has an effect");
+        assert_eq!(state.standing(&cold), DecreeStanding::Done(state.number()));
+        assert_eq!(state.row(Thing::Space(9)).before, taken + 1);
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub struct ThingRow {
     pub owner: Owner,
     /// The decree that gave it to the owner.
     pub epoch: u64,
-    /// The epoch before.
+    /// The epoch of the owner before: that of the record that it has left.
     pub before: u64,
     /// Of a space: the partition that it is bound to; 0: none.
     pub bound: u128,
@@ -359,7 +359,10 @@ impl ClusterState {
     }
 
     fn give(&mut self, thing: Thing, owner: Owner, bound: u128) -> Result<(), VoidError> {
-        let before = self.row(thing).epoch;
+        let old = self.row(thing);
+        // While a suspended space is nobody's, the record is the last owner's.
+        let is_cold = old.owner == Owner::Unowned && old.bound != 0;
+        let before = if is_cold { old.before } else { old.epoch };
         let row = ThingRow { thing, owner, epoch: self.number, before, bound };
         if let Some(there) = self.things.iter_mut().find(|row| row.thing == thing) {
             *there = row;

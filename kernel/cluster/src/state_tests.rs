@@ -88,7 +88,7 @@ fn a_hand_over_needs_the_record_of_the_log_s_epoch() {
     assert_eq!(state.apply(&hand_over(Owner::Unowned, b, 9)), Err(VoidError::OldRecord));
     state.apply(&hand_over(Owner::Unowned, b, 7)).unwrap();
     let row = state.row(Thing::Space(9));
-    assert_eq!((row.owner, row.epoch, row.before, row.bound), (b, 13, 9, 7));
+    assert_eq!((row.owner, row.epoch, row.before, row.bound), (b, 13, 7, 7));
     let own = Decree::Own { partition: 7, from: b, to: a };
     assert_eq!(state.apply(&own), Err(VoidError::Bound), "a partition does not leave its space");
 }

@@ -6,7 +6,7 @@
 //! | 8 | 4 | version |
 //! | 12 | 4 | size: 4096 |
 //! | 16 | 8 | required features: a reader that does not know one does not join |
-//! | 24 | 8 | optional features: a reader may ignore them |
+//! | 24 | 8 | optional features, which a reader may ignore: bit 0: mail |
 //! | 32 | 16 | the cluster's uuid |
 //! | 48 | 2, 1, 1 | slots; number of areas (1 or 3); this area's number |
 //! | 52 | 4 | bytes of a copy of the state |
@@ -26,6 +26,8 @@ use crate::timing::ClusterTiming;
 /// First bytes of a superblock.
 pub const MAGIC: &[u8; 8] = b"TIDECLUS";
 const AREA_VERSION: u32 = 1;
+/// Optional feature: a block of mail for each slot lies behind the states.
+pub const FEATURE_MAIL: u64 = 1;
 /// Required features that this program knows: none yet.
 const KNOWN_FEATURES: u64 = 0;
 
@@ -170,7 +172,12 @@ impl Superblock {
 
     /// Returns the places in the area; `None` if the numbers are not possible.
     pub const fn layout(&self) -> Option<AreaLayout> {
-        AreaLayout::new(self.slots, self.state_bytes)
+        let Some(layout) = AreaLayout::new(self.slots, self.state_bytes) else { return None };
+        if self.features_optional & FEATURE_MAIL != 0 {
+            Some(layout.with_mail())
+        } else {
+            Some(layout)
+        }
     }
 }
 

@@ -32,11 +32,38 @@ pub struct Sighting {
     mark: BeatMark,
     since_ns: u64,
     is_up: bool,
+    mail: MailSighting,
 }
+
+/// What is known of a slot's mail.
+#[derive(Clone, Copy, Debug)]
+struct MailSighting {
+    /// Whose mail it is.
+    of: Incarnation,
+    /// What its beat says: 1 + the version of the block.
+    told: u64,
+    /// The version that was read last.
+    read: u64,
+    /// There was no room for all of it.
+    has_more: bool,
+}
+
+/// Whether all of a block was read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum MailRest {
+    /// All of it.
+    Nothing,
+    /// There was no room for the rest.
+    More,
+}
+
+const NO_MAIL: MailSighting =
+    MailSighting { of: Incarnation(0), told: 0, read: 0, has_more: false };
 
 impl Sighting {
     /// Nothing was seen yet.
-    pub const NEVER: Self = Self { mark: (Incarnation(0), 0), since_ns: 0, is_up: false };
+    pub const NEVER: Self =
+        Self { mark: (Incarnation(0), 0), since_ns: 0, is_up: false, mail: NO_MAIL };
 }
 
 /// The beats that were seen last. `S` has a [`Sighting`] for each slot of the area, in an array or
@@ -136,7 +163,7 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> Watch<S> {
                 }
                 (None, _) => None,
             };
-            self.sight(slot, mark, state, times);
+            self.sight(slot, (mark, newest.as_ref()), state, times);
             self.judge(&mut found, mine, slot, newest.as_ref(), state, timing, times);
         }
         found
@@ -146,7 +173,7 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> Watch<S> {
     fn sight(
         &mut self,
         slot: u16,
-        mark: Option<BeatMark>,
+        (mark, newest): (Option<BeatMark>, Option<&Beat>),
         state: &ClusterState,
         times: &TurnTimes,
     ) {
@@ -155,6 +182,12 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> Watch<S> {
         let mark = mark.unwrap_or(seen.mark);
         let is_new = mark.0 != seen.mark.0 || mark.1 > seen.mark.1;
         let is_up = state.is_up(slot);
+        // A beat that cannot be read tells nothing of mail: what was read stays so.
+        if let Some(beat) = newest.filter(|_| is_new) {
+            let of = beat.member.incarnation;
+            let before = if of == seen.mail.of { seen.mail } else { NO_MAIL };
+            seen.mail = MailSighting { of, told: beat.mail, ..before };
+        }
         if is_new {
             seen.mark = mark;
         }
@@ -162,6 +195,35 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> Watch<S> {
             seen.since_ns = since_ns;
         }
         seen.is_up = is_up;
+    }
+
+    /// Returns whether the member in a slot reads mail.
+    pub(crate) fn reads_mail(&self, slot: u16) -> bool {
+        self.seen.as_ref().get(usize::from(slot)).is_some_and(|seen| seen.mail.told > 0)
+    }
+
+    /// Returns the first slot from `from` on whose member has something that was not read yet.
+    pub(crate) fn next_mail(&self, state: &ClusterState, from: u16) -> Option<u16> {
+        let seen = self.seen.as_ref().iter().enumerate().skip(from.into());
+        let is_new = |(slot, seen): &(usize, &Sighting)| {
+            (seen.mail.told > seen.mail.read + 1 || seen.mail.has_more) && state.is_up(*slot as u16)
+        };
+        seen.clone().find(is_new).map(|(slot, _)| slot as u16)
+    }
+
+    /// Returns whether a version of a slot's block has something that was not read. An earlier one
+    /// can be read after a later one while that is being written to several areas.
+    pub(crate) fn has_news(&self, slot: u16, version: u64) -> bool {
+        let Some(seen) = self.seen.as_ref().get(usize::from(slot)) else { return false };
+        let mail = seen.mail;
+        version > mail.read || version == mail.read && mail.has_more || mutant!(OldBlock)
+    }
+
+    /// Notes that a version of a slot's block was read.
+    pub(crate) fn note_mail(&mut self, slot: u16, version: u64, rest: MailRest) {
+        if let Some(seen) = self.seen.as_mut().get_mut(usize::from(slot)) {
+            (seen.mail.read, seen.mail.has_more) = (version, rest == MailRest::More);
+        }
     }
 
     #[expect(clippy::too_many_arguments, reason = "the whole of a turn")]

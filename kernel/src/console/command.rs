@@ -17,6 +17,12 @@ pub enum MonitorCommand<'a> {
     Nodes,
     /// A fenced member's machine is off: the operator says so.
     FenceConfirm(&'a str),
+    /// Send a text to the operator of another member.
+    Message(&'a str, &'a str),
+    /// Move a partition to another member.
+    Move(&'a str, &'a str),
+    /// Have a member give all its partitions away, or take some again.
+    Drain(&'a str, DrainOrder),
     /// Crash a partition, as if it had panicked.
     Crash(&'a str),
     /// Direct the keys to a partition.
@@ -55,6 +61,16 @@ pub enum MonitorCommand<'a> {
     Help,
 }
 
+/// What is wanted of a node's drain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum DrainOrder {
+    /// The node takes partitions again.
+    End = 0,
+    /// The node gives its partitions away.
+    Begin = 1,
+}
+
 /// The dumps that a command selects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DumpChoice<'a> {
@@ -77,6 +93,9 @@ list               partitions, paging spaces and dumps
 stats              counters of the pool and of each partition
 nodes              the members of the cluster, with their last beats
 fence confirm NODE the machine of a fenced member is off: nothing of it lands any more
+message NODE [TEXT]  send a text to another member; the event or `nodes` tells how long it took
+move PARTITION to NODE  let it go on at another member; it stops for a moment
+drain NODE [end]   move all its partitions to others, or suspend them; end: it takes some again
 crash PARTITION    crash it, as if it had panicked
 console PARTITION  type at its console from now on
 raw PARTITION      the same for programs that use the whole screen: others' lines are held back \
@@ -117,6 +136,7 @@ struct JsonCommand<'a> {
     restart: Option<&'a str>,
     timeout_ns: Option<u64>,
     name: Option<&'a str>,
+    text: Option<&'a str>,
     from: Option<&'a str>,
     #[serde(default)]
     scope: DefinitionScope,
@@ -131,6 +151,7 @@ struct Arguments<'a> {
     dump: Option<&'a str>,
     bytes: Option<&'a str>,
     timeout: Option<Ns>,
+    text: Option<&'a str>,
 }
 
 fn release<'a>(arguments: Arguments<'a>) -> Result<MonitorCommand<'a>, CommandError<'a>> {
@@ -165,6 +186,22 @@ fn build<'a>(
         FENCE_CONFIRM => MonitorCommand::FenceConfirm(
             arguments.node.ok_or(CommandError::MissingArgument("a node's name"))?,
         ),
+        "message" => MonitorCommand::Message(
+            arguments.node.ok_or(CommandError::MissingArgument("a node's name"))?,
+            arguments.text.unwrap_or(""),
+        ),
+        "move" => MonitorCommand::Move(
+            name?,
+            arguments.node.ok_or(CommandError::MissingArgument("the name of the target node"))?,
+        ),
+        "drain" => {
+            let node = arguments.node.ok_or(CommandError::MissingArgument("a node's name"))?;
+            match arguments.text {
+                None | Some("begin") => MonitorCommand::Drain(node, DrainOrder::Begin),
+                Some("end") => MonitorCommand::Drain(node, DrainOrder::End),
+                Some(other) => return Err(CommandError::NoOption(other)),
+            }
+        }
         "crash" => MonitorCommand::Crash(name?),
         "console" => MonitorCommand::Console(name?),
         "raw" => MonitorCommand::Raw(name?),
@@ -209,6 +246,12 @@ pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<
                 parsed.map(|(name, options, scope)| MonitorCommand::Set(name, options, scope)),
             );
         }
+        "message" => {
+            let rest = rest.trim();
+            let (node, text) = rest.split_once(' ').unwrap_or((rest, ""));
+            let node = Some(node).filter(|node| !node.is_empty());
+            return Some(build(word, Arguments { node, text: Some(text), ..Default::default() }));
+        }
         "stop" | "poweroff" | "quit" => {
             return Some(definition::stop(rest).and_then(|(name, timeout)| match name {
                 Some(other) if word != "stop" => Err(CommandError::NoOption(other)),
@@ -223,6 +266,16 @@ pub fn parse_text(line: &str) -> Option<Result<MonitorCommand<'_>, CommandError<
     let mut arguments = Arguments { name, count, bytes: last, ..Default::default() };
     if word == "release" {
         arguments = release_words(name, last);
+    }
+    if word == "drain" {
+        return Some(build(word, Arguments { node: name, text: last, ..Default::default() }));
+    }
+    if word == "move" {
+        let node = match last {
+            Some("to") => words.next(),
+            other => other,
+        };
+        return Some(build(word, Arguments { name, node, ..Default::default() }));
     }
     if (word, name) == ("fence", Some("confirm")) {
         return Some(build(FENCE_CONFIRM, Arguments { node: last, ..arguments }));
@@ -288,7 +341,8 @@ fn of_json(line: JsonCommand<'_>) -> Result<MonitorCommand<'_>, CommandError<'_>
         }
         word => {
             let timeout = line.timeout_ns.map(Ns::new);
-            build(word, Arguments { name: partition, node, count, dump, bytes, timeout })
+            let text = line.text;
+            build(word, Arguments { name: partition, node, count, dump, bytes, timeout, text })
         }
     }
 }

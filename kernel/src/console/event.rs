@@ -330,6 +330,40 @@ pub enum ConsoleEvent<'a> {
     Inherited { partition: &'a str, slot: u16 },
     /// A partition of a fenced member is not started here.
     NotInherited { partition: &'a str, reason: &'a str },
+    /// A partition begins to move to a member.
+    MoveBegun { partition: &'a str, incarnation: u64, node: &'a str, slot: u16, resident: u64 },
+    /// A partition belongs to another member.
+    Moved {
+        partition: &'a str,
+        incarnation: u64,
+        node: &'a str,
+        slot: u16,
+        /// The decree.
+        epoch: u64,
+        /// The member has told that it runs.
+        confirmed: bool,
+        /// From the suspension to the decree, and to the member's word.
+        decree_ns: u64,
+        away_ns: u64,
+    },
+    /// A move has ended before the partition ran elsewhere.
+    MoveFailed { partition: &'a str, node: &'a str, reason: &'a str },
+    /// A partition that has come here cannot go on, and is given back.
+    MoveRefused { partition: &'a str, reason: &'a str },
+    /// A partition that was suspended elsewhere goes on here.
+    Arrived { partition: &'a str, incarnation: u64, from: Option<u16>, disk: u8, space: u32 },
+    /// A suspended partition is nobody's: any member may resume it.
+    Cold { partition: &'a str, incarnation: u64 },
+    /// This node gives its partitions away: so many are left.
+    Drained { state: &'a str, left: u32 },
+    /// A partition stays here although the node gives its partitions away.
+    DrainLeft { partition: &'a str, reason: &'a str },
+    /// A member has written this to the operator.
+    Mail { node: &'a str, slot: u16, text: &'a str },
+    /// A member has read a message of this node.
+    MailRead { node: &'a str, slot: u16, number: u64, latency_ms: u64 },
+    /// A member was fenced, or has left, before it had read a message of this node.
+    MailLost { node: &'a str, slot: u16, number: u64 },
     /// The cluster's state has no room for another partition or space.
     StateFull { partition: &'a str },
     /// For tests: a word with the cluster's state machine (`members::trace`).
@@ -356,6 +390,8 @@ pub struct MemberReport<'a> {
     pub free_spaces: u32,
     /// Areas that it reaches, one a bit.
     pub areas: u64,
+    /// Milliseconds until it had read the last message of this node.
+    pub mail_ms: Option<u64>,
 }
 
 /// Counters of one partition: AMS's `hpi`, `hpit`, `pmem` and similar ones (`lparstat -m`), and our

@@ -30,6 +30,7 @@ use crate::log::history::{self, HistoryKind};
 use crate::mm::object::MemoryObject;
 use crate::paging::{DrainProgress, ImageDrain};
 use crate::partition_id::PartitionId;
+use crate::space::CrashReason;
 use crate::storage::spaces::{SpaceId, SpaceLocation, sleep};
 use crate::task;
 use crate::time::Ns;
@@ -89,6 +90,8 @@ pub struct SuspensionOrder {
     pub incarnation: u64,
     /// When the vCPU stopped.
     pub at_ns: Ns,
+    /// Suspended, or moved.
+    pub reason: CrashReason,
     /// The vCPU's registers, for readers of the dump.
     pub regs: Regs,
     /// The rest of its state, likewise.

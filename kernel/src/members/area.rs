@@ -72,11 +72,11 @@ pub(super) struct ClusterArea {
 
 /// Returns the bytes of the buffers for writes and for reads.
 pub(super) fn buffer_sizes(layout: &AreaLayout) -> [usize; 2] {
+    let mail = layout.mail(0).map_or(0, |part| part.len);
     let reads =
         [layout.joins(), layout.beats(), layout.logs(), layout.both_states(0)].map(|part| part.len);
-    let read = reads.into_iter().max().unwrap_or(0);
-    let write = layout.state(0, cluster::layout::Half::A).len;
-    [write, read].map(|len| len.next_multiple_of(4096))
+    let read = reads.into_iter().chain([mail]).max().unwrap_or(0);
+    [layout.longest_write(), read].map(|len| len.next_multiple_of(4096))
 }
 
 impl ClusterArea {

@@ -38,6 +38,8 @@ const MAX_AREAS: usize = 3;
 /// Pause before the first registration after a fence; each further one is twice as long, to about
 /// four minutes.
 const REJOIN_NS: u64 = 1_000_000_000;
+/// Turns follow each other sooner while an order to the log waits, and so long after it.
+const ORDER_NS: u64 = 300_000_000;
 /// Slots that a start may lose before it waits a random time.
 const FREE_BURNS: u16 = 3;
 
@@ -214,7 +216,7 @@ impl MemberDriver {
         if now < self.hold_until_ns {
             return false;
         }
-        self.wish();
+        self.wish(now);
         let ask = self.pending.take().unwrap_or_else(|| {
             let details = details();
             self.side.node.describe(details);
@@ -368,7 +370,7 @@ impl MemberDriver {
     }
 
     /// Wishes for the next confirmed member's decree, until the log has it.
-    fn wish(&mut self) {
+    fn wish(&mut self, now: u64) {
         if cfg!(feature = "without-quarantine") {
             self.confirm_all();
         }
@@ -380,6 +382,9 @@ impl MemberDriver {
         let first = confirmed.first().copied();
         let quiet = first.map(|who| Decree::Quiet { who, proof: QuietProof::Confirmed });
         let order = self.log.next_order(self.side.node.state());
+        if order.is_some() {
+            self.side.node.hurry(now.saturating_add(ORDER_NS));
+        }
         if let Some(decree) = quiet.or(order).filter(|_| !self.side.node.has_wish()) {
             trace::wish(&decree);
             self.side.node.wish(decree);

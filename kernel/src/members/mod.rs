@@ -9,6 +9,8 @@
 //!           ── roll     the members with their last beats
 //!           ── local    what this node knew last, on a disk of its own
 //!           ── orphans  the partitions of fenced members, and who tries to start them when
+//!           ── desk     the members and their mail, for tasks
+//!           ── letters  what members write to each other
 //!           ── tell     events, and the leases of the areas' disks
 //!           ── trace    for tests: every word with the state machine
 //! ```
@@ -18,8 +20,10 @@
 //! the node runs on with its other disks.
 
 mod area;
+mod desk;
 mod driver;
 mod find;
+pub mod letters;
 mod local;
 pub mod orphans;
 mod roll;
@@ -52,8 +56,11 @@ use cluster::beat::BeatDetails;
 use cluster::id::Incarnation;
 use cluster::local::LocalCopy;
 use cluster::node::ClusterNode;
+use cluster::post::{MailError, ReadMail};
 use cluster::watch::Sighting;
+pub use desk::MailDesk;
 use driver::{DriverParts, MemberDriver};
+use letters::LetterKind;
 use orphans::OrphanWatch;
 use roll::MemberRoll;
 use side::{AreaLane, MemberSide};
@@ -121,6 +128,27 @@ pub enum ConfirmError {
     Busy,
 }
 
+/// Why a member cannot be written to, or get a partition.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TargetError {
+    /// No member has this name or slot.
+    NoMember,
+    /// Several have.
+    Several,
+    /// It does not take part.
+    NotUp(RollStatus),
+}
+
+impl core::fmt::Display for TargetError {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NoMember => write!(f, "{}", ConfirmError::NoMember),
+            Self::Several => write!(f, "{}", ConfirmError::Several),
+            Self::NotUp(status) => write!(f, "it is {}", status.as_str()),
+        }
+    }
+}
+
 impl core::fmt::Display for ConfirmError {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
@@ -145,6 +173,8 @@ pub struct Members {
     pub disks: &'static ClusterDisks,
     /// The partitions of fenced members.
     pub orphans: OrphanWatch,
+    /// The members, and mail to them, likewise.
+    pub desk: MailDesk,
     driver: RankedLock<Box<MemberDriver>, { rank::SCHEDULER }>,
 }
 
@@ -212,7 +242,7 @@ impl Members {
             log,
             areas: superblock.areas,
             io,
-            out: vec![0; limit],
+            out: vec![0; layout.longest_write()],
             entropy: entropy.rotate_left(32),
         });
         let mut name = [0; 32];
@@ -221,8 +251,8 @@ impl Members {
         let shares_disks = places.iter().any(|place| place.has_spaces);
         let driver = RankedLock::new(Box::new(driver));
         let local = local.filter(|_| known.is_some());
-        let orphans = OrphanWatch::new();
-        let members = Self { io, name, shares_disks, local, log, disks, orphans, driver };
+        let (orphans, desk) = (OrphanWatch::new(), MailDesk::default());
+        let members = Self { io, name, shares_disks, local, log, disks, orphans, desk, driver };
         Ok(Some(Box::leak(Box::new(members))))
     }
 
@@ -244,6 +274,8 @@ impl Members {
                     name: self.name,
                 }
             });
+            let MemberSide { node, roll, .. } = &mut driver.side;
+            self.desk.visit(node, roll, now_ns);
             self.keep(&driver, now_ns, unix_ns);
             let side = &driver.side;
             let is_member =
@@ -338,6 +370,47 @@ impl Members {
         let mut rows = self.driver().side.roll.rows().to_vec();
         rows.sort_by_key(|row| row.id.slot);
         rows
+    }
+
+    /// Sends a message to the member in a slot; returns its number.
+    ///
+    /// # Errors
+    /// [`MailError`]; then nothing is sent.
+    pub fn send(&self, slot: u16, kind: LetterKind, text: &[u8]) -> Result<u64, MailError> {
+        let mut driver = self.driver();
+        driver.side.node.send(slot, kind as u16, text, time::now_ns().as_u64())
+    }
+
+    /// Takes the oldest message that was read.
+    pub fn take_mail(&self) -> Option<ReadMail> {
+        self.driver.try_lock()?.side.node.take_mail()
+    }
+
+    /// Checks whether the member in a slot reads mail.
+    ///
+    /// # Errors
+    /// [`MailError`].
+    pub fn check_mail(&self, slot: u16) -> Result<(), MailError> {
+        self.driver().side.node.check_mail(slot).map(drop)
+    }
+
+    /// Returns the member that takes part and has this name or slot.
+    ///
+    /// # Errors
+    /// [`TargetError`].
+    pub fn target(&self, node: &str) -> Result<RollRow, TargetError> {
+        let slot: Option<u16> = node.parse().ok();
+        let is_it = |row: &&RollRow| row.name() == node || slot == Some(row.id.slot);
+        let rows = self.rows();
+        let all: Vec<&RollRow> = rows.iter().filter(is_it).collect();
+        let mut up = all.iter().filter(|row| row.status == RollStatus::Up);
+        match (up.next(), up.next()) {
+            (Some(_), Some(_)) => Err(TargetError::Several),
+            (Some(row), None) => Ok(**row),
+            (None, _) => {
+                Err(all.first().map_or(TargetError::NoMember, |row| TargetError::NotUp(row.status)))
+            }
+        }
     }
 
     /// Takes the operator's word that a fenced member's machine is off.

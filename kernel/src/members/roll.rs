@@ -4,6 +4,7 @@ use super::find::name_of;
 use crate::console::event::{ConsoleEvent, MemberReport};
 use crate::console::report;
 use crate::time::Ns;
+use alloc::string::String;
 use alloc::vec::Vec;
 use cluster::beat::{Beat, BeatMode};
 use cluster::id::MemberId;
@@ -58,6 +59,8 @@ pub struct RollRow {
     pub seen_ns: Ns,
     /// It is this node.
     pub is_own: bool,
+    /// Milliseconds until it had read the last message that this node has sent to it.
+    pub mail_ms: Option<u64>,
 }
 
 impl RollRow {
@@ -81,20 +84,40 @@ impl RollRow {
             free_mib: details.map_or(0, |details| details.free_mib),
             free_spaces: details.map_or(0, |details| details.free_spaces),
             areas: details.map_or(0, |details| details.devices),
+            mail_ms: self.mail_ms,
         }
     }
 }
 
 /// All members.
-pub(super) struct MemberRoll(Vec<RollRow>);
+pub(super) struct MemberRoll(Vec<RollRow>, u64);
 
 impl MemberRoll {
     pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(MAX_MEMBERS))
+        Self(Vec::with_capacity(MAX_MEMBERS), 0)
     }
 
     pub(super) fn rows(&self) -> &[RollRow] {
         &self.0
+    }
+
+    /// Returns a number that differs after each change.
+    pub(super) const fn version(&self) -> u64 {
+        self.1
+    }
+
+    /// Returns the name of the member in a slot.
+    pub(super) fn name_of(&self, slot: u16) -> String {
+        let row = self.0.iter().find(|row| row.id.slot == slot);
+        row.map_or_else(String::new, |row| row.name().into())
+    }
+
+    /// Notes how long a message was on its way; returns its reader's name.
+    pub(super) fn note_mail(&mut self, slot: u16, ms: u64) -> String {
+        if let Some(row) = self.0.iter_mut().find(|row| row.id.slot == slot) {
+            row.mail_ms = Some(ms);
+        }
+        self.name_of(slot)
     }
 
     /// Takes a new state and what was read of all beats, and tells what has changed.
@@ -105,6 +128,7 @@ impl MemberRoll {
         beats: Option<&[&[u8]]>,
         now_ns: Ns,
     ) {
+        self.1 += 1;
         for row in state.members() {
             let found = beats.and_then(|reads| newest(reads, row.id));
             let old = self.0.iter_mut().find(|old| old.id == row.id);
@@ -112,7 +136,8 @@ impl MemberRoll {
                 Some(old) => (**old, Some((old.status, old.beat.is_some()))),
                 None => {
                     let (status, is_own) = (RollStatus::Up, row.id == me);
-                    (RollRow { id: row.id, status, beat: None, seen_ns: now_ns, is_own }, None)
+                    let (beat, seen_ns, mail_ms) = (None, now_ns, None);
+                    (RollRow { id: row.id, status, beat, seen_ns, is_own, mail_ms }, None)
                 }
             };
             if let Some(beat) = found

@@ -70,6 +70,15 @@ pub(super) fn event(side: &mut MemberSide, event: ClusterEvent) {
             );
             report(&ConsoleEvent::Error { place: "cluster area", message: &message });
         }
+        ClusterEvent::MailRead { slot, number, took_ns } => {
+            let latency_ms = took_ns / 1_000_000;
+            let node = side.roll.note_mail(slot, latency_ms);
+            report(&ConsoleEvent::MailRead { node: &node, slot, number, latency_ms });
+        }
+        ClusterEvent::MailLost { slot, number } => {
+            let node = side.roll.name_of(slot);
+            report(&ConsoleEvent::MailLost { node: &node, slot, number });
+        }
         ClusterEvent::Won(_)
         | ClusterEvent::Burned(_)
         | ClusterEvent::Decided(..)

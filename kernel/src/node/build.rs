@@ -6,6 +6,7 @@
 #![expect(unsafe_code)]
 
 use super::Node;
+use super::moves::MoveDesk;
 use super::registry::{Registry, VcpuSource};
 use super::{capacity, define};
 use crate::addr::{Hpa, PAGE_SIZE};
@@ -155,7 +156,8 @@ pub fn node(
         ending: AtomicBool::new(config.at_end == EndAction::PowerOff),
     }));
     let is_inheriting = AtomicBool::new(false);
-    Ok(Box::leak(Box::new(Node { host, members, local, is_inheriting, registry })))
+    let moves = MoveDesk::default();
+    Ok(Box::leak(Box::new(Node { host, members, local, is_inheriting, moves, registry })))
 }
 
 /// Makes a name that no other start has, even on a clone of the machine or with a clock that counts

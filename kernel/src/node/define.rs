@@ -31,7 +31,7 @@ use crate::partition::devices::clock::{GuestClock, TscRate};
 use crate::partition::lifecycle::LifecycleView;
 use crate::partition::machine::VirtualMachine;
 use crate::partition::runner::Runner;
-use crate::partition::shared::{CrashPolicy, PartitionRequest, SharedPartition};
+use crate::partition::shared::{CrashPolicy, MoveMark, PartitionRequest, SharedPartition};
 use crate::partition_id::PartitionId;
 use crate::space::reserve::{SpaceNeed, own_spaces};
 use crate::storage::spaces::{SpaceTenant, Suspension};
@@ -62,6 +62,7 @@ pub fn find(
 /// # Errors
 /// [`DefinitionError`]; nothing has changed then.
 pub fn define(node: &'static Node, config: PartitionConfig) -> Result<(), DefinitionError> {
+    refuse_new(node)?;
     let layout = check::check(node, &config)?;
     check::modules(node, &config, &layout)?;
     place(node, SharedPartition::stopped(config, None))
@@ -96,13 +97,29 @@ fn refuse_at_end(node: &Node) -> Result<(), DefinitionError> {
     if node.registry.is_ending() { Err(DefinitionError::Ending) } else { Ok(()) }
 }
 
+/// Refuses a partition that would begin here.
+fn refuse_new(node: &Node) -> Result<(), DefinitionError> {
+    refuse_at_end(node)?;
+    if node.moves.is_draining() { Err(DefinitionError::Draining) } else { Ok(()) }
+}
+
+/// Refuses to touch what is on its way to another node.
+fn refuse_moving(shared: &SharedPartition) -> Result<(), DefinitionError> {
+    let rests = matches!(shared.view(), LifecycleView::Suspended | LifecycleView::Stopped);
+    match shared.move_mark() {
+        MoveMark::Leaves if rests => Err(DefinitionError::IsMoving(shared.name().into())),
+        _ => Ok(()),
+    }
+}
+
 /// Starts a partition that has stopped, or that stops at present.
 ///
 /// # Errors
 /// [`DefinitionError`] if there is none, or it runs.
 pub fn start(node: &Node, name: &str) -> Result<(), DefinitionError> {
-    refuse_at_end(node)?;
+    refuse_new(node)?;
     let (id, shared) = find(node, name)?;
+    refuse_moving(&shared)?;
     let view = shared.view();
     if view == LifecycleView::Sealed {
         return Err(DefinitionError::IsSealed(name.into()));
@@ -127,6 +144,7 @@ pub fn start(node: &Node, name: &str) -> Result<(), DefinitionError> {
 /// [`DefinitionError`] if there is none, or it has stopped.
 pub fn stop(node: &Node, name: &str, timeout: Ns) -> Result<(), DefinitionError> {
     let (id, shared) = find(node, name)?;
+    refuse_moving(&shared)?;
     // Only a kill gives a suspended state up.
     if shared.view() == LifecycleView::Suspended && timeout != Ns::ZERO {
         return Err(DefinitionError::IsSuspended(name.into()));
@@ -168,14 +186,19 @@ pub fn set(node: &Node, name: &str, options: PolicyOptions) -> Result<(), Defini
 /// [`DefinitionError`] if there is none, or it has not stopped.
 pub fn undefine(node: &Node, name: &str) -> Result<(), DefinitionError> {
     let (id, shared) = find_to_leave(node, name)?;
+    leave_keys(node, id);
+    shared.ask(PartitionRequest::Leave);
+    node.host.poke(id);
+    Ok(())
+}
+
+/// Gives the keys to another partition, because this one leaves.
+pub(super) fn leave_keys(node: &Node, id: PartitionId) {
     if node.host.keys_to.get() == id {
         output::leave_raw();
         let mut others = node.partitions().map(|(other, _)| other).filter(|other| *other != id);
         node.host.keys_to.set(others.next().unwrap_or(PartitionId::FIRST));
     }
-    shared.ask(PartitionRequest::Leave);
-    node.host.poke(id);
-    Ok(())
 }
 
 /// Returns a partition that may leave.
@@ -184,6 +207,7 @@ fn find_to_leave(
     name: &str,
 ) -> Result<(PartitionId, Arc<SharedPartition>), DefinitionError> {
     let (id, shared) = find(node, name)?;
+    refuse_moving(&shared)?;
     let view = shared.view();
     if view == LifecycleView::Sealed {
         clones::refuse_while_held(node, name)?;

@@ -1,7 +1,8 @@
 //! The partitions of a fenced member: its heir starts them again from their definitions.
 //!
 //! ```text
-//!   fenced member owns P ── a slot of this node has P ──> free; its runner takes it
+//!   fenced member owns P ── suspended, whole ──> in place: this member's, or nobody's (`moves`)
+//!                        ├─ a slot of this node has P ──> free; its runner takes it
 //!                        ├─ a store has its definition ──> this member's ── start ─┬─> runs
 //!                        │                                                         └─> free, told
 //!                        ├─ its space has it suspended ──> free, told
@@ -10,8 +11,10 @@
 //!
 //! * One partition at a time. The heir acts at once. Without a definition it is no heir: every
 //!   other member tries after [a pause](crate::members::orphans), and the log takes the first.
-//! * The partition starts from nothing, in a space of its own: what the dead member had stays in
-//!   quarantine.
+//! * What was suspended in the log's epoch goes on in its space: nothing of the dead member is
+//!   written there without a decree. If it was on its way to another node, it goes on here.
+//! * Every other partition starts from nothing, in a space of its own: what the dead member had
+//!   stays in quarantine.
 //! * A partition that is not to restart after a crash is not started here either.
 
 use super::Node;
@@ -22,10 +25,11 @@ use crate::console::event::ConsoleEvent;
 use crate::console::report;
 use crate::images::find;
 use crate::members::orphans::OrphanTurn;
-use crate::partition::shared::SharedPartition;
+use crate::partition::shared::{MoveMark, SharedPartition};
 use crate::space::Uuid;
 use crate::storage::log_desk::LogDesk;
-use crate::storage::spaces::number_of;
+use crate::storage::spaces::{LeftSuspension, number_of};
+use crate::task::until;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -85,6 +89,18 @@ fn left(me: u16, state: &ClusterState) -> ArrayVec<LeftPartition, MAX_LEFT> {
 
 async fn settle(node: &'static Node, log: &'static LogDesk, one: LeftPartition, turn: OrphanTurn) {
     let LeftPartition { number, from, slot, .. } = one;
+    // A partition that was given to the dead member is being forgotten here.
+    let leaves = |shared: &SharedPartition| {
+        shared.move_mark() != MoveMark::None && number_of(shared.name()) == number
+    };
+    let is_leaving = || node.partitions().any(|(_, shared)| leaves(&shared));
+    until(|| (!is_leaving()).then_some(())).await;
+    if let Some(left) = node.host.spaces.left_suspended(number, from).await {
+        if !inherit_in_place(node, log, (number, from), &left).await {
+            put_off(node, number, None);
+        }
+        return;
+    }
     // What belongs to no partition, a member owns under its own number.
     let is_members =
         |_, state: &ClusterState| state.members().iter().any(|row| row.id.incarnation.0 == number);
@@ -140,6 +156,30 @@ fn put_off(node: &Node, number: u128, reason: Option<&str>) {
 
 fn not_inherited(partition: &str, reason: &str) {
     report(&ConsoleEvent::NotInherited { partition, reason });
+}
+
+/// Takes over what a fenced member has left suspended; returns whether the log has it.
+async fn inherit_in_place(
+    node: &'static Node,
+    log: &'static LogDesk,
+    (number, from): (u128, Owner),
+    left: &LeftSuspension,
+) -> bool {
+    let (Owner::Slot(slot), Some(me)) = (from, log.with_state(|me, _| me)) else { return false };
+    let goes_on = left.is_to_go_on && !node.moves.is_draining();
+    let to = if goes_on { Owner::Slot(me) } else { Owner::Unowned };
+    // Another member may have been first.
+    if log.hand_over((number, left.space), (from, to), left.sealed).await.is_err() {
+        return false;
+    }
+    match to {
+        Owner::Slot(_) => report(&ConsoleEvent::Inherited { partition: &left.name, slot }),
+        Owner::Unowned => {
+            let (partition, incarnation) = (&*left.name, left.incarnation);
+            report(&ConsoleEvent::Cold { partition, incarnation });
+        }
+    }
+    true
 }
 
 /// Finds the definition with this number in the stores of this node: the partition's name, and when

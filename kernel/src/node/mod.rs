@@ -17,6 +17,7 @@ pub mod define;
 mod inherit;
 pub mod measure;
 pub mod monitor;
+pub mod moves;
 pub mod registry;
 pub mod services;
 #[cfg(target_os = "none")]
@@ -32,6 +33,7 @@ use crate::partition_id::PartitionId;
 use crate::time::Ns;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
+use moves::MoveDesk;
 use registry::Registry;
 
 /// A running hypervisor.
@@ -44,6 +46,8 @@ pub struct Node {
     pub local: Option<&'static LocalDevice>,
     /// A task takes care of a fenced member's partition.
     pub is_inheriting: AtomicBool,
+    /// Partitions that go to other members, or come from them.
+    pub moves: MoveDesk,
     /// The partitions. Those of the configuration have the first numbers, in its order.
     pub registry: Registry,
 }
@@ -70,9 +74,13 @@ impl Node {
             // Something may have come free, or is this node's from now on.
             self.host.spaces.note_log();
             inherit::inherit(self);
+            moves::look(self);
             self.host.wake();
         } else if members.orphans.is_due(now_ns) {
             inherit::inherit(self);
+        }
+        while let Some(letter) = members.take_mail() {
+            moves::receive(self, members, &letter);
         }
         if members.has_parted() && self.host.spaces.part() {
             members.rejoin(now_ns);

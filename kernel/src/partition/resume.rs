@@ -35,6 +35,7 @@ use crate::pool::PoolTerms;
 use crate::size::ReadableSize;
 use crate::space::record::SpaceContents;
 use crate::space::{SpaceLayout, SpaceRecord, SpaceState, SuspensionSeal};
+use crate::storage::log_desk::OwnError;
 use crate::storage::spaces::{BUFFER, SpaceId};
 use crate::sync::{RankedLock, rank};
 use crate::time::Ns;
@@ -63,6 +64,8 @@ pub enum ResumeError {
     NoTables,
     /// The disk's.
     Disk(DiskError),
+    /// The cluster's log does not give it to this node.
+    Owner(OwnError),
 }
 
 impl fmt::Display for ResumeError {
@@ -84,6 +87,9 @@ impl fmt::Display for ResumeError {
                 "no memory for its second-level tables: try again when others have stopped",
             ),
             Self::Disk(error) => write!(f, "{error}"),
+            Self::Owner(error) => {
+                write!(f, "the cluster's log does not give it to this node: {error}")
+            }
         }
     }
 }
@@ -175,8 +181,8 @@ impl ResumeJob {
         let object = self.host.objects.create(self.layout).map_err(|_| ResumeError::NoTables)?;
         let made = match self.make(&object, &contents, sums) {
             Ok(reader) => {
-                let active = spaces.activate_suspended(self.space, &self.name).await;
-                active.map(|()| reader).map_err(Into::into)
+                let active = self.activate().await;
+                active.map(|()| reader)
             }
             Err(error) => Err(error),
         };
@@ -197,6 +203,14 @@ impl ResumeJob {
             incarnation: record.owner.map_or(1, |owner| owner.epoch),
             suspended_unix_ns: record.crash.map_or(0, |crash| crash.time_ns),
         })
+    }
+
+    /// Says on the disk that the partition runs again; in a cluster the log says so before, so that
+    /// no heir goes on from the suspended state from then on.
+    async fn activate(&self) -> Result<(), ResumeError> {
+        let spaces = self.host.spaces;
+        spaces.own_again(self.space).await.map_err(ResumeError::Owner)?;
+        Ok(spaces.activate_suspended(self.space, &self.name).await?)
     }
 
     fn check_record(
@@ -264,12 +278,15 @@ pub(super) fn saved_machine(
     if !heap::has_piece(DEVICES_HEAP) {
         return Err(ResumeError::NoHeap);
     }
+    SavedMachine::read(notes, layout, &machine_here(host, devices)).map_err(ResumeError::Machine)
+}
+
+/// Describes this machine for guests with these devices that are to go on here.
+pub fn machine_here(host: &Host, devices: GuestDevices) -> ResumeHost<'static> {
     let rate = TscRate::new(time::tsc_hz());
     let at = ResumeMoment { now: instr::rdtsc(), rate, unix_ns: host.unix_ns() };
-    let backend = host.backend;
-    let xcr0 = fpu::offered_xcr0();
-    let on = ResumeHost { backend, cpuid: &cpuid::host, xcr0, devices, at };
-    SavedMachine::read(notes, layout, &on).map_err(ResumeError::Machine)
+    let (backend, xcr0) = (host.backend, fpu::offered_xcr0());
+    ResumeHost { backend, cpuid: &cpuid::host, xcr0, devices, at }
 }
 
 /// Reads the checksums of the tables, and the list of the pages that were used last.

@@ -77,6 +77,18 @@ impl CrashPolicy {
     }
 }
 
+/// Where a partition stands that is to go to another node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum MoveMark {
+    /// It is not.
+    None,
+    /// It is on its way.
+    Leaves,
+    /// It could not be suspended.
+    Stays,
+}
+
 /// Bytes typed at a console that the guest has not taken yet.
 const TYPED: usize = 1024;
 /// Keys are held back this long at most for a guest that takes none.
@@ -103,6 +115,8 @@ pub struct SharedPartition {
     generation: AtomicU64,
     /// Its definition is being written in its store: it neither starts nor leaves meanwhile.
     is_held: AtomicBool,
+    /// A [`MoveMark`].
+    moves: AtomicU8,
     requests: AtomicU32,
     /// How long the guest has for [`PartitionRequest::ShutDown`].
     shutdown_ns: AtomicNs,
@@ -153,6 +167,7 @@ impl SharedPartition {
             dumps_skipped: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             is_held: AtomicBool::new(false),
+            moves: AtomicU8::new(MoveMark::None as u8),
             requests: AtomicU32::new(0),
             shutdown_ns: AtomicNs::new(Ns::ZERO),
             view: AtomicU8::new(view as u8),
@@ -172,6 +187,40 @@ impl SharedPartition {
     /// Changes what the next crash leads to.
     pub fn set_policy(&self, policy: CrashPolicy) {
         self.policy.store(policy.pack(), Ordering::Relaxed);
+    }
+
+    /// Packs what the next crash leads to, for a message.
+    pub fn packed_policy(&self) -> u8 {
+        self.policy.load(Ordering::Relaxed)
+    }
+
+    /// Takes over what [`Self::packed_policy`] has packed.
+    pub fn set_packed_policy(&self, byte: u8) {
+        self.set_policy(CrashPolicy::unpack(byte));
+    }
+
+    /// Returns where it stands on its way to another node.
+    pub fn move_mark(&self) -> MoveMark {
+        let byte = self.moves.load(Ordering::Acquire);
+        let marks = [MoveMark::Leaves, MoveMark::Stays];
+        marks.into_iter().find(|mark| *mark as u8 == byte).unwrap_or(MoveMark::None)
+    }
+
+    /// Begins a move; returns false if one is under way.
+    pub fn begin_move(&self) -> bool {
+        let (none, leaves) = (MoveMark::None as u8, MoveMark::Leaves as u8);
+        self.moves.compare_exchange(none, leaves, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Notes that it could not be suspended.
+    pub fn note_stay(&self) {
+        let (leaves, stays) = (MoveMark::Leaves as u8, MoveMark::Stays as u8);
+        let _ = self.moves.compare_exchange(leaves, stays, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Ends a move.
+    pub fn end_move(&self) {
+        self.moves.store(MoveMark::None as u8, Ordering::Release);
     }
 
     /// Returns its number on the node.

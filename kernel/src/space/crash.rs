@@ -44,8 +44,11 @@ impl CrashReason {
     /// No crash: the operator has suspended the partition.
     pub const SUSPENDED: Self = Self(15);
 
+    /// No crash: the partition was suspended to go on at another node.
+    pub const MOVED: Self = Self(16);
+
     /// Every numbered reason, with its name for people and events.
-    pub const ALL: [(Self, &'static str); 15] = [
+    pub const ALL: [(Self, &'static str); 16] = [
         (Self::TRIPLE_FAULT, "triple fault"),
         (Self::PVPANIC, "pvpanic"),
         (Self::ERST, "panic log by ERST"),
@@ -61,6 +64,7 @@ impl CrashReason {
         (Self::TASK_SWITCH, "task switch"),
         (Self::MACHINE_CHECK, "machine check"),
         (Self::SUSPENDED, "suspended"),
+        (Self::MOVED, "moves"),
     ];
 
     /// Returns the name for people and events.
@@ -124,17 +128,17 @@ mod tests {
     #[test]
     fn numbers_on_disk_are_stable_and_each_has_its_own_word() {
         let numbers = CrashReason::ALL.map(|(reason, _)| reason.0);
-        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15]);
+        assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
         let mut words = CrashReason::ALL.map(|(_, word)| word);
         words.sort_unstable();
         assert!(words.windows(2).all(|pair| pair[0] != pair[1]));
-        assert_eq!((CrashReason(0).name(), CrashReason(16).name()), ("none", "other"));
+        assert_eq!((CrashReason(0).name(), CrashReason(17).name()), ("none", "other"));
         assert_eq!(CrashReason(9).name(), "instruction not emulated");
     }
 
     #[test]
     fn the_history_has_the_same_words() {
-        let words: Vec<_> = (0..=15).map(|number| CrashReason(number).name()).collect();
+        let words: Vec<_> = (0..=16).map(|number| CrashReason(number).name()).collect();
         assert_eq!(crate::log::history::words::CRASHES, words);
     }
 }

@@ -178,6 +178,20 @@ impl LogDesk {
         self.decree(|me| Decree::Release { space, from: Owner::Slot(me) }).await
     }
 
+    /// Takes a suspended partition that is nobody's, with its space.
+    ///
+    /// # Errors
+    /// As [`Self::decree`].
+    pub async fn resume_space(
+        &self,
+        (partition, space): (u128, u128),
+        sealed: u64,
+    ) -> Result<u64, OwnError> {
+        let from = Owner::Unowned;
+        let make = |me| Decree::HandOver { partition, space, from, to: Owner::Slot(me), sealed };
+        self.decree(make).await
+    }
+
     /// Gives a partition with its suspended space to another owner.
     ///
     /// # Errors

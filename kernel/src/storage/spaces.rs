@@ -21,6 +21,7 @@ mod closed;
 mod discover;
 mod drop;
 mod founding;
+mod hand_over;
 mod inherit;
 mod kept;
 mod late;
@@ -63,6 +64,7 @@ use alloc::vec::Vec;
 use arrayvec::ArrayString;
 pub use claims::sleep;
 pub use discover::{AreaPlace, LocalPlace, PagingDevice, SpaceLocation};
+pub use hand_over::{GiveError, LeftSuspension};
 pub use kept::{DumpReleaseError, KeptDump};
 use remains::SpaceRemains;
 pub use reserve::SpaceTenant;
@@ -98,6 +100,8 @@ enum SpacePhase {
     Sealed,
     /// Its suspended partition is about to go on.
     Resuming,
+    /// Its suspended partition is being given to another member.
+    Departing,
     Releasing,
     /// On a cluster's disk, and not this node's.
     Shared,

@@ -5,11 +5,13 @@
 use cluster::beat::Beat;
 use cluster::block::LogBlock;
 use cluster::layout::{Half, SUPERBLOCK};
+use cluster::mail::{MAIL_BLOCK, MailBlock};
 use cluster::local::{self, LocalCopy, LocalFound};
 use cluster::sector::SECTOR;
 use cluster::state::{ClusterState, MAX_MEMBERS};
 use cluster::superblock::{MAGIC, Superblock};
 use fuzz::Input;
+use kernel::members::letters::{MoveQuestion, MoveWord};
 use kernel::mm::crc::crc32c;
 use libfuzzer_sys::fuzz_target;
 
@@ -33,7 +35,18 @@ fn structure<const N: usize>(input: &mut Input<'_>, front: &[u8]) -> [u8; N] {
 
 fuzz_target!(|bytes: &[u8]| {
     let input = &mut Input::new(bytes);
-    match input.u8() % 5 {
+    match input.u8() % 6 {
+        5 => {
+            let bytes: [u8; MAIL_BLOCK] = structure(input, b"TCML\x01\0");
+            if let Ok(block) = MailBlock::decode(&bytes) {
+                let mut again = [0; MAIL_BLOCK];
+                block.encode(&mut again);
+                for message in &block.messages {
+                    let _ = (MoveQuestion::decode(&message.body), MoveWord::decode(&message.body));
+                }
+                assert_eq!(MailBlock::decode(&again), Ok(block));
+            }
+        }
         0 => {
             let pair = [structure::<SECTOR>(input, b"TCBT\x01\0"), [0; SECTOR]];
             if let Ok(beat) = Beat::decode(&pair[0]) {

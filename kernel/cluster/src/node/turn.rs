@@ -45,6 +45,10 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
             self.phase = NodePhase::First(value);
         }
         self.suspect(note);
+        self.mail.settle(&self.state, note);
+        if matches!(self.phase, NodePhase::Idle(_)) {
+            self.look_for_mail(0);
+        }
     }
 
     /// Returns the fence, if the suspicion lay on the disk before this turn's read and the suspect

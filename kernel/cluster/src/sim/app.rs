@@ -112,6 +112,7 @@ impl World {
             self.recover(number, slot, &things);
         }
         self.follow_the_log(number, slot, &things);
+        self.exchange_mail(number);
         for index in 0..self.nodes[number].app.runs.len() {
             self.work(number, index);
         }
@@ -168,18 +169,28 @@ impl World {
     fn begin(&mut self, number: usize, space: u128, row: &ThingRow) {
         let there = &self.spaces[space as usize - 1];
         let mut memory = [None; BLOCKS];
-        if may_resume(there.record, row) {
+        let is_whole = may_resume(there.record, row);
+        if is_whole {
             assert_eq!(there.blocks, there.sealed, "space {space} is not as it was suspended");
             memory = there.blocks.map(Some);
             self.tally("resumed from a space");
         } else {
             self.tally("started anew");
         }
-        let (partition, epoch, phase) = (row.bound, row.epoch, RunPhase::Starting);
+        // A member that cannot run it says SUSPENDED in its own epoch, and gives it away.
+        let refuses = is_whole && self.random.one_in(6);
+        let (phase, state) = match refuses {
+            true => (RunPhase::Sealing, RecordState::Suspended),
+            false => (RunPhase::Starting, RecordState::Active),
+        };
+        if refuses {
+            self.tally("refused and handed on");
+        }
+        let (partition, epoch) = (row.bound, row.epoch);
         let run =
             SimRun { partition, space, epoch, phase, memory, flying: 0, busy: [false; BLOCKS] };
         self.nodes[number].app.runs.push(run);
-        self.data_write(number, space, epoch, DataPart::Record(RecordState::Active));
+        self.data_write(number, space, epoch, DataPart::Record(state));
     }
 
     /// One step of a partition.

@@ -8,12 +8,15 @@
 //!   while the fence may be decided, nor afterwards;
 //! * a write lands only in a space that the log gives to its writer in the write's epoch, and no
 //!   write of a member lands after it was called quiet;
+//! * a message is read once, by the member to whom it was sent, and only what was read is
+//!   acknowledged;
 //! * a partition runs on one node, and finds every page as it was written, or as it was suspended.
 
 mod app;
 mod area;
 mod careless;
 mod growth;
+mod mail;
 pub(crate) mod mutants;
 mod random;
 mod truth;
@@ -37,7 +40,7 @@ fn name(decree: &Decree) -> &'static str {
 }
 
 /// What must happen in every long enough run.
-const FIRES: [&str; 42] = [
+const FIRES: [&str; 48] = [
     "asked to leave",
     "ballot lost",
     "begun anew",
@@ -56,10 +59,16 @@ const FIRES: [&str; 42] = [
     "found itself suspected",
     "joined",
     "lease extended",
+    "mail acknowledged",
+    "mail full",
+    "mail lost",
+    "mail read",
+    "mail sent",
     "may inherit",
     "name given back",
     "pause",
     "quarantine",
+    "refused and handed on",
     "registration failed",
     "request abandoned",
     "request given up",

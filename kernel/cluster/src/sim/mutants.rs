@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Once;
 
 /// The mutants, and the first seed that notices each.
-const ALL: [(Mutant, u64); 32] = [
+const ALL: [(Mutant, u64); 35] = [
     (Mutant::SkipY, 6),
     (Mutant::SkipX, 2),
     (Mutant::FirstCopyCounts, 9),
@@ -39,6 +39,9 @@ const ALL: [(Mutant, u64); 32] = [
     (Mutant::ReleaseEarly, 633),
     (Mutant::KeepUnowned, 8),
     (Mutant::CountsDecided, 5692),
+    (Mutant::DeliverTwice, 5),
+    (Mutant::AckUnread, 8),
+    (Mutant::OldBlock, 1342),
 ];
 
 /// Keeps the expected panics of threads with a mutant silent.

@@ -131,7 +131,7 @@ impl World {
                 asked_ns: 0,
                 io: (None, None),
                 reads: [None, None, None],
-                buffer: vec![0; LIMIT],
+                buffer: vec![0; layout().longest_write()],
                 pending: None,
                 writes_out: [0; 3],
                 write_cuts: [0; 3],
@@ -570,6 +570,12 @@ impl World {
                 "fence proposed"
             }
             ClusterEvent::Fenced => "found itself fenced",
+            ClusterEvent::MailRead { slot, number, .. } => {
+                let reader = node.state().member(slot).map(|row| row.id);
+                truth.mail_told((me.incarnation, number), reader);
+                "mail acknowledged"
+            }
+            ClusterEvent::MailLost { .. } => "mail lost",
             ClusterEvent::Foreign => panic!("a sector differs from what its only writer wrote"),
             ClusterEvent::Restored { .. } => panic!("the area has forgotten what a beat announced"),
         };
@@ -578,5 +584,5 @@ impl World {
 }
 
 fn layout() -> AreaLayout {
-    AreaLayout::new(SLOTS as u16, LIMIT as u32).expect("possible numbers")
+    AreaLayout::new(SLOTS as u16, LIMIT as u32).expect("possible numbers").with_mail()
 }

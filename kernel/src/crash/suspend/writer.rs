@@ -175,10 +175,15 @@ impl<'j> SuspensionWriter<'j> {
         let time_ns = host.unix_ns_at(order.at_ns);
         RecordedCrash {
             name: host.spaces.name_dump(self.job.space, time_ns),
-            reason: CrashReason::SUSPENDED,
-            detail: 0,
+            reason: order.reason,
+            // Outside a cluster's log there is no epoch.
+            detail: host.spaces.own_epoch(self.job.space).unwrap_or(0),
             time_ns,
-            text: CrashText::from("by the operator").unwrap_or_default(),
+            text: CrashText::from(match order.reason {
+                CrashReason::MOVED => "to another node",
+                _ => "by the operator",
+            })
+            .unwrap_or_default(),
             registers: registers.into_iter().collect(),
         }
     }

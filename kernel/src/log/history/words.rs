@@ -26,6 +26,7 @@ pub const CRASHES: &[&str] = &[
     "task switch",
     "machine check",
     "suspended",
+    "moves",
 ];
 /// States of a space: `space::SpaceState`.
 pub const SPACES: &[&str] = &[

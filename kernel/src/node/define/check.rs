@@ -12,6 +12,18 @@ use alloc::vec::Vec;
 /// # Errors
 /// The first rule that it breaks.
 pub(super) fn check(node: &Node, config: &PartitionConfig) -> Result<RamLayout, DefinitionError> {
+    check_beside(node, config, &[])
+}
+
+/// The same beside partitions, with bytes of memory, that have been promised room.
+///
+/// # Errors
+/// As [`check`].
+pub(super) fn check_beside(
+    node: &Node,
+    config: &PartitionConfig,
+    promised: &[(&str, u64)],
+) -> Result<RamLayout, DefinitionError> {
     let name = &config.name;
     if !config::is_valid_name(name) {
         return Err(DefinitionError::NameInvalid);
@@ -21,13 +33,14 @@ pub(super) fn check(node: &Node, config: &PartitionConfig) -> Result<RamLayout, 
         return Err(DefinitionError::NameInUse(name.clone()));
     }
     values(config)?;
-    if others.len() >= node.registry.slots() {
+    if others.len() + promised.len() >= node.registry.slots() {
         return Err(DefinitionError::NoSlot(node.registry.slots()));
     }
     let layout = capacity::check(node.host, config)?;
     let mut all: Vec<_> =
         others.iter().map(|shared| (shared.name(), shared.config.memory_bytes)).collect();
     all.push((name, config.memory_bytes));
+    all.extend_from_slice(promised);
     capacity::check_together(node.host, &all)?;
     capacity::check_tables(node.host, &all)?;
     Ok(layout)

@@ -4,6 +4,7 @@ use crate::config::{self, ConfigError};
 use crate::node::capacity::CapacityError;
 use crate::partition::lifecycle::LifecycleView;
 use crate::partition::loaders::LoadError;
+use crate::storage::log_desk::OwnError;
 use crate::storage::stores::{ImageReadError, StoreAtError, StoreId};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -46,6 +47,14 @@ pub enum DefinitionError {
     Leaving(String),
     /// The cluster's log gives this partition to the member in this slot.
     OfMember(String, u16),
+    /// This node gives its partitions away.
+    Draining,
+    /// It is on its way to another node.
+    IsMoving(String),
+    /// It is suspended, and the disk of its paging space is out of reach here.
+    OutOfReach(String),
+    /// The log does not give it to this node.
+    NotOwned(String, OwnError),
     /// No store has this number, or a name that begins with these digits.
     NoStore(String),
     /// As many commands on stores as can be are under way.
@@ -128,6 +137,14 @@ impl fmt::Display for DefinitionError {
             Self::OfMember(name, slot) => {
                 write!(f, "{name} belongs to the member in slot {slot}; 'nodes' shows it")
             }
+            Self::Draining => f.write_str(
+                "this node gives its partitions away: `drain NODE end` lets it take some again",
+            ),
+            Self::IsMoving(name) => write!(f, "{name} is on its way to another node"),
+            Self::OutOfReach(name) => {
+                write!(f, "{name} is suspended on a disk that this node does not reach")
+            }
+            Self::NotOwned(name, error) => write!(f, "{name}: {error}"),
             Self::NotRunning(name, view) => {
                 write!(f, "{name} does not run: it is {}", view.as_str())
             }

@@ -12,7 +12,8 @@
 
 use super::error::DefinitionError;
 use super::{
-    check, choose, find, find_to_leave, place, refuse_at_end, set, start, trial, undefine,
+    check, choose, find, find_to_leave, place, refuse_at_end, refuse_new, set, start, trial,
+    undefine,
 };
 use crate::config::{DEFINITION_VERSION, KernelModules, PartitionConfig};
 use crate::console::definition::PolicyOptions;
@@ -24,6 +25,7 @@ use crate::images::{
 use crate::node::Node;
 use crate::partition::shared::SharedPartition;
 use crate::space::Uuid;
+use crate::storage::spaces::number_of;
 use crate::storage::stores::{StoreId, StoreOrigin};
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
@@ -66,7 +68,7 @@ impl Drop for PartitionHold {
 /// [`DefinitionError::OnlyInStore`].
 pub async fn define_stored(node: &'static Node, wish: StoredWish) -> Result<(), DefinitionError> {
     let StoredWish { store, mut config, is_for_all } = wish;
-    refuse_at_end(node)?;
+    refuse_new(node)?;
     let layout = check::check(node, &config)?;
     let (id, open) = choose::store(node, &store).await?;
     let kernel = choose::image(id, &open, &config.kernel.image)?;
@@ -128,19 +130,25 @@ async fn put(
 /// # Errors
 /// [`DefinitionError`]; nothing has changed then.
 pub async fn start_stored(node: &'static Node, name: String) -> Result<(), DefinitionError> {
-    refuse_at_end(node)?;
+    refuse_new(node)?;
     if let Some(slot) = node.host.spaces.other_owner(&name) {
         return Err(DefinitionError::OfMember(name, slot));
     }
-    let (id, open, definition) = definition(node, &name).await?;
-    let config = PartitionConfig::from_definition(definition.encoding, &definition.bytes)
-        .map_err(|error| DefinitionError::Undecodable(name.clone(), id, error))?;
-    let digits = |digest: crate::images::ImageDigest| digest.text().to_string();
-    let named =
-        KernelModules { image: digits(definition.kernel), initrd: definition.initrd.map(digits) };
-    if config.name != name || config.kernel != named {
-        return Err(DefinitionError::OtherDefinition(name, id));
+    if node.host.spaces.cold_space_of(number_of(&name)).is_some() {
+        return Err(DefinitionError::IsSuspended(name));
     }
+    place_stored(node, &name).await?;
+    start(node, &name)
+}
+
+/// Puts a partition, stopped, into a slot, from its definition in a store.
+///
+/// # Errors
+/// As [`start_stored`].
+pub async fn place_stored(node: &'static Node, name: &str) -> Result<(), DefinitionError> {
+    refuse_at_end(node)?;
+    let (id, open, definition) = definition(node, name).await?;
+    let config = config_of(&definition, name, id)?;
     let layout = check::check(node, &config)?;
     let origin = StoreOrigin {
         store: id,
@@ -151,8 +159,39 @@ pub async fn start_stored(node: &'static Node, name: String) -> Result<(), Defin
     };
     let images = node.host.stores.find_images(origin).await?;
     trial::plan_stored(node, id, images, &config, &layout).await?;
-    place(node, defined(config, origin, definition.generation))?;
-    start(node, &name)
+    place(node, defined(config, origin, definition.generation))
+}
+
+/// Checks whether a partition could be put into a slot from its definition in a store, beside
+/// others that have been promised room.
+///
+/// # Errors
+/// As [`start_stored`].
+pub async fn check_stored(
+    node: &'static Node,
+    name: &str,
+    promised: &[(&str, u64)],
+) -> Result<(), DefinitionError> {
+    refuse_new(node)?;
+    let (id, _, definition) = definition(node, name).await?;
+    let config = config_of(&definition, name, id)?;
+    check::check_beside(node, &config, promised).map(drop)
+}
+
+fn config_of(
+    definition: &StoredDefinition,
+    name: &str,
+    id: StoreId,
+) -> Result<PartitionConfig, DefinitionError> {
+    let config = PartitionConfig::from_definition(definition.encoding, &definition.bytes)
+        .map_err(|error| DefinitionError::Undecodable(name.into(), id, error))?;
+    let digits = |digest: crate::images::ImageDigest| digest.text().to_string();
+    let named =
+        KernelModules { image: digits(definition.kernel), initrd: definition.initrd.map(digits) };
+    if config.name != name || config.kernel != named {
+        return Err(DefinitionError::OtherDefinition(name.into(), id));
+    }
+    Ok(config)
 }
 
 /// Finds the definition of a partition in the stores of this node.

@@ -1,6 +1,6 @@
 //! The operator's commands `suspend` and `resume`. They check and ask; the runner acts.
 
-use super::{DefinitionError, find, refuse_at_end};
+use super::{DefinitionError, find, refuse_at_end, refuse_moving, refuse_new};
 use crate::node::Node;
 use crate::partition::lifecycle::LifecycleView;
 use crate::partition::shared::PartitionRequest;
@@ -28,11 +28,22 @@ pub fn suspend(node: &Node, name: &str) -> Result<(), DefinitionError> {
     Ok(())
 }
 
-/// Lets a suspended partition go on.
+/// Lets a suspended partition go on, for the operator.
 ///
 /// # Errors
 /// [`DefinitionError`] if there is none, or it is not suspended.
 pub fn resume(node: &Node, name: &str) -> Result<(), DefinitionError> {
+    refuse_new(node)?;
+    let (_, shared) = find(node, name)?;
+    refuse_moving(&shared)?;
+    go_on(node, name)
+}
+
+/// Lets a suspended partition go on.
+///
+/// # Errors
+/// As [`resume`].
+pub fn go_on(node: &Node, name: &str) -> Result<(), DefinitionError> {
     refuse_at_end(node)?;
     let (id, shared) = find(node, name)?;
     let view = shared.view();

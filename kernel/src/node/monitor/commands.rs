@@ -1,7 +1,7 @@
 //! Carries out the commands of the operator or of a harness.
 
 use super::audience::{self, Audience};
-use super::{members, stats, stores};
+use super::{members, moves, stats, stores};
 use crate::console::command::{DumpChoice, HELP, MonitorCommand, parse_json, parse_text};
 use crate::console::definition::DefinitionScope;
 use crate::console::event::ConsoleEvent;
@@ -72,6 +72,9 @@ fn carry_out(
         MonitorCommand::Stats => show_stats(node, audience),
         MonitorCommand::Nodes => members::show(node, audience.program())?,
         MonitorCommand::FenceConfirm(name) => members::confirm(node, name)?,
+        MonitorCommand::Message(name, text) => members::message(node, name, text)?,
+        MonitorCommand::Move(name, to) => return moves::begin_move(node, name, to, audience),
+        MonitorCommand::Drain(name, order) => moves::drain(node, name, order)?,
         MonitorCommand::Crash(name) => crash(node, name)?,
         MonitorCommand::Console(name) => {
             return choose_console(node, name, ConsoleMode::Lines).map(Some);
@@ -90,6 +93,9 @@ fn carry_out(
         MonitorCommand::Start(name) => said(define::start(node, name))?,
         MonitorCommand::Stop(name, timeout) => said(define::stop(node, name, timeout))?,
         MonitorCommand::Suspend(name) => said(suspend::suspend(node, name))?,
+        MonitorCommand::Resume(name) if define::find(node, name).is_err() => {
+            return Ok(moves::resume(node, name, audience));
+        }
         MonitorCommand::Resume(name) => said(suspend::resume(node, name))?,
         MonitorCommand::Seal(name) => said(clones::seal(node, name))?,
         MonitorCommand::Clone(wanted) => said(clones::clone(node, &wanted))?,

@@ -4,6 +4,7 @@ use crate::arch::time;
 use crate::console::event::{ConsoleEvent, MemberReport};
 use crate::console::output::print_text;
 use crate::console::report;
+use crate::members::letters::LetterKind;
 use crate::members::{LocalDevice, Members, RollStatus};
 use crate::node::Node;
 use crate::space::Uuid;
@@ -76,6 +77,9 @@ fn line(told: &MemberReport<'_>) {
             told.free_spaces
         ));
     }
+    if let Some(ms) = told.mail_ms {
+        print_text(format_args!("; mail took {ms} ms"));
+    }
     print_text(format_args!("; {}\n", told.incarnation));
 }
 
@@ -135,6 +139,7 @@ fn show_row(row: &LocalRow, copy_age_ms: u64, program: Option<u64>) {
         free_mib: beat.map_or(0, |beat| beat.free_mib),
         free_spaces: beat.map_or(0, |beat| beat.free_spaces),
         areas: 0,
+        mail_ms: None,
     };
     match program {
         Some(_) => report(&ConsoleEvent::Member(told)),
@@ -147,6 +152,21 @@ pub(super) fn name_of(node: &Node, slot: u16) -> String {
     let rows = node.members.map(Members::rows).unwrap_or_default();
     let name = rows.iter().find(|row| row.id.slot == slot).map_or("", |row| row.name());
     if name.is_empty() { format!("{slot}") } else { name.into() }
+}
+
+/// Sends a text to the operator of another member.
+///
+/// # Errors
+/// A text for the operator.
+pub(super) fn message(node: &Node, name: &str, text: &str) -> Result<(), String> {
+    let members: &Members = node.members.ok_or(NONE)?;
+    let named = |error: &dyn core::fmt::Display| format!("{name}: {error}");
+    let row = members.target(name).map_err(|error| named(&error))?;
+    if row.is_own {
+        return Err(named(&"is this node"));
+    }
+    let sent = members.send(row.id.slot, LetterKind::Text, text.as_bytes());
+    sent.map(drop).map_err(|error| named(&error))
 }
 
 /// Takes the operator's word that a fenced member's machine is off.

@@ -3,6 +3,7 @@
 mod audience;
 pub mod commands;
 mod members;
+mod moves;
 pub mod notices;
 pub mod stats;
 pub mod stores;

@@ -1,14 +1,26 @@
 //! A disk that several simulated nodes see: common bytes, and a port for each node with requests,
 //! delays and time-outs of its own.
 
+use crate::addr::Hfn;
 use crate::block::dma::fake::device_view;
 use crate::block::request::SECTOR_SIZE;
 use crate::block::{
     Completion, Cookie, Disk, DiskError, DiskInfo, DiskOperation, DiskRequest, DmaSegment,
     SubmitError,
 };
+use crate::mm::phys::{DirectMap, FrameMemory};
 use crate::time::Ns;
 use std::sync::{Arc, Mutex};
+
+/// Frames of a simulated pool lie below; no buffer of a test does.
+const POOL_END: u64 = 1 << 32;
+
+/// From or to memory.
+#[derive(Clone, Copy)]
+enum CopyWay {
+    In,
+    Out,
+}
 
 /// Time of a request.
 const LATENCY_NS: Ns = Ns::from_ms(2);
@@ -43,13 +55,40 @@ pub(super) type CommonBytes = Arc<Mutex<Vec<u8>>>;
 pub(super) struct AreaPort {
     index: u8,
     bytes: CommonBytes,
+    /// The pool's memory, of a node whose partitions run.
+    pool: Option<DirectMap>,
     state: Mutex<PortState>,
 }
 
 impl AreaPort {
     pub(super) fn new(index: u8, bytes: &CommonBytes) -> &'static Self {
+        Self::beside(index, bytes, None)
+    }
+
+    /// As [`Self::new`], for a node with this pool.
+    pub(super) fn beside(index: u8, bytes: &CommonBytes, pool: Option<DirectMap>) -> &'static Self {
         let state = Mutex::default();
-        Box::leak(Box::new(Self { index, bytes: bytes.clone(), state }))
+        Box::leak(Box::new(Self { index, bytes: bytes.clone(), pool, state }))
+    }
+
+    /// Copies between the disk's bytes and a segment, which is a frame of the pool or a buffer.
+    fn copy(&self, segment: &DmaSegment, bytes: &mut [u8], way: CopyWay) {
+        let base = segment.base.as_u64();
+        if base >= POOL_END || self.pool.is_none() {
+            let view = device_view(base, bytes.len());
+            return match way {
+                CopyWay::In => view.copy_in(0, bytes),
+                CopyWay::Out => view.copy_out(0, bytes),
+            };
+        }
+        let Some(pool) = &self.pool else { return };
+        for (n, page) in (0..).zip(bytes.chunks_mut(4096)) {
+            let hfn = Hfn::new(base / 4096 + n);
+            match way {
+                CopyWay::In => pool.copy_in(hfn, 0, page),
+                CopyWay::Out => pool.copy_out(hfn, 0, page),
+            }
+        }
     }
 
     pub(super) fn with<T>(&self, f: impl FnOnce(&mut PortState) -> T) -> T {
@@ -63,7 +102,7 @@ impl AreaPort {
                 let mut at = request.at;
                 for segment in &request.segments {
                     let len = segment.len as usize;
-                    device_view(segment.base.as_u64(), len).copy_in(0, &bytes[at..at + len]);
+                    self.copy(segment, &mut bytes[at..at + len], CopyWay::In);
                     at += len;
                 }
             }
@@ -99,7 +138,7 @@ impl Disk for AreaPort {
         if request.operation == DiskOperation::Write {
             for segment in request.segments {
                 let mut piece = vec![0; segment.len as usize];
-                device_view(segment.base.as_u64(), piece.len()).copy_out(0, &mut piece);
+                self.copy(segment, &mut piece, CopyWay::Out);
                 data.extend(piece);
             }
         }

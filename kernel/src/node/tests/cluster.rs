@@ -12,7 +12,7 @@ use crate::storage::DiskLease;
 use crate::time::Ns;
 use cluster::beat::{Beat, BeatMode};
 use cluster::layout::AreaLayout;
-use cluster::superblock::Superblock;
+use cluster::superblock::{FEATURE_MAIL, Superblock};
 use cluster::timing::ClusterTiming;
 use std::sync::{Arc, Mutex};
 
@@ -23,7 +23,7 @@ const STEP_NS: Ns = Ns::from_ms(10);
 
 pub(super) fn superblock(cluster: u128) -> Superblock {
     Superblock {
-        features_optional: 0,
+        features_optional: FEATURE_MAIL,
         cluster,
         slots: SLOTS,
         areas: 1,
@@ -35,7 +35,7 @@ pub(super) fn superblock(cluster: u128) -> Superblock {
 }
 
 pub(super) fn layout() -> AreaLayout {
-    AreaLayout::new(SLOTS, STATE).expect("possible numbers")
+    AreaLayout::new(SLOTS, STATE).expect("possible numbers").with_mail()
 }
 
 /// Makes a disk that is an area.
@@ -400,9 +400,14 @@ fn divided(superblock: &Superblock) -> CommonBytes {
 
 /// As [`divided`], with this many paging spaces.
 pub(super) fn in_spaces(superblock: &Superblock, spaces: usize) -> CommonBytes {
-    let mut sizes = vec![super::cycle::DISK_BYTES as u64; spaces];
+    in_sized_spaces(superblock, spaces, super::cycle::DISK_BYTES)
+}
+
+/// As [`in_spaces`], each of this many bytes.
+pub(super) fn in_sized_spaces(superblock: &Superblock, spaces: usize, bytes: usize) -> CommonBytes {
+    let mut sizes = vec![bytes as u64; spaces];
     sizes.push(layout().len());
-    let len = (16 << 20) + spaces * (super::cycle::DISK_BYTES + (1 << 20));
+    let len = (16 << 20) + spaces * (bytes + (1 << 20));
     let placed = place(len as u64, &sizes).expect("there is room");
     let part = |n: usize, kind| {
         let seed = (superblock.area * 64) as usize + n + 1;

@@ -8,6 +8,7 @@ mod ends;
 mod guest;
 mod heirs;
 mod lease;
+mod moves;
 mod operator;
 mod panic;
 mod precopy;

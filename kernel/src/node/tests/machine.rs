@@ -24,6 +24,7 @@ use crate::mm::object::ObjectTable;
 use crate::mm::phys::DirectMap;
 use crate::mm::table::TableReserve;
 use crate::node::monitor::notices;
+use crate::node::moves::MoveDesk;
 use crate::node::registry::Registry;
 use crate::node::{Node, services};
 use crate::paging::{Landmark, Pager, PagerEnv};
@@ -190,7 +191,8 @@ impl SimMachine {
         let Ok(members) = members;
         members.iter().for_each(|members| spaces.join_log(members.log, members.disks));
         let is_inheriting = AtomicBool::new(false);
-        let node = leak(Node { host, members, local, is_inheriting, registry });
+        let moves = MoveDesk::default();
+        let node = leak(Node { host, members, local, is_inheriting, moves, registry });
         Self { node, disks: Vec::new(), now_ns: crate::arch::time::now_ns(), told: Vec::new() }
     }
 
@@ -222,7 +224,9 @@ impl SimMachine {
                 (number(event, "disk: "), number(event, "incarnation: "))
         {
             let mark = DumpExpectation::Promised(text(event, "partition: "), incarnation);
-            let mut state = self.disks[disk as usize].state();
+            // Disks that nodes share keep no log.
+            let Some(disk) = self.disks.get(disk as usize) else { return };
+            let mut state = disk.state();
             if state.records {
                 state.log.push(super::disk::DiskLogEntry::Mark(mark));
             }

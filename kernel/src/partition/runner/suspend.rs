@@ -15,8 +15,10 @@ use crate::partition::last_words::PanicGrace;
 use crate::partition::lifecycle::{AfterTeardown, BackingState, Lifecycle, ParkReason};
 use crate::partition::resume::{self, ResumeProgress, ResumedPartition};
 use crate::partition::saved::{GuestActivity, SavedMachine};
+use crate::partition::shared::MoveMark;
 use crate::partition::stall::StallWatch;
 use crate::pool::PoolTerms;
+use crate::space::CrashReason;
 use crate::storage::spaces::{SpaceLocation, Suspension};
 use crate::time::Ns;
 use alloc::sync::Arc;
@@ -66,6 +68,7 @@ impl Runner {
         if let Err(message) = self.try_suspend(host, on) {
             let (partition, incarnation) = (self.shared.name(), self.incarnation);
             report(&ConsoleEvent::SuspendFailed { partition, incarnation, message });
+            self.shared.note_stay();
         }
         self.end_precopy();
     }
@@ -107,6 +110,10 @@ impl Runner {
             name: ArrayString::from(self.shared.name()).unwrap_or_default(),
             incarnation: self.incarnation,
             at_ns: time::now_ns(),
+            reason: match self.shared.move_mark() {
+                MoveMark::None => CrashReason::SUSPENDED,
+                MoveMark::Leaves | MoveMark::Stays => CrashReason::MOVED,
+            },
             regs: self.machine.vcpu.saved_regs(),
             state: self.machine.vcpu.state(),
             machine,
@@ -132,7 +139,7 @@ impl Runner {
                 self.give_line_back(host);
                 return self.retire(host, AfterTeardown::Suspend);
             }
-            SuspensionEnd::GoesOn | SuspensionEnd::Unknown => {}
+            SuspensionEnd::GoesOn | SuspensionEnd::Unknown => self.shared.note_stay(),
         }
         if let Some(object) = &self.object {
             object.become_live();
@@ -172,7 +179,11 @@ impl Runner {
         }
         self.unload_base(host);
         let (partition, incarnation) = (self.shared.name(), self.incarnation);
-        report(&ConsoleEvent::Stopped { partition, incarnation, how: "released", code: 0 });
+        let how = match self.shared.move_mark() {
+            MoveMark::None => "released",
+            MoveMark::Leaves | MoveMark::Stays => "moved",
+        };
+        report(&ConsoleEvent::Stopped { partition, incarnation, how, code: 0 });
         self.set_state(Lifecycle::Stopped);
         StepOutcome::Again
     }

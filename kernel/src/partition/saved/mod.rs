@@ -26,6 +26,7 @@ use crate::arch::fpu::GuestFpu;
 use crate::arch::heap::HeapError;
 use crate::config::GuestDevices;
 use crate::dump::state_note::{StateError, StateNote, StateNoteKind, StateWriter};
+use crate::members::letters::PROMISE_LEN;
 use crate::mm::layout::RamLayout;
 use crate::time::Ticks;
 use crate::virt::Backend;
@@ -156,6 +157,23 @@ impl SavedMachine {
         let offered_cr4 = cpuid::offered_cr4(host.cpuid);
         let vcpu = SavedVcpu::read(&note, host.xcr0, offered_cr4)?;
         Ok(Self { vcpu, msrs, platform, now: host.at.now })
+    }
+}
+
+impl ResumeHost<'_> {
+    /// Returns what guests are promised here, for a message to another machine.
+    pub fn promise(&self) -> [u8; PROMISE_LEN] {
+        Promise::of(self.backend, self.cpuid, self.at.rate).to_bytes()
+    }
+
+    /// Checks that a guest of a machine with this promise can go on here, as far as its CPU is
+    /// concerned. The frequency of its counter is checked when it goes on.
+    ///
+    /// # Errors
+    /// [`SavedMachineError`].
+    pub fn keeps(&self, promise: &[u8; PROMISE_LEN]) -> Result<(), SavedMachineError> {
+        let promise = Promise::of_bytes(promise).ok_or(StateError::Missing("promise"))?;
+        promise.check(self, None).map_err(SavedMachineError::Promise)
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::ResumeHost;
 use crate::dump::state_note::{StateError, StateNote, StatePart, StateWriter};
+use crate::members::letters::PROMISE_LEN;
 use crate::partition::cpuid::{self, CpuidLeaf, GUEST_XCR0, GuestView};
 use crate::partition::devices::clock::{SavedClock, TscRate};
 use crate::partition::devices::lapic::ApicMode;
@@ -43,6 +44,8 @@ const RULES: [(u32, u32, LeafRule, &str); 9] = [
     (0x8000_0007, 0, LeafRule::Features(CpuidLeaf::new(0, 0, 0, ALL)), "an invariant TSC"),
     (0x8000_0008, 0, LeafRule::Addresses, "the width of addresses"),
 ];
+
+const _: () = assert!(1 + RULES.len() * 16 <= PROMISE_LEN);
 
 /// What a guest was promised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +96,33 @@ impl Promise {
         let view = GuestView { cr4: 0, xcr0: GUEST_XCR0, apic: ApicMode::XApic, rate };
         let leaves = RULES.map(|(leaf, subleaf, ..)| cpuid::answer(leaf, subleaf, host, &view));
         Self { backend, leaves }
+    }
+
+    /// Encodes the promise for a message.
+    pub(super) fn to_bytes(self) -> [u8; PROMISE_LEN] {
+        let mut bytes = [0; PROMISE_LEN];
+        let words = self.leaves.iter().flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
+        let all = words.flat_map(u32::to_le_bytes);
+        bytes.iter_mut().zip([number(self.backend)].into_iter().chain(all)).for_each(
+            |(to, from)| {
+                *to = from;
+            },
+        );
+        bytes
+    }
+
+    /// Reads a promise from a message; `None` if it is none.
+    pub(super) fn of_bytes(bytes: &[u8; PROMISE_LEN]) -> Option<Self> {
+        let (first, rest) = bytes.split_first()?;
+        let backend = [Backend::Vmx, Backend::Svm].into_iter().find(|b| number(*b) == *first)?;
+        let (words, _) = rest.as_chunks::<4>();
+        let (leaves, _) = words.as_chunks::<4>();
+        let leaf = |n: usize| {
+            let [eax, ebx, ecx, edx] = leaves.get(n).copied().unwrap_or_default();
+            let word = u32::from_le_bytes;
+            CpuidLeaf::new(word(eax), word(ebx), word(ecx), word(edx))
+        };
+        Some(Self { backend, leaves: core::array::from_fn(leaf) })
     }
 
     /// Appends the parts of the note.

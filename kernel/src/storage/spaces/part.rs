@@ -52,6 +52,7 @@ impl Spaces {
             | SpacePhase::Inheriting
             | SpacePhase::Looking
             | SpacePhase::Resuming
+            | SpacePhase::Departing
             | SpacePhase::Releasing => false,
         }
     }

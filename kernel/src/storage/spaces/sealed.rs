@@ -38,7 +38,13 @@ impl Spaces {
     /// to go on, or a base.
     pub fn is_whole_machine(&self, id: SpaceId) -> bool {
         let phase = self.space(id).inner.lock().phase;
-        matches!(phase, SpacePhase::Suspended | SpacePhase::Sealed | SpacePhase::Resuming)
+        matches!(
+            phase,
+            SpacePhase::Suspended
+                | SpacePhase::Sealed
+                | SpacePhase::Resuming
+                | SpacePhase::Departing
+        )
     }
 
     /// Returns the base that a partition has become.

@@ -70,7 +70,7 @@ impl Spaces {
 
     /// Returns the number of a space in the log: its GPT partition's name, which every member reads
     /// alike also before the space is formatted. A whole disk has only the name in its record.
-    fn thing(&self, id: SpaceId) -> u128 {
+    pub(super) fn thing(&self, id: SpaceId) -> u128 {
         let space = self.space(id);
         let name = match space.guid {
             Uuid::NIL => space.name.get().copied().unwrap_or(Uuid::NIL),
@@ -185,7 +185,8 @@ impl Spaces {
                 }
                 Err(error) => return self.set_aside(id, error),
             };
-            let is_known = record.is_some();
+            // A suspended partition that is nobody's waits for the member that resumes it.
+            let is_known = record.is_some() && !self.is_cold(id);
             {
                 let mut inner = self.space(id).inner.lock();
                 (inner.record, inner.looked) = (record, Some((epoch, is_free)));
@@ -237,7 +238,7 @@ impl Spaces {
 
     /// Returns the number under which this member owns what belongs to no partition of its own: its
     /// incarnation's.
-    fn node_as_partition(&self) -> Option<u128> {
+    pub(super) fn node_as_partition(&self) -> Option<u128> {
         let name = |me, state: &ClusterState| Some(state.member(me)?.id.incarnation.0);
         self.log.get()?.with_state(name)?
     }
