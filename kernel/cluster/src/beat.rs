@@ -11,7 +11,7 @@
 //! | 76 | 8 | bit n: reaches the cluster's device n |
 //! | 84 | 4, 4 | free frames, in MiB; free spaces |
 //! | 92 | 32 | name, UTF-8, zero-padded |
-//! | 124 | 8 | mail: 1 + the version of the member's block; 0: it reads no mail (an older program) |
+//! | 124 | 8 | mail: 1 + the version of the block; 0: it reads no mail (an older program) |
 
 use crate::id::{Incarnation, MemberId};
 use crate::sector::{FieldReader, FieldWriter, SECTOR, SectorError, SectorKind};

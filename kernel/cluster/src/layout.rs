@@ -6,7 +6,7 @@
 //!          beats   slot 0 | slot 1 | ...                    N x 512    one writer a slot
 //!          log     slot 0: A, B | ...                       N x 1024   one writer a slot
 //!          states  slot 0: A, B | ...                       N x 2 x state_bytes
-//!          mail    slot 0 | slot 1 | ...                    N x 4096  one writer a slot; not in older areas
+//!          mail    slot 0 | slot 1 | ...                    N x 4096  one writer a slot
 //! ```
 //!
 //! Parts of one kind lie together, so that one request reads them of all slots.

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 24 | 8 | number of this version of the block, from 1 |
 //! | 32 | 1, 1 | messages; acknowledgements |
-//! | 34 | 430 each | a message: receiver's slot 2 and incarnation 16, number 8, kind 2, length 2, body 400 |
+//! | 34 | 430 each | receiver 2 + 16, number 8, kind 2, length 2, text 400 |
 //! | 3044 | 10 each | an acknowledgement: sender's slot 2, number 8 |
 //! | 4092 | 4 | CRC32C |
 //!
