@@ -4,7 +4,7 @@
 use super::PagingDevice;
 use super::document::{ConfigError, Section};
 use crate::bed::kind::Bed;
-use crate::cluster::{AreaFile, local};
+use crate::cluster::{ClusterImages, local};
 use crate::volume::VolumeAccess;
 use kernel::block::MAX_DISKS;
 use kernel::config::is_valid_name;
@@ -48,9 +48,8 @@ pub(super) fn read(
         let message = format!("the hypervisor drives {MAX_DISKS} disks at most");
         return Err(section.error("areas", &message));
     }
-    for area in &areas {
-        AreaFile::open(area, VolumeAccess::Read)
-            .and_then(|file| file.superblock())
+    if !areas.is_empty() {
+        ClusterImages::open(&areas, VolumeAccess::Read)
             .map_err(|error| section.error("areas", &format!("{error:#}")))?;
     }
     if let Some(file) = &local {

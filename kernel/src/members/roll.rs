@@ -4,6 +4,7 @@ use super::find::name_of;
 use crate::console::event::{ConsoleEvent, MemberReport};
 use crate::console::report;
 use crate::time::Ns;
+use alloc::format;
 use alloc::vec::Vec;
 use cluster::beat::{Beat, BeatMode};
 use cluster::id::MemberId;
@@ -86,15 +87,19 @@ impl RollRow {
 }
 
 /// All members.
-pub(super) struct MemberRoll(Vec<RollRow>);
+pub(super) struct MemberRoll {
+    rows: Vec<RollRow>,
+    /// Slot of the last living member with this node's name that was told.
+    namesake: Option<u16>,
+}
 
 impl MemberRoll {
     pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(MAX_MEMBERS))
+        Self { rows: Vec::with_capacity(MAX_MEMBERS), namesake: None }
     }
 
     pub(super) fn rows(&self) -> &[RollRow] {
-        &self.0
+        &self.rows
     }
 
     /// Takes a new state and what was read of all beats, and tells what has changed.
@@ -105,9 +110,10 @@ impl MemberRoll {
         beats: Option<&[&[u8]]>,
         now_ns: Ns,
     ) {
+        let own = self.rows.iter().find(|row| row.id == me).and_then(|row| row.beat);
         for row in state.members() {
             let found = beats.and_then(|reads| newest(reads, row.id));
-            let old = self.0.iter_mut().find(|old| old.id == row.id);
+            let old = self.rows.iter_mut().find(|old| old.id == row.id);
             let (mut next, before) = match &old {
                 Some(old) => (**old, Some((old.status, old.beat.is_some()))),
                 None => {
@@ -118,7 +124,13 @@ impl MemberRoll {
             if let Some(beat) = found
                 && next.beat.is_none_or(|old| old.sequence != beat.sequence)
             {
+                let is_alive = next.beat.is_some() && row.status == MemberStatus::Up;
                 (next.beat, next.seen_ns) = (Some(beat), now_ns);
+                let is_own_name = own.is_some_and(|own| own.details.name == beat.details.name);
+                if is_alive && is_own_name && row.id != me && self.namesake != Some(row.id.slot) {
+                    self.namesake = Some(row.id.slot);
+                    namesake(&next);
+                }
             }
             next.is_own = row.id == me;
             next.status = RollStatus::of(row.status, next.beat.as_ref());
@@ -126,13 +138,13 @@ impl MemberRoll {
             let is_news = before != Some((next.status, next.beat.is_some()));
             match old {
                 Some(old) => *old = next,
-                None => self.0.push(next),
+                None => self.rows.push(next),
             }
             if is_news && (next.beat.is_some() || next.status == RollStatus::Fenced) {
                 report(&ConsoleEvent::Member(next.report(None, now_ns)));
             }
         }
-        self.0.retain(|row| {
+        self.rows.retain(|row| {
             let stays = state.members().iter().any(|member| member.id == row.id);
             if !stays {
                 let gone = MemberReport { state: "gone", ..row.report(None, now_ns) };
@@ -141,6 +153,18 @@ impl MemberRoll {
             stays
         });
     }
+}
+
+/// Tells that another living member has this node's name. (An earlier start of the same node does
+/// not beat any more.)
+fn namesake(row: &RollRow) {
+    let message = format!(
+        "the name {} is in use: the member in slot {} has it too, and `fence confirm` and `nodes` \
+         cannot tell the two apart; give one of them another name",
+        row.name(),
+        row.id.slot
+    );
+    report(&ConsoleEvent::Error { place: "[cluster] name", message: &message });
 }
 
 /// Returns a member's newest beat.
