@@ -51,13 +51,13 @@ fn rounds() -> SeededRuns {
 }
 
 /// An area behind a server.
-struct Site {
+struct StalledSite {
     folder: TempDir,
     bed: Bed,
     disk: NbdDisk,
 }
 
-impl Site {
+impl StalledSite {
     fn new(bed: Bed) -> Result<Self> {
         let folder = scenario_folder("register")?;
         let area = folder.path().join("area.img");
@@ -99,7 +99,7 @@ const POOL: &str = "pool.memory = \"8 MiB\"\n";
 
 fn at_once(bed: Bed) -> Result<()> {
     rounds().each(|_| {
-        let site = Site::new(bed)?;
+        let site = StalledSite::new(bed)?;
         let names = ["a", "b", "c"];
         let mut plays =
             names.iter().map(|name| site.start(name, POOL)).collect::<Result<Vec<_>>>()?;
@@ -147,7 +147,7 @@ fn is_pass(event: &Event) -> bool {
 
 /// Has an area stand still from a request of the registration on.
 fn stall(bed: Bed, skip: u64, is_for_ever: bool) -> Result<String> {
-    let site = Site::new(bed)?;
+    let site = StalledSite::new(bed)?;
     site.disk.rule(Rule { skip, bytes: HEADS..u64::MAX, ..Rule::all(Action::Keep) });
     let mut play = site.start("a", &neighbour()?)?;
     let first = play.event("register")?;

@@ -108,8 +108,8 @@ impl TrialParty {
     /// Where it does not start.
     pub fn start(&mut self, name: &'static str) -> Result<()> {
         let text = format!(
-            "[pool]\nmemory = \"{MEMORY_MIB} MiB\"\n[machine]\ncpus = 1\n[spare]\npartitions = 3\nmemory \
-             = \"32 MiB\"\n[[image_store]]\nimage = \"store.img\"\n[cluster]\nname = \
+            "pool.memory = \"{MEMORY_MIB} MiB\"\nmachine.cpus = 1\n[spare]\npartitions = 3\n\
+             memory = \"32 MiB\"\n[[image_store]]\nimage = \"store.img\"\n[cluster]\nname = \
              \"{name}\"\nareas = [\"shared.img\"]\nlocal = \"{name}.img\"\n",
         );
         let label = format!("{}-{}-{name}", self.bed.name(), self.label);
@@ -204,7 +204,8 @@ impl TrialParty {
     /// Where that is refused.
     pub fn run(&mut self, node: &'static str, partition: &str) -> Result<()> {
         let definition = json!({"command": "define", "definition": {
-            "name": partition, "memory_bytes": MEMORY_MIB << 20, "kernel": {"image": "fill"}, "store": "0",
+            "name": partition, "memory_bytes": MEMORY_MIB << 20, "store": "0",
+            "kernel": {"image": "fill"},
             "cmdline": format!("key={} passes=1000000 rewrite=3", partition.len()), "dump": "off",
         }});
         self.until("a store", |party| {

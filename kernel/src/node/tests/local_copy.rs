@@ -169,7 +169,7 @@ fn a_power_cut_at_any_write_of_a_copy_leaves_the_one_before() {
             image[at..][..len].copy_from_slice(&data[..len]);
             let kept = whole(&image);
             assert!(kept == before || kept == after, "{kept:?}, not {before:?} or {after:?}");
-            // The node starts on what is left, and joins.
+            // The node starts on this disk, and joins.
             let cut = Arc::new(Mutex::new(image));
             let twin = Arc::new(Mutex::new(area.lock().expect("bytes").clone()));
             let node = joined(&twin, &cut, seed);
