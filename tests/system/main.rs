@@ -32,7 +32,6 @@ mod partition;
 mod prefixes;
 mod reach;
 mod readers;
-mod register;
 mod selftests;
 mod server;
 mod several;
@@ -83,7 +82,6 @@ fn main() -> ExitCode {
             button::CASES,
             gpt::CASES,
             cluster::CASES,
-            register::CASES,
             heirs::CASES,
             sharing::CASES,
             trials::CASES,
