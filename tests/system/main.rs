@@ -35,7 +35,6 @@ mod partition;
 mod prefixes;
 mod reach;
 mod readers;
-mod register;
 mod selftests;
 mod server;
 mod several;
@@ -89,7 +88,6 @@ fn main() -> ExitCode {
             gpt::CASES,
             closed::CASES,
             cluster::CASES,
-            register::CASES,
             heirs::CASES,
             sharing::CASES,
             trials::CASES,

@@ -202,10 +202,12 @@ impl Trial {
         quiet_stays_quiet(area, ledger, self.word)?;
         let starts = self.starts_follow_decrees(&record)?;
         let replayed = self.party.replay(log)?;
+        let replayed =
+            replayed.map_or("no replay: lines were lost".to_owned(), |it| format!("{it:?}"));
         let times = self.killed.map(|at| self.found(&record, at)).transpose()?;
         let fenced = ledger.fenced.len();
         Ok(format!(
-            "{judged:?}, {} decrees ({} void), {fenced} fenced, {starts} starts, {replayed:?} {}",
+            "{judged:?}, {} decrees ({} void), {fenced} fenced, {starts} starts, {replayed} {}",
             area.decrees.len(),
             ledger.void,
             times.unwrap_or_default()

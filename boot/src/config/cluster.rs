@@ -4,7 +4,7 @@
 use super::PagingDevice;
 use super::document::{ConfigError, Section};
 use crate::bed::kind::Bed;
-use crate::cluster::{AreaFile, local, name_of};
+use crate::cluster::{ClusterImages, local, name_of};
 use crate::volume::{VolumeAccess, VolumeDisk};
 use anyhow::{Result, bail};
 use kernel::block::MAX_DISKS;
@@ -57,12 +57,11 @@ pub(super) fn read(
         let key = if disks.is_empty() { "areas" } else { "disks" };
         return Err(section.error(key, &message));
     }
-    for area in &areas {
-        let (superblock, _) = AreaFile::open(area, VolumeAccess::Read)
-            .and_then(|file| file.superblock())
+    if !areas.is_empty() {
+        let images = ClusterImages::open(&areas, VolumeAccess::Read)
             .map_err(|error| section.error("areas", &format!("{error:#}")))?;
         for disk in &disks {
-            check_disk(disk, name_of(superblock.cluster))
+            check_disk(disk, name_of(images.superblock().cluster))
                 .map_err(|error| section.error("disks", &format!("{error:#}")))?;
         }
     }

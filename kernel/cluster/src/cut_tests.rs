@@ -1,6 +1,7 @@
 //! Power cuts: the writes of registrations and decrees are recorded and replayed up to each of
-//! them, with none, all or a part of what no flush has covered. Two nodes that start on what is
-//! left agree on a state that is whole, old or new, and has lost nothing that was announced.
+//! them, with none, all or a part of the bytes that no flush has covered. Two nodes that start on
+//! the disk then agree on a state that is whole, old or new, and has lost nothing that was
+//! announced.
 
 use crate::beat::Beat;
 use crate::block::LogBlock;
@@ -17,7 +18,7 @@ const SLOTS: usize = 8;
 const LIMIT: usize = 1024;
 const SECOND: u64 = 1_000_000_000;
 
-type TestNode = ClusterNode<[Sighting; SLOTS]>;
+type CutNode = ClusterNode<[Sighting; SLOTS]>;
 
 /// An area in memory that records. Each write is followed by a flush.
 struct CutArea {
@@ -29,7 +30,7 @@ fn layout() -> AreaLayout {
     AreaLayout::new(SLOTS as u16, LIMIT as u32).unwrap()
 }
 
-fn start(number: u128, expected: u64) -> TestNode {
+fn start(number: u128, expected: u64) -> CutNode {
     let (me, seen) = (Incarnation(number), [Sighting::NEVER; SLOTS]);
     let mut node = ClusterNode::new(me, layout(), ClusterTiming::DEFAULT, LIMIT, 7, seen);
     node.expect_decree(expected);
@@ -44,7 +45,7 @@ impl CutArea {
     /// Drives a node until it waits, has ended, or has noted this; returns what it noted.
     fn run_to(
         &mut self,
-        node: &mut TestNode,
+        node: &mut CutNode,
         now: u64,
         end: impl Fn(&ClusterEvent) -> bool,
     ) -> Vec<ClusterEvent> {
@@ -75,7 +76,7 @@ impl CutArea {
         panic!("a node does not come to rest: {notes:?}");
     }
 
-    fn run(&mut self, node: &mut TestNode, now: u64) -> Vec<ClusterEvent> {
+    fn run(&mut self, node: &mut CutNode, now: u64) -> Vec<ClusterEvent> {
         self.run_to(node, now, |_| false)
     }
 }
@@ -141,8 +142,8 @@ fn fates(len: usize) -> Vec<usize> {
     sectors.chain([SECTOR / 2, len - SECTOR / 2]).collect()
 }
 
-/// Returns the last decree that a flushed beat has announced, and the last one that a block on the
-/// disk may have decided.
+/// Returns the last decree that a flushed beat has announced, and the last decree that a block on
+/// the disk may have decided.
 fn bounds(durable: &[u8], image: &[u8]) -> (u64, u64) {
     let part = |bytes: &[u8], at: u64, len: usize| bytes[at as usize..][..len].to_vec();
     let (beats, logs) = (layout().beats(), layout().logs());

@@ -18,8 +18,8 @@ use crate::sector::{SECTOR, SectorError};
 use crate::state::{ClusterState, MemberStatus};
 use crate::timing::ClusterTiming;
 
-/// Incarnation and sequence of a beat; of one that cannot be read, [`TORN`] with the checksum of
-/// its bytes, and 0.
+/// Incarnation and sequence of a beat; if it cannot be read, [`TORN`] with the checksum of its
+/// bytes, and 0.
 type BeatMark = (Incarnation, u64);
 
 /// No incarnation begins like this: they are random.

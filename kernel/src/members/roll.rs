@@ -4,6 +4,7 @@ use super::find::name_of;
 use crate::console::event::{ConsoleEvent, MemberReport};
 use crate::console::report;
 use crate::time::Ns;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use cluster::beat::{Beat, BeatMode};
@@ -90,31 +91,37 @@ impl RollRow {
 }
 
 /// All members.
-pub(super) struct MemberRoll(Vec<RollRow>, u64);
+pub(super) struct MemberRoll {
+    rows: Vec<RollRow>,
+    /// Slot of the last living member with this node's name that was told.
+    namesake: Option<u16>,
+    /// Differs after each change.
+    version: u64,
+}
 
 impl MemberRoll {
     pub(super) fn new() -> Self {
-        Self(Vec::with_capacity(MAX_MEMBERS), 0)
+        Self { rows: Vec::with_capacity(MAX_MEMBERS), namesake: None, version: 0 }
     }
 
     pub(super) fn rows(&self) -> &[RollRow] {
-        &self.0
+        &self.rows
     }
 
     /// Returns a number that differs after each change.
     pub(super) const fn version(&self) -> u64 {
-        self.1
+        self.version
     }
 
     /// Returns the name of the member in a slot.
     pub(super) fn name_of(&self, slot: u16) -> String {
-        let row = self.0.iter().find(|row| row.id.slot == slot);
+        let row = self.rows.iter().find(|row| row.id.slot == slot);
         row.map_or_else(String::new, |row| row.name().into())
     }
 
     /// Notes how long a message was on its way; returns its reader's name.
     pub(super) fn note_mail(&mut self, slot: u16, ms: u64) -> String {
-        if let Some(row) = self.0.iter_mut().find(|row| row.id.slot == slot) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.id.slot == slot) {
             row.mail_ms = Some(ms);
         }
         self.name_of(slot)
@@ -128,10 +135,11 @@ impl MemberRoll {
         beats: Option<&[&[u8]]>,
         now_ns: Ns,
     ) {
-        self.1 += 1;
+        self.version += 1;
+        let own = self.rows.iter().find(|row| row.id == me).and_then(|row| row.beat);
         for row in state.members() {
             let found = beats.and_then(|reads| newest(reads, row.id));
-            let old = self.0.iter_mut().find(|old| old.id == row.id);
+            let old = self.rows.iter_mut().find(|old| old.id == row.id);
             let (mut next, before) = match &old {
                 Some(old) => (**old, Some((old.status, old.beat.is_some()))),
                 None => {
@@ -143,7 +151,13 @@ impl MemberRoll {
             if let Some(beat) = found
                 && next.beat.is_none_or(|old| old.sequence != beat.sequence)
             {
+                let is_alive = next.beat.is_some() && row.status == MemberStatus::Up;
                 (next.beat, next.seen_ns) = (Some(beat), now_ns);
+                let is_own_name = own.is_some_and(|own| own.details.name == beat.details.name);
+                if is_alive && is_own_name && row.id != me && self.namesake != Some(row.id.slot) {
+                    self.namesake = Some(row.id.slot);
+                    namesake(&next);
+                }
             }
             next.is_own = row.id == me;
             next.status = RollStatus::of(row.status, next.beat.as_ref());
@@ -151,13 +165,13 @@ impl MemberRoll {
             let is_news = before != Some((next.status, next.beat.is_some()));
             match old {
                 Some(old) => *old = next,
-                None => self.0.push(next),
+                None => self.rows.push(next),
             }
             if is_news && (next.beat.is_some() || next.status == RollStatus::Fenced) {
                 report(&ConsoleEvent::Member(next.report(None, now_ns)));
             }
         }
-        self.0.retain(|row| {
+        self.rows.retain(|row| {
             let stays = state.members().iter().any(|member| member.id == row.id);
             if !stays {
                 let gone = MemberReport { state: "gone", ..row.report(None, now_ns) };
@@ -166,6 +180,18 @@ impl MemberRoll {
             stays
         });
     }
+}
+
+/// Tells that another living member has this node's name. (An earlier start of the same node does
+/// not beat any more.)
+fn namesake(row: &RollRow) {
+    let message = format!(
+        "the name {} is in use: the member in slot {} has it too, and `fence confirm` and `nodes` \
+         cannot tell the two apart; give one of them another name",
+        row.name(),
+        row.id.slot
+    );
+    report(&ConsoleEvent::Error { place: "[cluster] name", message: &message });
 }
 
 /// Returns a member's newest beat.

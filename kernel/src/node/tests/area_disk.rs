@@ -46,6 +46,8 @@ pub(super) struct PortState {
     pub requests: u64,
     /// Writes that have landed.
     pub writes: u64,
+    /// These writes, if they are to be recorded: offset and bytes.
+    pub recorded: Option<Vec<(usize, Vec<u8>)>>,
     written_off: bool,
 }
 
@@ -109,6 +111,8 @@ impl AreaPort {
             DiskOperation::Write => {
                 bytes[request.at..][..request.data.len()].copy_from_slice(&request.data);
                 state.writes += 1;
+                let recorded = state.recorded.as_mut();
+                recorded.map(|all| all.push((request.at, request.data.clone())));
             }
             DiskOperation::Flush | DiskOperation::Discard | DiskOperation::WriteZeroes => {}
         }

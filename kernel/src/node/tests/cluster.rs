@@ -205,6 +205,27 @@ fn an_area_that_never_answers_ends_the_registration_but_not_the_node() {
 }
 
 #[test]
+fn a_name_in_use_is_told_on_both_nodes_that_have_it() {
+    let bytes = disk(&superblock(5));
+    // The name follows from the last byte of the seed.
+    let mut nodes: Vec<Member> =
+        [1, 2, 0x101].into_iter().map(|seed| Member::start(&[&bytes], seed)).collect();
+    let mut nodes: Vec<&mut Member> = nodes.iter_mut().collect();
+    run(&mut nodes, 30, |nodes| all_up(nodes, 3));
+    pass(&mut nodes, 5);
+    let told: Vec<_> = nodes.iter().map(|node| node.told("Error").len()).collect();
+    assert_eq!(told, [1, 0, 1]);
+    assert!(nodes[0].told("Error")[0].contains("node-1 is in use"), "{:?}", nodes[0].told("Error"));
+
+    // An earlier start of a node has its name, and beats no more.
+    let mut again = Member::start(&[&bytes], 0x202);
+    let now = nodes[0].machine.now_ns;
+    again.machine.now_ns = now;
+    pass(&mut [&mut again], 15);
+    assert!(again.told("Error").is_empty(), "{:?}", again.told("Error"));
+}
+
+#[test]
 fn a_node_that_dies_is_fenced_by_another_within_twelve_seconds() {
     let bytes = disk(&superblock(5));
     let (mut one, mut two) = (Member::start(&[&bytes], 1), Member::start(&[&bytes], 2));

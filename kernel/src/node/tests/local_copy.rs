@@ -137,3 +137,49 @@ fn a_copy_of_another_cluster_and_of_a_newer_program_is_left_alone() {
     assert!(node.told("Error")[0].contains("version 2"), "{:?}", node.told("Error"));
     assert!(node.machine.node.local.is_none() && *newer.lock().expect("bytes") == before);
 }
+
+/// Bytes of a write that are on the disk after a power cut.
+fn fates(len: usize) -> [usize; 5] {
+    [0, 512, len / 1024 * 512, len - 512, len]
+}
+
+#[test]
+fn a_power_cut_at_any_write_of_a_copy_leaves_the_one_before() {
+    let (area, local) = (disk(&superblock(5)), blank());
+    let mut disk = local.lock().expect("bytes").clone();
+    let mut node = Member::start(&[&area, &local], 1);
+    node.ports[1].with(|port| port.recorded = Some(Vec::new()));
+    run(&mut [&mut node], 30, |nodes| all_up(nodes, nodes[0].members().rows().len()));
+    pass(&mut [&mut node], 25);
+    let writes = node.ports[1].with(|port| port.recorded.take()).expect("recorded");
+    assert!(writes.len() >= 3, "{} writes", writes.len());
+    let whole = |bytes: &[u8]| match found(copies(bytes)) {
+        LocalFound::Copy { copy, .. } => Some(copy),
+        _ => None,
+    };
+    let (mut seed, mut cuts) = (2, 0);
+    for (at, data) in writes {
+        let before = whole(&disk);
+        let mut next = disk.clone();
+        next[at..][..data.len()].copy_from_slice(&data);
+        let after = whole(&next);
+        assert!(after.is_some(), "a write that ends no copy");
+        for len in fates(data.len()) {
+            let mut image = disk.clone();
+            image[at..][..len].copy_from_slice(&data[..len]);
+            let kept = whole(&image);
+            assert!(kept == before || kept == after, "{kept:?}, not {before:?} or {after:?}");
+            // The node starts on this disk, and joins.
+            let cut = Arc::new(Mutex::new(image));
+            let twin = Arc::new(Mutex::new(area.lock().expect("bytes").clone()));
+            let node = joined(&twin, &cut, seed);
+            let told = node.told("LocalCopy");
+            let words = if kept.is_some() { ["read", "mended"] } else { ["blank", "torn"] };
+            assert!(words.iter().any(|word| told[0].contains(word)), "{len}: {told:?}");
+            assert!(matches!(last(&cut), LocalFound::Copy { .. }), "written again");
+            (seed, cuts) = (seed + 1, cuts + 1);
+        }
+        disk = next;
+    }
+    println!("{cuts} power cuts");
+}

@@ -180,7 +180,9 @@ impl SimMachine {
             let shared = Arc::new(SharedPartition::new(config.clone()));
             registry.claim(&shared).expect("a slot");
         }
-        let identity = MemberIdentity::new(None, Uuid::from_entropy(uuid_seed, 7), uuid_seed);
+        let name = format!("node-{}", uuid_seed % 256);
+        let identity =
+            MemberIdentity::new(Some(&name), Uuid::from_entropy(uuid_seed, 7), uuid_seed);
         let local = LocalDevice::open(spaces.locals(), io, |len| {
             Ok::<_, core::convert::Infallible>(region(len / 4096))
         });
