@@ -47,6 +47,9 @@ impl Common {
 
 #[derive(Subcommand)]
 pub enum CliCommand {
+    /// Show one matter in a run of its own, with a verdict
+    #[command(subcommand)]
+    Demo(commands::demo::DemoAction),
     /// Boot a configuration and show its console; Ctrl-] opens the monitor, where `quit` ends the
     /// machine
     Boot(BootArguments),
@@ -133,6 +136,7 @@ pub fn main_from(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(cli: &Cli) -> Result<ExitCode> {
     interrupt::install()?;
     match &cli.command {
+        Some(CliCommand::Demo(action)) => commands::demo::run_one(&cli.common, action),
         Some(CliCommand::Boot(arguments)) => commands::boot::run(&cli.common, arguments),
         Some(CliCommand::Volume(action)) => commands::volume::run(action),
         Some(CliCommand::Store(action)) => commands::store::run(action),

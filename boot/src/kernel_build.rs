@@ -22,20 +22,24 @@ pub enum Variant {
     /// Without the TLB flush before a frame is reused. The test of the flush protocol must fail
     /// with it.
     NoFlush,
+    /// Without this rule, which a demonstration leaves out to show the damage.
+    Without(&'static str),
 }
 
 impl Variant {
-    fn folder(self) -> &'static str {
+    fn folder(self) -> String {
         match self {
-            Self::Ordinary => "bare",
-            Self::NoFlush => "bare-no-flush",
+            Self::Ordinary => "bare".to_owned(),
+            Self::NoFlush => "bare-no-flush".to_owned(),
+            Self::Without(rule) => format!("bare-without-{rule}"),
         }
     }
 
-    fn features(self) -> Option<&'static str> {
+    fn features(self) -> Option<String> {
         match self {
             Self::Ordinary => None,
-            Self::NoFlush => Some("mutant-no-flush"),
+            Self::NoFlush => Some("mutant-no-flush".to_owned()),
+            Self::Without(rule) => Some(format!("without-{rule}")),
         }
     }
 }
@@ -53,7 +57,8 @@ pub fn hypervisor(variant: Variant) -> Result<PathBuf> {
     }
     let folder = paths::tidepool().join(variant.folder());
     let mut arguments = vec!["-p", "kernel"];
-    if let Some(features) = variant.features() {
+    let features = variant.features();
+    if let Some(features) = &features {
         arguments.extend(["--features", features]);
     }
     Ok(build(&folder, &arguments).context("the hypervisor does not build")?.join(HYPERVISOR))

@@ -1,4 +1,6 @@
-//! `tidepool` without a command: the demonstration.
+//! `tidepool` without a command: the demonstration. `tidepool demo` has others, of one matter each.
+
+pub mod clone;
 
 use crate::bed::{Bed, BedMachine, RunningMachine};
 use crate::cli::Common;
@@ -16,10 +18,28 @@ use crate::setup::{self, Permission, SetupJob, debian, python};
 use crate::volume::{SpaceImage, VolumeAccess};
 use crate::{initramfs, paths};
 use anyhow::{Context, Result, bail};
+use clap::Subcommand;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+/// The demonstrations of one matter.
+#[derive(Subcommand)]
+pub enum DemoAction {
+    /// A booted Debian becomes many children that share its pages (two minutes)
+    Clone(clone::CloneArguments),
+}
+
+/// Runs a demonstration of one matter; the status is 0 only where every claim held.
+///
+/// # Errors
+/// Names the missing thing, the failure, or the claims that did not hold.
+pub fn run_one(common: &Common, action: &DemoAction) -> Result<ExitCode> {
+    match action {
+        DemoAction::Clone(arguments) => clone::run(common, arguments),
+    }
+}
 
 /// Time limit of one poll for events, and so the delay of a console line.
 const LOOK: Duration = Duration::from_millis(20);
