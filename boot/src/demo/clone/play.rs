@@ -300,8 +300,8 @@ impl<'m> ClonePlay<'m> {
         }
     }
 
-    /// Ends the machine at once, and draws the picture: the dump of the last child is no part of the
-    /// story.
+    /// Ends the machine at once, and draws the picture: the dump of the last child is no part of
+    /// the story.
     ///
     /// # Errors
     /// Where the picture cannot be written.
