@@ -3,6 +3,7 @@
 //! ```text
 //!  operations: one machine ──┬─ `self_tests = ["pager"]` ──> events `bench`: A1, P3, D1
 //!                            └─ test kernel `bench` ──> its log: E1, E4, F1, (evict, a key) P1
+//!  clone: one machine ─> events `reply`, `guest`: C1
 //!  restart: three machines ─> events `crash`, `entered`: R1
 //!  traces: a guest with more pages than the pool, and LRU on the host
 //!  scale: machines of several CPUs, a plugin of QEMU's that counts
@@ -11,6 +12,7 @@
 //! One CPU and memory-backed paging devices, so that a run repeats exactly. `docs/benchmarks.md`
 //! defines the figures.
 
+pub mod clone;
 mod counted;
 pub mod operations;
 pub mod restart;

@@ -1,7 +1,7 @@
 //! `tidepool bench`: path lengths in instructions, compared with the reference and the bar.
 
 use crate::bed::Bed;
-use crate::bench::{BenchImages, operations, restart, scale, traces};
+use crate::bench::{BenchImages, clone, operations, restart, scale, traces};
 use crate::cli::Common;
 use crate::kernel_build::{self, Variant};
 use crate::setup::{self, SetupJob};
@@ -86,11 +86,27 @@ fn operations_and_restarts(common: &Common) -> Result<ExitCode> {
             restart::BAR
         );
         within &= slope <= restart::BAR;
+        clones(bed, &hypervisor)?;
     }
     for id in figures.above_the_bar() {
         println!("above the bar: {id}");
     }
     Ok(if within { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Measures clones, and prints the table.
+fn clones(bed: Bed, hypervisor: &Path) -> Result<()> {
+    let kernel = kernel_build::test_kernels()?.join("clones");
+    let images = BenchImages { hypervisor, kernel: &kernel };
+    let costs = clone::SIZES
+        .iter()
+        .map(|mib| clone::measure(bed, &images, *mib))
+        .collect::<Result<Vec<_>>>()?;
+    println!(
+        "\nC1, nanoseconds from the answer to `clone` (idle time included)\n{}",
+        clone::table(&costs)
+    );
+    Ok(())
 }
 
 /// Compares one, two and four CPUs, on both beds unless one is chosen.

@@ -1,5 +1,6 @@
 //! `tidepool` without a command: the demonstration. `tidepool demo` has others, of one matter each.
 
+pub mod clone;
 pub mod cluster;
 
 use crate::bed::{Bed, BedMachine, RunningMachine};
@@ -27,6 +28,8 @@ use std::time::{Duration, Instant};
 /// The demonstrations of one matter.
 #[derive(Subcommand)]
 pub enum DemoAction {
+    /// A booted Debian becomes many children that share its pages (two minutes)
+    Clone(clone::CloneArguments),
     /// Three nodes share a disk; one stands still, one is killed, and their partitions run on
     /// (five minutes)
     Cluster(cluster::ClusterDemoArguments),
@@ -38,6 +41,7 @@ pub enum DemoAction {
 /// Names the missing thing, the failure, or the claims that did not hold.
 pub fn run_one(common: &Common, action: &DemoAction) -> Result<ExitCode> {
     match action {
+        DemoAction::Clone(arguments) => clone::run(common, arguments),
         DemoAction::Cluster(arguments) => cluster::run(common, arguments),
     }
 }

@@ -11,6 +11,7 @@
 //! the dump with the usual tools, [`verdict`] judges the claims, [`picture`] draws the pool over
 //! time. The configuration is an ordinary file, which is kept so that people can read it.
 
+pub mod clone;
 pub mod cluster;
 pub mod counters;
 pub mod nested;

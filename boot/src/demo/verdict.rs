@@ -47,6 +47,11 @@ impl DemoVerdict {
         &self.facts
     }
 
+    /// Returns the figures, to add some that are no claims.
+    pub fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
     /// Returns one row for each partition.
     pub fn table(&self) -> TextTable {
         let head = [

@@ -1,6 +1,9 @@
 #!/bin/busybox sh
 # The first process of the demonstration's Debian. Options on the kernel's command line:
 #   tidepool.shell          a shell instead of the worker
+#   tidepool.clone          lines from the console, for a base and its children: key=, check and
+#                           bait go to the program, mark and log concern the kernel's log, and the
+#                           shell runs all others
 #   tidepool.incarnation=N  number of this boot; the hypervisor appends it
 #   worker.crash_after=N    a real panic in the first incarnation, after N passes
 #   tidepool.random         numbers from the entropy device all the time, beside the worker
@@ -27,6 +30,7 @@ for word in $(cat /proc/cmdline); do
     tidepool.incarnation=*) incarnation=${word#*=} ;;
     tidepool.shell) mode=shell ;;
     tidepool.random) random=yes ;;
+    tidepool.clone) mode=clone ;;
     esac
 done
 echo "init: Linux $(uname -r) is up, incarnation $incarnation"
@@ -43,6 +47,28 @@ if [ $random = yes ]; then
         echo "init: random bytes $1 sum $2"
         sleep 1
     done &
+fi
+if [ $mode = clone ]; then
+    mkfifo /dev/child
+    worker child < /dev/child &
+    exec 3> /dev/child
+    while read -r line; do
+        case $line in
+        key=* | check | bait) echo "$line" >&3 ;;
+        mark)
+            seen=$(dmesg | wc -l)
+            echo "init: marked"
+            ;;
+        log)
+            dmesg | tail -n +$((seen + 1)) | sed 's/^/init: new in the log: /'
+            echo "init: end of the log"
+            ;;
+        *)
+            sh -c "$line"
+            echo "init: status $? of $line"
+            ;;
+        esac
+    done
 fi
 # The worker stops for good before it requests the crash, so that no page is half written in the
 # dump. It stays alive, so that its memory is in the dump.

@@ -1,6 +1,6 @@
-//! The program that Debian runs in the demonstration. It fills memory with [`worker::WorkerPage`]s
-//! and verifies them, pass after pass. An eighth of the pages is rewritten in each pass, so that
-//! clean and dirty pages, paged and resident, all occur.
+//! The program that Debian runs in the demonstrations; `worker child` is [`child`]. It fills memory
+//! with [`worker::WorkerPage`]s and verifies them, pass after pass. An eighth of the pages is
+//! rewritten in each pass, so that clean and dirty pages, paged and resident, all occur.
 //!
 //! ```text
 //! worker: filled pages 45056 key 0x5eed
@@ -13,10 +13,13 @@
 //! `worker.dirty_mib=` MiB, prints “crash now”, and touches no memory from then on. The program
 //! never ends.
 
-use worker::{PAGE_BYTES, PageIdentity, WorkerPage};
+mod array;
+mod child;
+
+use array::{PageArray, available_mib, number};
+use worker::{PAGE_BYTES, PageIdentity};
 
 const DEFAULT_KEY: u64 = 0x5eed;
-const PAGE_WORDS: usize = PAGE_BYTES / 8;
 /// MiB left to the rest of the system where no size is given.
 const RESERVE_MIB: u64 = 32;
 /// Pages between two reports of the pages verified since the start.
@@ -26,24 +29,28 @@ const REWRITE: usize = 8;
 
 struct WorkerPages {
     key: u64,
-    words: Vec<u64>,
-    /// Words before the first page boundary.
-    skip: usize,
+    pages: PageArray,
     generations: Vec<u32>,
     /// Pages verified since the start.
     seen: u64,
 }
 
-fn main() -> ! {
+fn main() {
     let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    let option = |name| number(&cmdline, name);
+    match std::env::args().nth(1).as_deref() {
+        Some("child") => child::run(&cmdline),
+        _ => work(&cmdline),
+    }
+}
+
+fn work(cmdline: &str) -> ! {
+    let option = |name| number(cmdline, name);
     let key = option("worker.key=").unwrap_or(DEFAULT_KEY);
     let mib = option("worker.mib=").unwrap_or_else(|| available_mib().saturating_sub(RESERVE_MIB));
     let incarnation = option("tidepool.incarnation=").unwrap_or(1);
     let crash_after = option("worker.crash_after=").filter(|_| incarnation == 1);
 
-    let mut pages =
-        WorkerPages::new(key, usize::try_from(mib).unwrap_or(0) * (1 << 20) / PAGE_BYTES);
+    let mut pages = WorkerPages::new(key, mib);
     println!("worker: filled pages {} key {key:#x}", pages.count());
     for pass in 1.. {
         let wrong = pages.pass(pass);
@@ -64,25 +71,23 @@ fn main() -> ! {
 }
 
 impl WorkerPages {
-    fn new(key: u64, count: usize) -> Self {
-        // Zeroed memory comes from the kernel untouched; afterwards each page is touched once, in
-        // order.
-        let words = vec![0; (count + 1) * PAGE_WORDS];
-        let skip = words.as_ptr().align_offset(PAGE_BYTES);
-        let mut pages = Self { key, words, skip, generations: vec![0; count], seen: 0 };
-        for index in 0..count {
-            pages.identity(index).fill(pages.page(index));
+    fn new(key: u64, mib: u64) -> Self {
+        let pages = PageArray::new(mib);
+        let generations = vec![0; pages.count()];
+        let mut all = Self { key, pages, generations, seen: 0 };
+        // Each page is touched once, in order.
+        for index in 0..all.count() {
+            all.fill(index);
         }
-        pages
+        all
     }
 
     fn count(&self) -> usize {
-        self.generations.len()
+        self.pages.count()
     }
 
-    fn page(&mut self, index: usize) -> &mut WorkerPage {
-        let (pages, _) = self.words[self.skip..].as_chunks_mut::<PAGE_WORDS>();
-        &mut pages[index]
+    fn fill(&mut self, index: usize) {
+        self.identity(index).fill(self.pages.page(index));
     }
 
     fn identity(&self, index: usize) -> PageIdentity {
@@ -98,7 +103,7 @@ impl WorkerPages {
         let first = self.count().saturating_sub(count);
         for index in first..self.count() {
             self.generations[index] += 1;
-            self.identity(index).fill(self.page(index));
+            self.fill(index);
         }
         self.count() - first
     }
@@ -107,13 +112,13 @@ impl WorkerPages {
     fn pass(&mut self, pass: u64) -> usize {
         let mut wrong = 0;
         for index in 0..self.count() {
-            if let Err(what) = self.identity(index).check(self.page(index)) {
+            if let Err(what) = self.identity(index).check(self.pages.page(index)) {
                 println!("worker: wrong page {index}: {what:?}");
                 wrong += 1;
             }
             if (index as u64 + pass).is_multiple_of(REWRITE as u64) {
                 self.generations[index] += 1;
-                self.identity(index).fill(self.page(index));
+                self.fill(index);
             }
             self.seen += 1;
             if self.seen.is_multiple_of(REPORT) {
@@ -122,18 +127,4 @@ impl WorkerPages {
         }
         wrong
     }
-}
-
-fn number(text: &str, name: &str) -> Option<u64> {
-    let value = text.split_whitespace().find_map(|word| word.strip_prefix(name))?;
-    match value.strip_prefix("0x") {
-        Some(hex) => u64::from_str_radix(hex, 16).ok(),
-        None => value.parse().ok(),
-    }
-}
-
-fn available_mib() -> u64 {
-    let meminfo = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:")).unwrap_or("");
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) / 1024
 }

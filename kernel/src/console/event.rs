@@ -408,6 +408,8 @@ pub struct PartitionStats<'a> {
     pub paged: u64,
     pub zero: u64,
     pub untouched: u64,
+    /// Pages of a clone that show a frame of its base.
+    pub shared: u64,
     pub page_ins: u64,
     pub page_outs: u64,
     pub exits: u64,

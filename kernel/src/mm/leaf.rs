@@ -241,7 +241,8 @@ impl TableFormat {
     #[cold]
     #[inline(never)]
     const fn encode_shared(&self, hfn: Hfn) -> u64 {
-        hfn.base().as_u64() | SHARED | ((self.leaf | self.accessed) & !WRITE)
+        let write = if cfg!(feature = "without-private") { WRITE } else { 0 };
+        hfn.base().as_u64() | SHARED | ((self.leaf | self.accessed) & !WRITE) | write
     }
 
     #[inline]

@@ -202,8 +202,7 @@ impl<M: FrameMemory, D: Disk, P: ReclaimPolicy> Pager<'_, M, D, P> {
             return;
         }
         let slot = state.slots.busy(transfer.object);
-        let right =
-            |_, coming: &IncomingPage| self.env.memory.checksum(coming.frame.hfn()) == coming.crc;
+        let right = |_, coming: &IncomingPage| self.is_right(coming.frame.hfn(), coming.crc);
         if self.finish_transfer(slot, transfer, tag.slot, right, now) {
             state.transfers.finish(tag.slot);
         } else {

@@ -6,6 +6,16 @@
 use crate::Machine;
 use worker::{PAGE_BYTES, PageError, PageIdentity, WorkerPage};
 
+/// Place of the machine's generation ID (docs/guest-platform.md).
+const GENERATION_ID: u64 = 0xf_fe00;
+
+/// Returns the machine's generation ID, which is another one in a clone.
+pub fn generation() -> [u64; 2] {
+    // SAFETY: the firmware's reserved page below 1 MiB, mapped at itself; the hypervisor writes it
+    // while this CPU stands still.
+    unsafe { (GENERATION_ID as *const [u64; 2]).read_volatile() }
+}
+
 /// The free memory of the machine, in pages.
 pub struct FreePages {
     start: u64,

@@ -173,7 +173,7 @@ impl DumpJob {
         Ok(all_right)
     }
 
-    /// Reads a run of the base's blocks; one that is unreadable becomes zeros, which its checksum
+    /// Reads a run of the base's blocks; an unreadable one becomes zeros, which its checksum
     /// tells apart.
     async fn read_base(
         &self,

@@ -379,8 +379,8 @@ fn show_stats(node: &Node, audience: Audience) {
     ));
     stats::partitions(node, None, |s| {
         print_text(format_args!(
-            "{}  {}: logical {} resident {} paged {} zero {} untouched {}; page-ins {} page-outs \
-             {} exits {} dumps skipped {}\n",
+            "{}  {}: logical {} resident {} paged {} zero {} untouched {} shared {}; page-ins {} \
+             page-outs {} exits {} dumps skipped {}\n",
             s.partition,
             s.state,
             s.logical,
@@ -388,6 +388,7 @@ fn show_stats(node: &Node, audience: Audience) {
             s.paged,
             s.zero,
             s.untouched,
+            s.shared,
             s.page_ins,
             s.page_outs,
             s.exits,

@@ -5,6 +5,7 @@ use crate::console::event::{ConsoleEvent, PartitionStats, PoolStats};
 use crate::console::report;
 use crate::mm::object::MemoryObject;
 use crate::node::Node;
+use crate::partition::lifecycle::LifecycleView;
 use crate::partition::shared::SharedPartition;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering::Relaxed;
@@ -14,10 +15,17 @@ pub fn memory_of(node: &Node, shared: &SharedPartition) -> Option<Arc<MemoryObje
     node.host.objects.by_number(shared.object()?)
 }
 
+/// Returns the memory of a partition that has become a base, if it is loaded.
+fn memory_of_base(node: &Node, shared: &SharedPartition) -> Option<Arc<MemoryObject>> {
+    let is_base = shared.view() == LifecycleView::Sealed;
+    let base = is_base.then(|| node.host.bases.get(shared.name())).flatten()?;
+    Some(base.object.clone())
+}
+
 /// Calls `each` with the counters of every partition's incarnation.
 pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionStats<'_>)) {
     for (_, shared) in node.partitions() {
-        let object = memory_of(node, &shared);
+        let object = memory_of(node, &shared).or_else(|| memory_of_base(node, &shared));
         let counts = object.as_ref().map(|object| object.counts()).unwrap_or_default();
         let flow =
             object.as_ref().map(|object| node.host.pager.flow(object.id())).unwrap_or_default();
@@ -31,6 +39,7 @@ pub fn partitions(node: &Node, id: Option<u64>, mut each: impl FnMut(&PartitionS
             paged: u64::from(counts.paged + counts.coming_in),
             zero: u64::from(counts.zero),
             untouched: u64::from(counts.untouched),
+            shared: u64::from(counts.shared),
             page_ins: flow.page_ins,
             page_outs: flow.page_outs,
             exits: shared.exits.all(),

@@ -1,6 +1,7 @@
 //! The base of clones: fills `pages=` pages with `key=`, and waits at its first serial line. A
 //! clone gets a letter there: it checks all pages, writes every third one with a key of its own,
-//! and checks all of them again; at each further letter it only checks.
+//! and checks all of them again; at each further letter it only checks. A clone says that it is
+//! awake as soon as it runs.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 guests::kernel!(run);
@@ -8,7 +9,7 @@ guests::kernel!(run);
 #[cfg(target_os = "none")]
 use guests::instr::{inb, pause};
 #[cfg(target_os = "none")]
-use guests::pages::FreePages;
+use guests::pages::{FreePages, generation};
 
 #[cfg(target_os = "none")]
 const DATA: u16 = 0x3f8;
@@ -48,7 +49,13 @@ fn run(machine: &guests::Machine) -> guests::TestVerdict {
 
 #[cfg(target_os = "none")]
 fn letter() -> u8 {
+    let born = generation();
+    let mut has_told = false;
     while inb(LINE_STATUS) & 1 == 0 {
+        if !has_told && generation() != born {
+            has_told = true;
+            guests::log!("awake");
+        }
         pause();
     }
     inb(DATA)
