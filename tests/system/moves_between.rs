@@ -133,15 +133,15 @@ fn play(one: &mut RunningMachine, other: &mut RunningMachine) -> Result<()> {
 
 /// Each node writes to the other one.
 fn messages(here: &mut Steps<'_>, there: &mut Steps<'_>) -> Result<()> {
-    for text in ["there", "back"] {
-        let (from, to, name) = match text {
-            "there" => (&mut *here, &mut *there, "other"),
-            _ => (&mut *there, &mut *here, "one"),
-        };
-        from.done(json!({"command": "message", "node": name, "text": text}))?;
-        to.hear(&json!({"event": "mail", "text": text}))?;
-        let read = from.hear(&json!({"event": "mail_read", "node": name}))?;
-        println!("a message to {name}: {} ms", read.number("latency_ms")?);
-    }
+    message(here, there, "other")?;
+    message(there, here, "one")
+}
+
+fn message(from: &mut Steps<'_>, to: &mut Steps<'_>, name: &str) -> Result<()> {
+    let text = format!("to {name}");
+    from.done(json!({"command": "message", "node": name, "text": text}))?;
+    to.hear(&json!({"event": "mail", "text": text}))?;
+    let read = from.hear(&json!({"event": "mail_read", "node": name}))?;
+    println!("a message {text}: {} ms", read.number("latency_ms")?);
     Ok(())
 }

@@ -3,6 +3,7 @@
 
 use super::letters::LetterKind;
 use super::roll::{MemberRoll, RollRow};
+use super::trace;
 use crate::sync::{RankedLock, rank};
 use crate::time::Ns;
 use alloc::vec::Vec;
@@ -62,6 +63,7 @@ impl MailDesk {
         desk.waiting.retain(|(to, kind, text)| {
             let is_its = node.state().member(to.slot).is_some_and(|row| row.id == *to);
             let sent = if is_its {
+                trace::send(now.as_u64(), to.slot, *kind as u16, text);
                 node.send(to.slot, *kind as u16, text, now.as_u64()).map(drop)
             } else {
                 Err(MailError::NotUp)

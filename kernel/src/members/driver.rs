@@ -221,7 +221,8 @@ impl MemberDriver {
             let details = details();
             self.side.node.describe(details);
             let ask = self.side.node.ask(now, &mut self.out);
-            trace::asked(now, &details, &ask, &self.out);
+            let hurry = self.side.node.hurries_until_ns();
+            trace::asked((now, hurry), &details, &ask, &self.out);
             ask
         });
         match ask {

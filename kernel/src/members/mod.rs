@@ -377,13 +377,16 @@ impl Members {
     /// # Errors
     /// [`MailError`]; then nothing is sent.
     pub fn send(&self, slot: u16, kind: LetterKind, text: &[u8]) -> Result<u64, MailError> {
-        let mut driver = self.driver();
-        driver.side.node.send(slot, kind as u16, text, time::now_ns().as_u64())
+        let (mut driver, now, kind) = (self.driver(), time::now_ns().as_u64(), kind as u16);
+        trace::send(now, slot, kind, text);
+        driver.side.node.send(slot, kind, text, now)
     }
 
     /// Takes the oldest message that was read.
     pub fn take_mail(&self) -> Option<ReadMail> {
-        self.driver.try_lock()?.side.node.take_mail()
+        let letter = self.driver.try_lock()?.side.node.take_mail()?;
+        trace::word("take", &[]);
+        Some(letter)
     }
 
     /// Checks whether the member in a slot reads mail.

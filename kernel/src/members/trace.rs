@@ -8,11 +8,13 @@
 //! |---|---|---|
 //! | `begin` | a random number, the last decree known before | incarnation |
 //! | `wish` | | decree |
-//! | `ask` | time; areas, resends; offset and bytes to write; offset and bytes to read; devices, free MiB, free spaces | name, CRC32C of the bytes to write |
+//! | `ask` | time; areas, resends; offset and bytes to write; offset and bytes to read; devices, free MiB, free spaces; end of the hurry | name, CRC32C of the bytes to write |
 //! | `drain` | time | |
 //! | `read` | area, offset in the area | a sector that is not all zeros |
 //! | `done` | areas; times of submission, of the read, of completion | |
 //! | `gave_up`, `leave` | | |
+//! | `send` | time, slot, kind | text |
+//! | `take` | | |
 //! | `drained` | 1: tainted | |
 //! | `noted` | last decree, end of the lease (0: none) | what the step has noted |
 //!
@@ -82,8 +84,15 @@ pub(super) fn wish(decree: &Decree) {
     }
 }
 
+/// A message is sent.
+pub(super) fn send(now: u64, slot: u16, kind: u16, text: &[u8]) {
+    if is_on() {
+        tell("send", &[now, slot.into(), kind.into()], &hex(text));
+    }
+}
+
 /// The state machine was asked. Answers that change nothing in it are not told.
-pub(super) fn asked(now: u64, details: &BeatDetails, ask: &NodeAsk, out: &[u8]) {
+pub(super) fn asked((now, hurry): (u64, u64), details: &BeatDetails, ask: &NodeAsk, out: &[u8]) {
     if !is_on() {
         return;
     }
@@ -105,6 +114,7 @@ pub(super) fn asked(now: u64, details: &BeatDetails, ask: &NodeAsk, out: &[u8]) 
                 *devices,
                 (*free_mib).into(),
                 (*free_spaces).into(),
+                hurry,
             ];
             tell("ask", &numbers, &format!("{}{sum:08x}", hex(name)));
         }

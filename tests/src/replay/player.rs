@@ -30,7 +30,7 @@ impl TracePlayer {
     /// If the superblock's numbers are not possible.
     pub fn new(superblock: Superblock) -> Result<Self> {
         let layout = superblock.layout().context("a layout")?;
-        let out = vec![0; superblock.state_bytes as usize];
+        let out = vec![0; layout.longest_write()];
         let (node, reads, notes) = (None, Vec::new(), Vec::new());
         Ok(Self { superblock, layout, node, out, reads, read: None, notes })
     }
@@ -65,7 +65,8 @@ impl TracePlayer {
                 Some(node) => node.begin_anew(*me, *entropy),
                 None => {
                     let seen = vec![Sighting::NEVER; usize::from(self.layout.slots())];
-                    let (timing, limit) = (self.superblock.timing, self.out.len());
+                    let limit = self.superblock.state_bytes as usize;
+                    let timing = self.superblock.timing;
                     let mut node =
                         ClusterNode::new(*me, self.layout, timing, limit, *entropy, seen);
                     node.expect_decree(*expected);
@@ -82,6 +83,14 @@ impl TracePlayer {
             }
             TraceWord::Read { area, at, bytes } => self.reads.push((*area, *at, bytes.clone())),
             TraceWord::Done { areas, times } => self.done(*areas, *times)?,
+            TraceWord::Send { now, slot, kind, text } => {
+                // A refusal changes nothing.
+                let _ = self.node()?.send(*slot, *kind, text, *now);
+            }
+            TraceWord::Take => {
+                let taken = self.node()?.take_mail();
+                ensure!(taken.is_some(), "a message is taken, and here is none");
+            }
             TraceWord::GaveUp => {
                 let mut notes = Vec::new();
                 self.node()?.gave_up(&mut |event| notes.push(event));
@@ -107,6 +116,7 @@ impl TracePlayer {
         let mut out = core::mem::take(&mut self.out);
         let node = self.node()?;
         node.describe(step.details);
+        node.hurry(step.hurry);
         let ask = node.ask(step.now, &mut out);
         let AskedStep { write, read, areas, resends, .. } = *step;
         let wanted = NodeAsk::Step { write, read, areas, resends };

@@ -76,7 +76,7 @@ impl Recorder {
             let NodeAsk::Step { write, read, areas, resends } = ask else { return };
             let sum = crc32c(&out[..write.map_or(0, |part| part.len)]);
             let (now, details) = (asked, BeatDetails::NONE);
-            let step = AskedStep { now, areas, resends, write, read, details, sum };
+            let step = AskedStep { now, areas, resends, write, read, details, hurry: 0, sum };
             let mut words = vec![TraceWord::Ask(step)];
             if let Some(part) = write {
                 self.area[part.at as usize..][..part.len].copy_from_slice(&out[..part.len]);

@@ -44,6 +44,19 @@ pub enum TraceWord {
         /// Its times.
         times: TurnTimes,
     },
+    /// A message is sent.
+    Send {
+        /// The time.
+        now: u64,
+        /// The receiver's slot.
+        slot: u16,
+        /// What it is about.
+        kind: u16,
+        /// Its text.
+        text: Vec<u8>,
+    },
+    /// The oldest message that was read is taken.
+    Take,
     /// A registration was given up.
     GaveUp,
     /// The node is asked to leave.
@@ -76,6 +89,8 @@ pub struct AskedStep {
     pub read: Option<Extent>,
     /// What the beats say about the node.
     pub details: BeatDetails,
+    /// Until when turns follow each other.
+    pub hurry: u64,
     /// CRC32C of the bytes to write.
     pub sum: u32,
 }
@@ -134,6 +149,10 @@ impl TraceWord {
             ("done", &[areas, asked_ns, read_ns, seen_ns]) => {
                 Self::Done { areas: areas as u8, times: TurnTimes { asked_ns, read_ns, seen_ns } }
             }
+            ("send", &[now, slot, kind]) => {
+                Self::Send { now, slot: slot as u16, kind: kind as u16, text: bytes(data)? }
+            }
+            ("take", []) => Self::Take,
             ("gave_up", []) => Self::GaveUp,
             ("leave", []) => Self::Leave,
             ("drained", &[tainted]) => Self::Drained(tainted == 1),
@@ -145,7 +164,8 @@ impl TraceWord {
 
 impl AskedStep {
     fn of(numbers: &[u64], data: &[u8]) -> Result<Self> {
-        let &[now, areas, resends, w, w_len, r, r_len, devices, free_mib, free_spaces] = numbers
+        let &[now, areas, resends, w, w_len, r, r_len, devices, free_mib, free_spaces, hurry] =
+            numbers
         else {
             bail!("{} numbers", numbers.len())
         };
@@ -158,6 +178,7 @@ impl AskedStep {
             write: extent(w, w_len),
             read: extent(r, r_len),
             details: BeatDetails { devices, free_mib, free_spaces, name: *name },
+            hurry,
             sum: u32::from_be_bytes(sum.try_into().ok().context("a sum")?),
         })
     }

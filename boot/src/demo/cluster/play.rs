@@ -221,7 +221,7 @@ impl ClusterPlay {
 
     /// Takes what the machines have told meanwhile.
     fn look(&mut self) -> Result<()> {
-        for node in 0..NODES.len() {
+        for (node, name) in NODES.iter().enumerate() {
             let Some(machine) = &mut self.machines[node] else { continue };
             let mut lines = Vec::new();
             let mut limit = LOOK;
@@ -230,7 +230,7 @@ impl ClusterPlay {
                 match machine.events.poll(limit) {
                     Polled::Event(event) => lines.extend(self.story.event(node, at, &event)),
                     Polled::Nothing => break,
-                    Polled::Ended => bail!("{} has ended", NODES[node]),
+                    Polled::Ended => bail!("{name} has ended"),
                 }
                 limit = Duration::ZERO;
             }

@@ -56,6 +56,11 @@ impl<S: AsRef<[Sighting]> + AsMut<[Sighting]>> ClusterNode<S> {
         self.hurry_ns = self.hurry_ns.max(until_ns);
     }
 
+    /// Returns until when turns follow each other.
+    pub const fn hurries_until_ns(&self) -> u64 {
+        self.hurry_ns
+    }
+
     /// Returns what a beat says about mail.
     pub(super) const fn announced_mail(&self) -> u64 {
         match self.layout.mail(0) {

@@ -58,12 +58,12 @@ impl World {
         {
             let reader = node.me().incarnation;
             let key = (letter.from.incarnation, letter.number);
-            self.truth.mail.take(key, reader, &letter.body);
+            self.mail.take(key, reader, &letter.body);
             count += 1;
         }
         (0..count).for_each(|_| self.tally("mail read"));
         if let Some(node) = &self.nodes[number].node {
-            self.truth.mail.has_read_all(node.me().incarnation);
+            self.mail.has_read_all(node.me().incarnation);
         }
     }
 
@@ -80,7 +80,7 @@ impl World {
         let Some(to) = others.get(pick % others.len().max(1)).copied() else { return };
         match node.send(to.slot, 1, &text, local) {
             Ok(sent) => {
-                self.truth.mail.sent.insert((me.incarnation, sent), (to.incarnation, text));
+                self.mail.sent.insert((me.incarnation, sent), (to.incarnation, text));
                 self.tally("mail sent");
             }
             Err(MailError::Full) => self.tally("mail full"),

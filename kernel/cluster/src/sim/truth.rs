@@ -2,7 +2,6 @@
 //!
 //! The system tests include this file too, and compare what real nodes did.
 
-use super::mail::MailTruth;
 use cluster::crc::crc32c;
 use cluster::decree::{Decree, Owner};
 use cluster::id::{Incarnation, MemberId};
@@ -21,7 +20,6 @@ pub(super) struct Truth {
     pub(super) leases: BTreeMap<u16, u64>,
     /// Writes of a start that may still land, from the check of the lease on.
     pub(super) flying: BTreeMap<Incarnation, usize>,
-    pub(super) mail: MailTruth,
 }
 
 fn digest(state: &ClusterState) -> u32 {
@@ -43,7 +41,6 @@ impl Truth {
             open_fences: Vec::new(),
             leases: BTreeMap::new(),
             flying: BTreeMap::new(),
-            mail: MailTruth::default(),
         }
     }
 
@@ -140,12 +137,6 @@ impl Truth {
     pub(super) fn learned(&self, number: u64, after: &ClusterState) {
         let known = self.digests.get(number as usize);
         assert_eq!(known, Some(&digest(after)), "another state after decree {number}");
-    }
-
-    /// A sender was told that its message was read.
-    pub(super) fn mail_told(&mut self, key: (Incarnation, u64), reader: Option<MemberId>) {
-        let reader = reader.expect("a member").incarnation;
-        self.mail.told(key, reader);
     }
 
     /// A write reaches a space.

@@ -3,6 +3,7 @@
 
 use super::app::{DataWrite, FakeSpace, SimApp};
 use super::area::FakeArea;
+use super::mail::MailTruth;
 use super::random::{SimClock, SimRandom};
 use super::truth::Truth;
 use crate::decree::Decree;
@@ -85,6 +86,7 @@ pub(super) struct World {
     areas: Vec<FakeArea>,
     pub(super) nodes: Vec<SimNode>,
     pub(super) truth: Truth,
+    pub(super) mail: MailTruth,
     pub(super) spaces: Vec<FakeSpace>,
     pub(super) counts: BTreeMap<&'static str, u64>,
     /// Decrees that may be decided without effect.
@@ -108,6 +110,7 @@ impl World {
             sequence: 0,
             nodes: Vec::new(),
             truth: Truth::new(LIMIT),
+            mail: MailTruth::default(),
             spaces: FakeSpace::all(),
             counts: BTreeMap::new(),
             voids: HashSet::new(),
@@ -571,8 +574,8 @@ impl World {
             }
             ClusterEvent::Fenced => "found itself fenced",
             ClusterEvent::MailRead { slot, number, .. } => {
-                let reader = node.state().member(slot).map(|row| row.id);
-                truth.mail_told((me.incarnation, number), reader);
+                let reader = node.state().member(slot).expect("a member").id;
+                self.mail.told((me.incarnation, number), reader.incarnation);
                 "mail acknowledged"
             }
             ClusterEvent::MailLost { .. } => "mail lost",

@@ -38,7 +38,7 @@ pub enum MoveError {
     /// The target has not answered in time.
     Silent(String),
     /// The target cannot take it: why.
-    Refused(String, ArrayString<256>),
+    Refused(String, Box<ArrayString<256>>),
     /// The target has given it back: it goes on here.
     GivenBack(String),
     /// It was not suspended, as another event tells.

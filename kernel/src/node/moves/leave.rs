@@ -22,6 +22,7 @@ use crate::partition_id::PartitionId;
 use crate::storage::spaces::{SpaceId, Suspension, number_of};
 use crate::task::until;
 use crate::time::{AtomicNs, Ns};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -102,7 +103,7 @@ pub(super) fn plan_to(
     if shared.view() != LifecycleView::Running {
         return Err(MoveError::NotRunning(name, shared.view()));
     }
-    let space = node.host.spaces.space_in_log(&name).ok_or_else(|| MoveError::Alone(name))?;
+    let space = node.host.spaces.space_in_log(&name).ok_or(MoveError::Alone(name))?;
     let (number, answered_ns) = (node.moves.next_number(), AtomicNs::new(Ns::ZERO));
     Ok(MovePlan { members, id, shared, space, to, number, answered_ns })
 }
@@ -181,7 +182,7 @@ impl MovePlan {
         match answer.await {
             None => Err(MoveError::Silent(self.target())),
             Some(word) => match word.refused {
-                Some(reason) => Err(MoveError::Refused(self.target(), reason)),
+                Some(reason) => Err(MoveError::Refused(self.target(), Box::new(reason))),
                 None => {
                     self.answered_ns.store(time::now_ns(), Ordering::Relaxed);
                     Ok(())
@@ -293,7 +294,7 @@ impl MovePlan {
             return Err(MoveError::GivenBack(self.target()));
         }
         if let Some(reason) = word.as_ref().and_then(|word| word.refused) {
-            return Err(MoveError::Refused(self.target(), reason));
+            return Err(MoveError::Refused(self.target(), Box::new(reason)));
         }
         until(|| (self.shared.view() == LifecycleView::Stopped).then_some(())).await;
         report(&ConsoleEvent::Moved {

@@ -90,6 +90,11 @@ impl Spaces {
         let gone = self.space(id).inner.lock().record.clone();
         let dump = gone.as_ref().and_then(|record| record.crash.as_ref()).map(|crash| crash.name);
         let owner = gone.and_then(|record| record.owner);
+        // Otherwise this node's heir could take the state in place while late writes of the scrub
+        // may still land.
+        if self.state(id) == Some(SpaceState::Suspended) {
+            self.own_again(id).await.map_err(|_| DiskError::Dead)?;
+        }
         if self.state(id) != Some(SpaceState::Free) && self.state(id) != Some(SpaceState::Releasing)
         {
             self.change(id, |record| record.state = SpaceState::Releasing).await?;
