@@ -7,8 +7,9 @@
 
 use fuzz::{kernels, seal};
 use kernel::config::{
-    Config, ConsoleRoute, DISK_TIMEOUT_NS, DeviceSwitch, DumpBound, DumpOverflow, DumpPolicy, EndAction,
-    GuestDevices, KernelModules, PartitionConfig, RestartLimit, RestartPolicy, SpareRoom, VERSION,
+    Config, ConsoleRoute, DISK_TIMEOUT_NS, DeviceSwitch, DumpBound, DumpOverflow, DumpPolicy,
+    EndAction, GuestDevices, KernelModules, PartitionConfig, RestartLimit, RestartPolicy,
+    SpareRoom, VERSION,
 };
 use kernel::dump::history_note::TYPE;
 use kernel::dump::notes::{VCPU_NOTES_SIZE, vmcoreinfo_note_size, write_vcpu, write_vmcoreinfo};

@@ -422,14 +422,7 @@ impl<'a> StateNote<'a> {
 
     /// Returns whether the note has a part.
     pub fn has(&self, wanted: StatePart) -> bool {
-        let mut rest = self.parts;
-        while let Ok((part, next)) = split_part(rest) {
-            if part.kind == wanted as u16 {
-                return true;
-            }
-            rest = next;
-        }
-        false
+        !matches!(self.part(wanted, 0, |_| Ok(())), Err(StateError::Missing(_)))
     }
 
     /// Reads a part with `read`, which takes all of its content.

@@ -21,9 +21,9 @@
 //! before. The runner does no I/O itself: it requests spaces and dumps, and polls them. It gives a
 //! space back only when the memory that was paged to it is gone.
 //!
-//! Modules: `bus` (devices on the PCI bus), `start` (from nothing to a loaded kernel), `guest` (the guest runs), `life` (the
-//! evaluation of its stays), `lease` (a cluster's disk), `end` (crash, reset, stop), `stop` (an end
-//! in order), `suspend`.
+//! Modules: `start` (from nothing to a loaded kernel), `guest` (the guest runs), `bus` (devices on
+//! the PCI bus), `life` (the evaluation of its stays), `lease` (a cluster's disk), `end` (crash,
+//! reset, stop), `stop` (an end in order), `suspend`.
 
 mod bus;
 mod cloned;

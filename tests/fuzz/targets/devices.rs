@@ -9,7 +9,9 @@ use kernel::partition::cpuid::Vendor;
 use kernel::partition::devices::Platform;
 use kernel::partition::devices::clock::{GuestClock, TscRate};
 use kernel::partition::devices::lapic::ApicMode;
-use kernel::partition::devices::map::{ECAM_BASE, ERST_BASE, IOAPIC_BASE, LAPIC_BASE, PCI_WINDOW_BASE, port};
+use kernel::partition::devices::map::{
+    ECAM_BASE, ERST_BASE, IOAPIC_BASE, LAPIC_BASE, PCI_WINDOW_BASE, port,
+};
 use kernel::partition::msr::{CpuMsrs, MsrWrite, Msrs};
 use kernel::time::Ticks;
 use kernel::virt::{AccessWidth, InjectedEvent};

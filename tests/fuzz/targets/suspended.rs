@@ -85,7 +85,8 @@ fuzz_target!(|bytes: &[u8]| {
     {
         let again = saved(&platform);
         let descriptor = StateNote::all(&again, StateNoteKind::Devices).next().expect("a note");
-        let (same, _) = Platform::restored(descriptor, &layout, DEVICES, moment()).expect("its own notes");
+        let (same, _) =
+            Platform::restored(descriptor, &layout, DEVICES, moment()).expect("its own notes");
         assert_eq!(saved(&same), again);
         for _ in 0..16 {
             platform.advance(NOW + Ticks::new(u64::from(input.u32()) << 8));
@@ -94,8 +95,13 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let backend = input.one_of(&[Backend::Vmx, Backend::Svm]);
-    let host =
-        ResumeHost { backend, cpuid: &|_, _| CpuidLeaf::new(0, 0, 0, 0), xcr0: 7, devices: DEVICES, at: moment() };
+    let host = ResumeHost {
+        backend,
+        cpuid: &|_, _| CpuidLeaf::new(0, 0, 0, 0),
+        xcr0: 7,
+        devices: DEVICES,
+        at: moment(),
+    };
     notes.extend(others(input));
     let _ = SavedMachine::read(&notes, &layout, &host);
     let rest = input.rest();

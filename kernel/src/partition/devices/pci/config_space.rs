@@ -33,7 +33,7 @@ const STATUS_LIST: u8 = 1 << 4;
 
 /// What a function is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct FunctionIdentity {
+pub struct GuestFunction {
     /// Vendor and device, also of the subsystem.
     pub vendor: u16,
     /// The device's number.
@@ -59,7 +59,7 @@ pub struct FunctionConfig {
 impl FunctionConfig {
     /// Makes the space of a function without BARs and capabilities. Its interrupt pin is 0: it has
     /// no wired interrupt.
-    pub fn new(identity: FunctionIdentity) -> Self {
+    pub fn new(identity: GuestFunction) -> Self {
         let mut bytes = [0; CONFIG_BYTES];
         for at in [0, SUBSYSTEM] {
             bytes[at..at + 2].copy_from_slice(&identity.vendor.to_le_bytes());
@@ -163,7 +163,7 @@ mod tests {
 
     fn function() -> FunctionConfig {
         let identity =
-            FunctionIdentity { vendor: 0x1af4, device: 0x1044, class: 0xff_0000, revision: 1 };
+            GuestFunction { vendor: 0x1af4, device: 0x1044, class: 0xff_0000, revision: 1 };
         let mut config = FunctionConfig::new(identity);
         config.add_bar(0x4000);
         config

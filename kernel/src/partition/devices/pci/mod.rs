@@ -30,7 +30,7 @@ use crate::time::Ticks;
 use crate::virt::AccessWidth;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use config_space::{FunctionConfig, FunctionIdentity};
+use config_space::{FunctionConfig, GuestFunction};
 use function::{FunctionNews, VirtioFunction};
 use vectors::ReleasedMessages;
 
@@ -39,8 +39,8 @@ const ADDRESS_ENABLE: u32 = 1 << 31;
 /// The bits of the address port that exist.
 const ADDRESS_BITS: u32 = ADDRESS_ENABLE | 0x00ff_fffc;
 /// The host bridge: Red Hat's PCI Express host bridge, which no driver binds.
-const BRIDGE: FunctionIdentity =
-    FunctionIdentity { vendor: 0x1b36, device: 0x0008, class: 0x06_0000, revision: 0 };
+const BRIDGE: GuestFunction =
+    GuestFunction { vendor: 0x1b36, device: 0x0008, class: 0x06_0000, revision: 0 };
 /// Base class and subclass of a host bridge come first: Linux looks for them.
 const FIRST_SLOT: u32 = 1;
 

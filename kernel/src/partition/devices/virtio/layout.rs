@@ -9,7 +9,7 @@
 //! Source: VIRTIO 1.2, 4.1.4 "Virtio Structure PCI Capabilities".
 
 use super::registers::COMMON_BYTES;
-use crate::partition::devices::pci::config_space::{FunctionConfig, FunctionIdentity};
+use crate::partition::devices::pci::config_space::{FunctionConfig, GuestFunction};
 use crate::partition::devices::pci::vectors::{CONTROL_WRITABLE, MSIX_ID};
 
 /// Bytes of the BAR.
@@ -76,12 +76,8 @@ pub fn config(
     (rings, vectors): (u16, u16),
     own_bytes: u16,
 ) -> VirtioConfig {
-    let identity = FunctionIdentity {
-        vendor: VENDOR,
-        device: DEVICE_BASE + device,
-        class,
-        revision: REVISION,
-    };
+    let identity =
+        GuestFunction { vendor: VENDOR, device: DEVICE_BASE + device, class, revision: REVISION };
     let mut space = FunctionConfig::new(identity);
     space.add_bar(BAR_BYTES);
     space.add_capability(&structure(COMMON_KIND, 0, COMMON_BYTES.into()), &[]);

@@ -7,8 +7,9 @@
 //!   layout: registers in the BAR, capabilities in the configuration space
 //! ```
 //!
-//! Source: VIRTIO 1.2. Pure but for the lock around a device: memory is a trait, random numbers are
-//! an argument. `partition::serving` runs the devices.
+//! Source: VIRTIO 1.2, "Virtio Over PCI Bus"; the files name the sections. Pure but for the lock
+//! around a device: memory is a trait, random numbers are an argument. `partition::serving` runs
+//! the devices.
 
 pub mod device;
 pub mod features;

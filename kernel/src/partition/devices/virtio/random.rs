@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Each step touches one page of guest memory, so a request needs no two pages at the same time,
-//! and one that waits for a page goes on where it was. The numbers are the CPU's own. Where it has
-//! none at the moment, the request waits: the device never gives out anything else.
+//! and a request that waits for a page goes on where it was. The numbers are the CPU's own. Where
+//! it has none at the moment, the request waits: the device never gives out anything else.
 
 use super::registers::VirtioRegisters;
 use super::ring::{BufferSegment, BufferUse, DriverNotice, RingError};

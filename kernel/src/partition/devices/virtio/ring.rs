@@ -116,7 +116,7 @@ struct RingDescriptor {
 
 /// A table of descriptors.
 #[derive(Clone, Copy)]
-struct DescriptorTable {
+struct BufferTable {
     base: u64,
     entries: u32,
 }
@@ -217,7 +217,7 @@ impl GuestRing {
         head: u16,
         mut visit: impl FnMut(BufferSegment) -> ControlFlow<()>,
     ) -> Result<(), RingError> {
-        let own = DescriptorTable { base: self.areas[0], entries: self.size.into() };
+        let own = BufferTable { base: self.areas[0], entries: self.size.into() };
         let (mut table, mut number, mut is_indirect) = (own, head, false);
         for _ in 0..self.size {
             let found = descriptor(memory, table, number)?;
@@ -231,8 +231,7 @@ impl GuestRing {
                     return Err(RingError::Broken(RingFault::Indirect));
                 }
                 let entries = found.bytes / DESCRIPTOR_BYTES as u32;
-                (table, number, is_indirect) =
-                    (DescriptorTable { base: found.at, entries }, 0, true);
+                (table, number, is_indirect) = (BufferTable { base: found.at, entries }, 0, true);
                 continue;
             }
             let kind = if found.flags & DESCRIPTOR_WRITE != 0 {
@@ -270,7 +269,7 @@ impl GuestRing {
         memory.write(at(self.areas[2], 2)?, &next.to_le_bytes())?;
         (self.next_used, self.next_avail) = (next, self.next_avail.wrapping_add(1));
         fence(Ordering::SeqCst);
-        // A page that has left by now costs an interrupt that nobody may have wanted.
+        // A page that has left by now costs an interrupt that the driver may not want.
         Ok(self.notice(memory, accepted).unwrap_or(DriverNotice::Wanted))
     }
 
@@ -328,7 +327,7 @@ fn read_u16(memory: &dyn GuestMemory, at: Gpa) -> Result<u16, RingError> {
 
 fn descriptor(
     memory: &dyn GuestMemory,
-    table: DescriptorTable,
+    table: BufferTable,
     number: u16,
 ) -> Result<RingDescriptor, RingError> {
     if u32::from(number) >= table.entries {
