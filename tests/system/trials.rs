@@ -132,10 +132,11 @@ impl Trial {
 
     fn stall(&self, place: StallPlace, node: Option<&'static str>) {
         let area = self.party.places.area.bytes.clone();
-        let ranges = match place {
-            StallPlace::Area => vec![area],
-            StallPlace::Spaces => vec![0..area.start, area.end..u64::MAX],
-            StallPlace::Both => vec![0..u64::MAX],
+        let beside = [0..area.start, area.end..u64::MAX];
+        let ranges: Vec<_> = match place {
+            StallPlace::Area => [area].into(),
+            StallPlace::Spaces => beside.into(),
+            StallPlace::Both => [area].into_iter().chain(beside).collect(),
         };
         const KINDS: &[RequestKind] = &[RequestKind::Read, RequestKind::Write];
         for bytes in ranges {

@@ -163,7 +163,7 @@ fn commands_outside_of_the_cluster_only_read() {
     let refused = error(run_volume(&format));
     assert!(refused.contains(&name) && refused.contains("cluster remove"), "{refused}");
     for action in [
-        DumpAction::Release { file: whole.clone(), dump: None },
+        DumpAction::Release { file: whole.clone(), dump: None, clones: Vec::new() },
         DumpAction::Header { file: whole.clone(), dump: None },
     ] {
         let refused = error(run_dump(&action));

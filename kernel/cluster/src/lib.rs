@@ -27,6 +27,7 @@ pub mod crc;
 mod cut_tests;
 pub mod decree;
 pub mod duty;
+pub mod event;
 pub mod id;
 pub mod inherit;
 pub mod join;

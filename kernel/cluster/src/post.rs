@@ -9,11 +9,11 @@
 //! * A message stays in the block until its receiver has acknowledged it or is no member any more.
 //! * Numbers of a sender grow, and an acknowledgement stays until the sender has taken the message
 //!   out. So no message is read twice.
-//! * A version of a block that is earlier than one that was read says nothing.
+//! * A version of a block says nothing if a later one was read.
 
+use crate::event::ClusterEvent;
 use crate::id::MemberId;
 use crate::mail::{MAX_ACKS, MAX_BODY, MAX_OUTGOING, MailAck, MailBlock, MailBody, MailMessage};
-use crate::node::ClusterEvent;
 use crate::state::{ClusterState, MemberStatus};
 use crate::watch::MailRest;
 use arrayvec::ArrayVec;
@@ -153,8 +153,7 @@ impl MemberMail {
         self.version += 1;
     }
 
-    /// Reads another member's block. The caller has made sure that it is not earlier than one that
-    /// was read before.
+    /// Reads another member's block. The caller has made sure that no later one was read before.
     pub(crate) fn read(
         &mut self,
         me: MemberId,

@@ -172,7 +172,7 @@ mod tests {
         assert_eq!(state.clone().apply(&late), Err(VoidError::OldRecord));
         state.apply(&hand_over(ME, Owner::Unowned, taken + 1)).expect("it has an effect");
         assert_eq!(state.standing(&back), DecreeStanding::Void(VoidError::OtherOwner));
-        // A cold space has the record of its last owner, whoever resumes it.
+        // A cold space has the record of its last owner, whichever member resumes it.
         let cold = hand_over(Owner::Unowned, OTHER, taken + 1);
         assert_eq!(state.standing(&cold), DecreeStanding::Open);
         state.apply(&cold).expect("it has an effect");

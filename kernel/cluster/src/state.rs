@@ -360,7 +360,7 @@ impl ClusterState {
 
     fn give(&mut self, thing: Thing, owner: Owner, bound: u128) -> Result<(), VoidError> {
         let old = self.row(thing);
-        // While a suspended space is nobody's, the record is the last owner's.
+        // While a suspended space has no owner, the record is the last owner's.
         let is_cold = old.owner == Owner::Unowned && old.bound != 0;
         let before = if is_cold { old.before } else { old.epoch };
         let row = ThingRow { thing, owner, epoch: self.number, before, bound };

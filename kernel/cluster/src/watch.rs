@@ -35,7 +35,7 @@ pub struct Sighting {
     mail: MailSighting,
 }
 
-/// What is known of a slot's mail.
+/// A slot's mail, as far as it is known.
 #[derive(Clone, Copy, Debug)]
 struct MailSighting {
     /// Whose mail it is.

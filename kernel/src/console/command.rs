@@ -61,7 +61,7 @@ pub enum MonitorCommand<'a> {
     Help,
 }
 
-/// What is wanted of a node's drain.
+/// The order to a node that drains.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum DrainOrder {

@@ -352,7 +352,7 @@ pub enum ConsoleEvent<'a> {
     MoveRefused { partition: &'a str, reason: &'a str },
     /// A partition that was suspended elsewhere goes on here.
     Arrived { partition: &'a str, incarnation: u64, from: Option<u16>, disk: u8, space: u32 },
-    /// A suspended partition is nobody's: any member may resume it.
+    /// A suspended partition has no owner: any member may resume it.
     Cold { partition: &'a str, incarnation: u64 },
     /// This node gives its partitions away: so many are left.
     Drained { state: &'a str, left: u32 },

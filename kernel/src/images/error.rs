@@ -137,7 +137,7 @@ pub enum StoreRefusedError {
     Named(u32),
     /// The store has a definition of this name: how often it was defined.
     Exists(u64),
-    /// The definition is not the one that this program knows.
+    /// The store has another definition than this program knows.
     Changed,
     /// Another program defines a partition of the same name now.
     Busy,

@@ -18,7 +18,7 @@ use cluster::watch::Sighting;
 const MAX_WAITING: usize = 16;
 
 #[derive(Default)]
-struct DeskContents {
+struct MailPile {
     waiting: ArrayVec<(MemberId, LetterKind, MailBody), MAX_WAITING>,
     hurry_ns: Ns,
     rows: Vec<RollRow>,
@@ -28,7 +28,7 @@ struct DeskContents {
 
 /// The desk. It may be used under any other lock but a serial line's.
 #[derive(Default)]
-pub struct MailDesk(RankedLock<DeskContents, { rank::EVENTS }>);
+pub struct MailDesk(RankedLock<MailPile, { rank::EVENTS }>);
 
 impl MailDesk {
     /// Has a message sent to a member. If it is not up any more then, the message is dropped.

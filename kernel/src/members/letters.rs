@@ -1,5 +1,5 @@
-//! What members write to each other: kinds of messages, and the texts of those that are no words for
-//! people.
+//! What members write to each other: kinds of messages, and the texts of those that are no words
+//! for people.
 //!
 //! | kind | from | text |
 //! |---|---|---|

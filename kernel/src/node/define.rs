@@ -103,7 +103,7 @@ fn refuse_new(node: &Node) -> Result<(), DefinitionError> {
     if node.moves.is_draining() { Err(DefinitionError::Draining) } else { Ok(()) }
 }
 
-/// Refuses to touch what is on its way to another node.
+/// Refuses a partition on its way to another node.
 fn refuse_moving(shared: &SharedPartition) -> Result<(), DefinitionError> {
     let rests = matches!(shared.view(), LifecycleView::Suspended | LifecycleView::Stopped);
     match shared.move_mark() {

@@ -1,7 +1,7 @@
 //! The partitions of a fenced member: its heir starts them again from their definitions.
 //!
 //! ```text
-//!   fenced member owns P ── suspended, whole ──> in place: this member's, or nobody's (`moves`)
+//!   fenced member owns P ── suspended, whole ──> in place: this member's, or cold (`moves`)
 //!                        ├─ a slot of this node has P ──> free; its runner takes it
 //!                        ├─ a store has its definition ──> this member's ── start ─┬─> runs
 //!                        │                                                         └─> free, told

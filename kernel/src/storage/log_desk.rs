@@ -178,7 +178,7 @@ impl LogDesk {
         self.decree(|me| Decree::Release { space, from: Owner::Slot(me) }).await
     }
 
-    /// Takes a suspended partition that is nobody's, with its space.
+    /// Takes a suspended partition without an owner, with its space.
     ///
     /// # Errors
     /// As [`Self::decree`].

@@ -5,7 +5,7 @@ use crate::cli::Common;
 use crate::demo::cluster::play::ClusterPlay;
 use crate::demo::cluster::verdict::{self, ClusterReading};
 use crate::demo::cluster::writes::{self, LateWrites};
-use crate::demo::cluster::{ClusterRule, ClusterSite, chart};
+use crate::demo::cluster::{ClusterRule, DemoDisks, chart};
 use crate::setup::{self, Permission, SetupJob, debian};
 use crate::{initramfs, paths};
 use anyhow::{Context, Result, bail};
@@ -38,7 +38,7 @@ fn demonstrate(bed: Bed, permission: Permission, without: Option<ClusterRule>) -
     let initrd = initramfs::prepare(&kernel)?;
     let folder = paths::tidepool().join("demo-cluster");
     let spaces = ClusterRule::spaces(without);
-    let site = ClusterSite::make(&folder, spaces, &kernel.vmlinuz(), &initrd)?;
+    let site = DemoDisks::make(&folder, spaces, &kernel.vmlinuz(), &initrd)?;
     println!("{} {}, three nodes in {}", kernel.package, kernel.version, folder.display());
     let mut play = ClusterPlay::start(bed, &site, without)?;
     let place = format!("transcripts in {}", play.places());
@@ -55,7 +55,7 @@ fn demonstrate(bed: Bed, permission: Permission, without: Option<ClusterRule>) -
         bail!("did not hold: {}; {place}", verdict.broken().join(", "));
     }
     if let Some(rule) = without {
-        bail!("without {rule:?} nothing was damaged; {place}");
+        bail!("without the rule “{}” nothing was damaged; {place}", rule.name());
     }
     play.passed();
     Ok(())

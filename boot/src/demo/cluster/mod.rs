@@ -3,7 +3,7 @@
 //! ```text
 //!   three nodes join ─> each starts a Debian from the image store
 //!     ─> node-a stands still for a minute ─> fenced ─> its Debian runs elsewhere, in another space
-//!     ─> node-a wakes: its late writes hurt nobody, it signs off and joins anew
+//!     ─> node-a wakes: its late writes do no harm, it signs off and joins anew
 //!     ─> node-b is killed ─> its Debian runs elsewhere ─> the operator confirms that it is off
 //! ```
 //!
@@ -53,12 +53,17 @@ pub enum ClusterRule {
 }
 
 impl ClusterRule {
+    /// Returns its word.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Freeze => "freeze",
+            Self::Quarantine => "quarantine",
+        }
+    }
+
     /// Returns the hypervisor without this rule.
     pub const fn variant(self) -> Variant {
-        match self {
-            Self::Freeze => Variant::Without("freeze"),
-            Self::Quarantine => Variant::Without("quarantine"),
-        }
+        Variant::Without(self.name())
     }
 
     /// Returns the number of paging spaces. A node's space is taken again at once only where no
@@ -73,11 +78,11 @@ impl ClusterRule {
 
 /// The files of a demonstration.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ClusterSite {
+pub struct DemoDisks {
     folder: PathBuf,
 }
 
-impl ClusterSite {
+impl DemoDisks {
     /// Makes disk, store and configurations, in place of those of the last demonstration.
     ///
     /// # Errors

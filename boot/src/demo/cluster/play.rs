@@ -2,7 +2,7 @@
 
 use super::story::{ClusterStory, NodePhase};
 use super::writes::{self, LandedWrite};
-use super::{ClusterRule, ClusterSite, NODES, PARTITIONS};
+use super::{ClusterRule, DemoDisks, NODES, PARTITIONS};
 use crate::bed::qemu::TRACE;
 use crate::bed::{Bed, BedMachine, RunningMachine};
 use crate::config;
@@ -41,7 +41,7 @@ impl ClusterPlay {
     ///
     /// # Errors
     /// Where an emulator does not start.
-    pub fn start(bed: Bed, site: &ClusterSite, without: Option<ClusterRule>) -> Result<Self> {
+    pub fn start(bed: Bed, site: &DemoDisks, without: Option<ClusterRule>) -> Result<Self> {
         let variant = without.map_or(Variant::Ordinary, ClusterRule::variant);
         let hypervisor = kernel_build::hypervisor(variant)?;
         let (begun, begun_at) = (Instant::now(), SystemTime::now());

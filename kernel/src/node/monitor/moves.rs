@@ -42,7 +42,7 @@ pub(super) fn begin_move(
     Ok(None)
 }
 
-/// Resumes a partition that was suspended at another node, and is nobody's.
+/// Resumes a partition that was suspended at another node, and has no owner.
 pub(super) fn resume(
     node: &'static Node,
     name: &str,

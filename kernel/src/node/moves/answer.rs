@@ -11,7 +11,6 @@ use crate::node::Node;
 use crate::node::define::stored;
 use crate::partition::lifecycle::LifecycleView;
 use crate::partition::resume::machine_here;
-use crate::time::Ns;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -118,9 +117,4 @@ async fn judge(node: &'static Node, from: MemberId, question: &MoveQuestion) -> 
         true => Ok(()),
         false => Err("others are on their way to it: try again later".into()),
     }
-}
-
-/// Returns when room that is kept now is given up.
-pub(super) fn is_fresh(answered_ns: Ns, now: Ns) -> bool {
-    now.saturating_sub(answered_ns) < Ns::from_secs(25)
 }

@@ -1,10 +1,10 @@
-//! The target of a move, and of a resume of what is nobody's: partitions that the log gives to this
+//! The target of a move, and of a resume of a cold one: partitions that the log gives to this
 //! member together with their suspended spaces.
 //!
 //! ```text
 //!   log: mine ──> space claimed, opened ──> definition ──> resume ── runs ──> told to the source
 //!                                             │              │
-//!                                             └──────────────┴─ refused: handed on, to the source or nobody
+//!                                             └──────────────┴─ refused: handed on, to the source or cold
 //! ```
 
 use super::{MoveReservation, answer::cut, forget};
@@ -127,7 +127,7 @@ fn tell_source(
     let _ = members.desk.send(one.from, LetterKind::MoveEnded, &word.encode());
 }
 
-/// Hands a partition on that cannot go on here: to its source, or to nobody.
+/// Hands a partition on that cannot go on here: to its source, or without an owner.
 async fn give_back(
     node: &'static Node,
     id: SpaceId,
@@ -163,7 +163,7 @@ async fn leave_suspended(node: &'static Node, id: PartitionId, shared: &Arc<Shar
     forget(node, id).await;
 }
 
-/// Takes a suspended partition that is nobody's; it goes on when the log has it.
+/// Takes a suspended partition without an owner; it goes on when the log has it.
 ///
 /// # Errors
 /// [`DefinitionError`].

@@ -1,7 +1,7 @@
 //! `drain`: this node gives all its partitions away.
 //!
 //! ```text
-//!   least in memory first ──> the member with most room ── no ──> the next one ── none ──> suspended, nobody's
+//!   least in memory first ──> the member with most room ── no ──> the next one ── none ──> suspended, cold
 //! ```
 
 use super::MoveError;
@@ -112,7 +112,7 @@ fn takers(node: &Node) -> Vec<RollRow> {
     all
 }
 
-/// Gives a partition to the first member that takes it, or suspends it for nobody.
+/// Gives a partition to the first member that takes it, or suspends it without an owner.
 async fn give(
     node: &'static Node,
     one: (PartitionId, Arc<SharedPartition>),
@@ -146,7 +146,7 @@ async fn suspend_here(node: &'static Node, shared: &Arc<SharedPartition>) -> Res
     until(|| suspension(node, shared, incarnation)).await.map(drop)
 }
 
-/// Makes a suspended partition nobody's, and forgets it here.
+/// Leaves a suspended partition without an owner, and forgets it here.
 async fn make_cold(
     node: &'static Node,
     (id, shared): &(PartitionId, Arc<SharedPartition>),

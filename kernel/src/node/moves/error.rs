@@ -19,7 +19,7 @@ pub enum MoveError {
     NotMember,
     /// The partition cannot be moved, as for other commands.
     Partition(Box<DefinitionError>),
-    /// The target: its word in the command, and what is wrong with it.
+    /// The target: its word in the command, and the fault.
     Target(String, TargetError),
     /// The target is this node.
     Here(String),

@@ -6,8 +6,7 @@
 //!     └──> refused     └──> move_failed                          └──> taken back by decree, goes on here
 //! ```
 
-use super::answer::is_fresh;
-use super::{MoveError, forget};
+use super::{MoveError, forget, is_fresh};
 use crate::arch::time;
 use crate::console::event::ConsoleEvent;
 use crate::console::report;

@@ -52,7 +52,7 @@ struct MoveReservation {
 }
 
 #[derive(Default)]
-struct DeskContents {
+struct MoveWords {
     reserved: ArrayVec<MoveReservation, MAX_RESERVED>,
     /// Answers to this node's questions, and the ends of its moves.
     answers: Vec<MoveWord>,
@@ -64,7 +64,7 @@ struct DeskContents {
 /// What this node knows about its moves.
 #[derive(Default)]
 pub struct MoveDesk {
-    contents: RankedLock<DeskContents, { rank::EVENTS }>,
+    contents: RankedLock<MoveWords, { rank::EVENTS }>,
     /// No partition begins here any more: this node gives its partitions away.
     is_draining: AtomicBool,
     last: AtomicU64,
@@ -90,7 +90,7 @@ impl MoveDesk {
     }
 
     /// Keeps a word for the task that waits for it. Words of moves that are over are dropped.
-    fn put(&self, words: fn(&mut DeskContents) -> &mut Vec<MoveWord>, word: MoveWord) {
+    fn put(&self, words: fn(&mut MoveWords) -> &mut Vec<MoveWord>, word: MoveWord) {
         let mut desk = self.contents.lock();
         let list = words(&mut desk);
         list.retain(|old| old.number != word.number);
@@ -140,12 +140,12 @@ fn take(words: &mut Vec<MoveWord>, number: u64) -> Option<MoveWord> {
 }
 
 /// Returns the words that answer questions.
-fn answers(desk: &mut DeskContents) -> &mut Vec<MoveWord> {
+fn answers(desk: &mut MoveWords) -> &mut Vec<MoveWord> {
     &mut desk.answers
 }
 
 /// Returns the words that end moves.
-fn ends(desk: &mut DeskContents) -> &mut Vec<MoveWord> {
+fn ends(desk: &mut MoveWords) -> &mut Vec<MoveWord> {
     &mut desk.ends
 }
 
@@ -159,4 +159,9 @@ async fn forget(node: &'static Node, id: PartitionId) {
         node.partition(id).is_none_or(|now| !alloc::sync::Arc::ptr_eq(&now, &shared)).then_some(())
     };
     until(is_gone).await;
+}
+
+/// Returns whether a yes that was given at this time still counts.
+fn is_fresh(answered_ns: Ns, now: Ns) -> bool {
+    now.saturating_sub(answered_ns) < Ns::from_secs(25)
 }

@@ -111,8 +111,9 @@ impl AreaPort {
             DiskOperation::Write => {
                 bytes[request.at..][..request.data.len()].copy_from_slice(&request.data);
                 state.writes += 1;
-                let recorded = state.recorded.as_mut();
-                recorded.map(|all| all.push((request.at, request.data.clone())));
+                if let Some(all) = &mut state.recorded {
+                    all.push((request.at, request.data.clone()));
+                }
             }
             DiskOperation::Flush | DiskOperation::Discard | DiskOperation::WriteZeroes => {}
         }

@@ -173,7 +173,7 @@ impl Spaces {
         log.hand_over(things, (mine, mine), row.epoch).await.map(drop)
     }
 
-    /// Gives a suspended partition with its space to another member, or to nobody: then any member
+    /// Gives a suspended partition with its space to another member, or to none: then any member
     /// may resume it.
     ///
     /// # Errors

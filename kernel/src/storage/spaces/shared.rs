@@ -185,7 +185,7 @@ impl Spaces {
                 }
                 Err(error) => return self.set_aside(id, error),
             };
-            // A suspended partition that is nobody's waits for the member that resumes it.
+            // A suspended partition without an owner waits for the member that resumes it.
             let is_known = record.is_some() && !self.is_cold(id);
             {
                 let mut inner = self.space(id).inner.lock();

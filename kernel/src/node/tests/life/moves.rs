@@ -93,7 +93,7 @@ impl Nodes {
         }
     }
 
-    /// Runs until a node tells an event after the last one that was heard, and returns it.
+    /// Runs until a node tells an event that was not heard yet, and returns it.
     #[track_caller]
     pub(super) fn hear(&mut self, node: usize, start: &str, parts: &[&str]) -> String {
         self.until(&format!("{start} {parts:?} of node {node}"), |nodes| {
