@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     #[cfg(debug_assertions)]
-    #[should_panic(expected = "ascending rank: 6 after 8")]
+    #[should_panic(expected = "ascending rank: 7 after 9")]
     fn a_lower_rank_after_a_higher_one_is_our_bug() {
         let (object, frames) = (
             RankedLock::<_, { rank::OBJECT }>::new(()),

@@ -14,7 +14,7 @@
 
 use super::{KeptDump, SpaceId, SpacePhase, Spaces};
 use crate::arch::time;
-use crate::space::{SpaceRecord, SpaceState};
+use crate::space::{CrashReason, SpaceRecord, SpaceState};
 use crate::time::Ns;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -94,10 +94,11 @@ impl Spaces {
     }
 
     /// Returns the name of the partition with this number, if a fenced member has left it
-    /// suspended, or as a base.
+    /// suspended, or as a base. A partition on its way to that member is to run: it starts anew.
     pub fn left_machine(&self, number: u128) -> Option<ArrayString<64>> {
         let is_it = |dump: &&KeptDump| {
-            dump.state.is_whole_machine() && u128::from_be_bytes(dump.owner.partition.0) == number
+            let rests = dump.state.is_whole_machine() && dump.crash.reason != CrashReason::MOVED;
+            rests && u128::from_be_bytes(dump.owner.partition.0) == number
         };
         self.remains().iter().find(is_it).map(|dump| dump.owner.name)
     }
