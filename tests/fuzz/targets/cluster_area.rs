@@ -5,8 +5,8 @@
 use cluster::beat::Beat;
 use cluster::block::LogBlock;
 use cluster::layout::{Half, SUPERBLOCK};
-use cluster::mail::{MAIL_BLOCK, MailBlock};
 use cluster::local::{self, LocalCopy, LocalFound};
+use cluster::mail::{MAIL_BLOCK, MailBlock};
 use cluster::sector::SECTOR;
 use cluster::state::{ClusterState, MAX_MEMBERS};
 use cluster::superblock::{MAGIC, Superblock};

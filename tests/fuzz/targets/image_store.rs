@@ -129,7 +129,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     look(&mut disk, &store.superblock);
     let definer = Definer { superblock: store.superblock, writer: Uuid([6; 16]) };
-    let _ = run(definer.undefine(&mut disk, "web")).expect("memory answers at once");
+    let _ = run(definer.undefine(&mut disk, "web", None)).expect("memory answers at once");
     let _ = run(change::publish(&mut disk, &store, AUTHOR, vec![]));
 });
 
