@@ -42,9 +42,10 @@ pub fn run(cases: &[Case]) -> Result<Conclusion> {
     let mut arguments = Arguments::from_args();
     // Each machine keeps two CPUs busy: more than two machines at a time only slow each other down.
     let places = arguments.test_threads.unwrap_or(2);
-    arguments.test_threads = Some(CaseLanes::threads(places));
     let mut all: Vec<_> =
         cases.iter().flat_map(|case| case.beds.iter().map(move |&bed| (case, bed))).collect();
+    let sharing = all.iter().filter(|(_, bed)| *bed == Bed::Nested).count();
+    arguments.test_threads = Some(CaseLanes::threads(places, sharing));
     // The longest row of cases that wait for each other comes first.
     all.sort_by_key(|(_, bed)| *bed != Bed::Nested);
     if !arguments.list {

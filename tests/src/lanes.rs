@@ -45,10 +45,10 @@ impl CaseLanes {
         }
     }
 
-    /// Returns the threads that keep all places busy: one more, because one may hold a case in bed
-    /// C that waits for the Linux.
-    pub(crate) const fn threads(places: usize) -> usize {
-        places + 1
+    /// Returns the threads that keep all places busy: cases in bed C come first, and each of them
+    /// may hold a thread while it waits for the Linux.
+    pub(crate) const fn threads(places: usize, sharing: usize) -> usize {
+        places + sharing
     }
 
     /// Runs a case in its place, and notes its time.
@@ -122,7 +122,7 @@ mod tests {
             all.fetch_sub(1, SeqCst);
         };
         std::thread::scope(|scope| {
-            for _ in 0..CaseLanes::threads(2) {
+            for _ in 0..CaseLanes::threads(2, 20) {
                 scope.spawn(|| {
                     while let Some(shares) = { lock(&order).next() } {
                         lanes.run("case", shares, || case(shares));
