@@ -74,6 +74,7 @@ fn dies(one: &mut RunningMachine, other: &mut RunningMachine) -> Result<()> {
     }}))?;
     here.done(of("start", "guest"))?;
     here.hear(&json!({"event": "guest", "partition": "guest", "text": "spinning"}))?;
+    knows_as_much(&mut there, &mut here)?;
     there.refused(of("start", "guest"), "slot")?;
 
     there.begin();
@@ -92,4 +93,24 @@ fn dies(one: &mut RunningMachine, other: &mut RunningMachine) -> Result<()> {
     there.done(of("kill", "guest"))?;
     there.done(of("undefine", "guest"))?;
     there.guest("undefined").map(|_| ())
+}
+
+/// Waits until a node knows all that another one knows: it learns a decree in its next turn.
+fn knows_as_much(node: &mut Steps<'_>, other: &mut Steps<'_>) -> Result<()> {
+    let wanted = decree(other)?;
+    let end = Instant::now() + ANSWER;
+    while decree(node)? < wanted {
+        ensure!(Instant::now() < end, "decree {wanted} does not come");
+    }
+    Ok(())
+}
+
+/// Returns the last decree that a node knows.
+fn decree(node: &mut Steps<'_>) -> Result<u64> {
+    let events = &mut node.running.events;
+    let id = events.send(json!({"command": "nodes"}))?;
+    let is_it = |event: &boot::events::Event| event.name() == "cluster" && event.0["id"] == id;
+    let cluster = events.wait_for(ANSWER, "an answer to nodes", is_it)?;
+    events.wait_for(ANSWER, "its end", |event| event.name() == "reply" && event.0["id"] == id)?;
+    cluster.number("decree")
 }

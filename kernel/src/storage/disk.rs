@@ -41,6 +41,8 @@ const LEFT_NS: Ns = Ns::ZERO;
 const UNJOINED_NS: Ns = Ns::new(1);
 /// The end of every lease where the rule is left out.
 const ENDLESS_NS: Ns = Ns::new(u64::MAX / 2);
+/// Limit on writes of tasks in flight that pass the pace.
+const MOST_BESIDE: usize = 16;
 /// Limit on writes in flight on a disk.
 const MOST_WRITES: usize = 72;
 
@@ -87,6 +89,8 @@ struct InFlightWrites {
     pace: WritePace,
     /// Cookie, bytes, time of submission.
     in_flight: ArrayVec<(Cookie, u64, Ns), MOST_WRITES>,
+    /// Writes of tasks that pass the pace: claims, image stores.
+    beside: ArrayVec<Cookie, MOST_BESIDE>,
     /// A task's request that was refused, and the time until which pages wait for it.
     refused: Option<(Cookie, Ns)>,
     /// Number of crashes that are being described on the disk.
@@ -122,13 +126,24 @@ impl InFlightWrites {
         Some((bytes, submitted_ns))
     }
 
+    /// Notes a write that passes the pace; returns whether there is room for it.
+    fn admit_beside(&mut self, cookie: Cookie) -> bool {
+        self.beside.try_push(cookie).is_ok()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.in_flight.is_empty() && self.beside.is_empty()
+    }
+
     fn answered(&mut self, cookie: Cookie, now_ns: Ns) {
+        self.beside.retain(|other| *other != cookie);
         if let Some((bytes, submitted_ns)) = self.take(cookie) {
             self.pace.answered(bytes, now_ns.saturating_sub(submitted_ns));
         }
     }
 
     fn withdraw(&mut self, cookie: Cookie) {
+        self.beside.retain(|other| *other != cookie);
         if let Some((bytes, _)) = self.take(cookie) {
             self.pace.withdraw(bytes);
         }
@@ -216,9 +231,9 @@ impl NodeDisk {
         }
     }
 
-    /// Returns whether writes of paging spaces are in flight.
+    /// Returns whether writes of paging spaces are in flight, those of their claims among them.
     pub fn has_writes(&self) -> bool {
-        !self.writes.lock().in_flight.is_empty()
+        !self.writes.lock().is_empty()
     }
 
     /// Treats all writes as answered. For tests whose pager polls the disk under another name.
@@ -260,14 +275,28 @@ impl NodeDisk {
         result
     }
 
+    /// Submits a write that passes the pace. A member that signs off waits for it too.
+    fn submit_beside(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
+        if !self.writes.lock().admit_beside(request.cookie) {
+            return Err(SubmitError::Full);
+        }
+        let result = self.found.disk.submit(request);
+        if result.is_err() {
+            self.writes.lock().withdraw(request.cookie);
+        }
+        result
+    }
+
     /// Submits a task's request to a disk that can be slower than the CPU. If it is refused,
     /// pages wait for it.
     #[cold]
     fn submit_tasks(&self, request: &DiskRequest<'_>) -> Result<(), SubmitError> {
         let result = if is_paced(request) {
             self.submit_write(request)
-        } else {
+        } else if matches!(request.operation, DiskOperation::Read | DiskOperation::Flush) {
             self.found.disk.submit(request)
+        } else {
+            self.submit_beside(request)
         };
         self.writes.lock().note(request.cookie, result, time::now_ns());
         result
@@ -387,6 +416,21 @@ mod tests {
         assert!(!writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, Ns::new(12)));
         writes.note(cookie(CompletionOwner::Task, 1), Ok(()), Ns::new(13));
         assert!(writes.admit(cookie(CompletionOwner::WriteOut, 1), 512, Ns::new(14)));
+    }
+
+    #[test]
+    fn a_write_that_passes_the_pace_is_in_flight_until_its_answer() {
+        let mut writes = InFlightWrites::default();
+        let claim = |n| cookie(CompletionOwner::Task, n);
+        assert!(
+            writes.is_empty() && writes.admit_beside(claim(1)) && writes.admit_beside(claim(2))
+        );
+        writes.answered(claim(1), Ns::new(5));
+        assert!(!writes.is_empty(), "the other one may still land");
+        writes.withdraw(claim(2));
+        assert!(writes.is_empty());
+        let admitted = (0..).take_while(|n| writes.admit_beside(claim(*n))).count();
+        assert_eq!(admitted, MOST_BESIDE);
     }
 
     #[test]
