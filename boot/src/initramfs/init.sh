@@ -6,7 +6,6 @@
 #                           shell runs all others
 #   tidepool.incarnation=N  number of this boot; the hypervisor appends it
 #   worker.crash_after=N    a real panic in the first incarnation, after N passes
-#   tidepool.random         numbers from the entropy device all the time, beside the worker
 #   worker.*                see the worker
 # It switches the machine off at a press of the power button.
 /bin/busybox --install -s /bin
@@ -24,12 +23,10 @@ if [ -e /dev/input/event0 ]; then
 fi
 incarnation=1
 mode=worker
-random=no
 for word in $(cat /proc/cmdline); do
     case $word in
     tidepool.incarnation=*) incarnation=${word#*=} ;;
     tidepool.shell) mode=shell ;;
-    tidepool.random) random=yes ;;
     tidepool.clone) mode=clone ;;
     esac
 done
@@ -38,15 +35,6 @@ if [ $mode = shell ]; then
     while true; do
         setsid cttyhack sh -l
     done
-fi
-if [ $random = yes ]; then
-    echo "init: random source $(cat /sys/class/misc/hw_random/rng_current)"
-    while true; do
-        head -c 4096 /dev/hwrng > /numbers || break
-        set -- $(wc -c < /numbers) $(md5sum < /numbers)
-        echo "init: random bytes $1 sum $2"
-        sleep 1
-    done &
 fi
 if [ $mode = clone ]; then
     mkfifo /dev/child

@@ -49,7 +49,7 @@ fn system<W: Write>(archive: &mut CpioArchive<W>, modules: &[PathBuf]) -> Result
     archive.program("init", INIT)?;
     for (index, module) in modules.iter().enumerate() {
         let name = module.file_name().context("a module has a name")?.to_string_lossy();
-        archive.file(&format!("lib/modules/{index}-{name}"), &read(module)?)?;
+        archive.file(&format!("lib/modules/{index:02}-{name}"), &read(module)?)?;
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ pub fn make(kernel: &debian::DebianKernel, path: &Path) -> Result<()> {
         archive.program("init", INIT)?;
         // Numbered, because the script loads them in the order of their names.
         for (index, (name, bytes)) in modules.iter().enumerate() {
-            archive.file(&format!("lib/{index}-{name}"), bytes)?;
+            archive.file(&format!("lib/{index:02}-{name}"), bytes)?;
         }
         archive.finish()?;
         Ok(())

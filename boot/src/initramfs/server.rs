@@ -46,7 +46,7 @@ pub fn make(kernel: &debian::DebianKernel, path: &Path) -> Result<()> {
         libraries.put(&mut archive)?;
         for (index, module) in kernel.modules().iter().enumerate() {
             let name = module.file_name().context("a module has a name")?.to_string_lossy();
-            archive.file(&format!("lib/modules/{index}-{name}"), &read(module)?)?;
+            archive.file(&format!("lib/modules/{index:02}-{name}"), &read(module)?)?;
         }
         archive.finish()?;
         Ok(())

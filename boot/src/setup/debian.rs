@@ -19,19 +19,8 @@ const VERSION: &str = "version";
 /// The bzImage's name in our folder.
 const VMLINUZ: &str = "vmlinuz";
 /// Modules that the guest may need, by file name.
-const MODULES: &[&str] = &[
-    "pvpanic.ko",
-    "pvpanic-mmio.ko",
-    "qemu_fw_cfg.ko",
-    "button.ko",
-    "evdev.ko",
-    "virtio.ko",
-    "virtio_ring.ko",
-    "virtio_pci_modern_dev.ko",
-    "virtio_pci_legacy_dev.ko",
-    "virtio_pci.ko",
-    "virtio-rng.ko",
-];
+const MODULES: &[&str] =
+    &["pvpanic.ko", "pvpanic-mmio.ko", "qemu_fw_cfg.ko", "button.ko", "evdev.ko"];
 
 /// Modules for a kernel that runs machines itself: its disks and KVM, in their load order.
 const HOST_MODULES: &[&str] = &[
